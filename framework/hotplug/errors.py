@@ -1,0 +1,424 @@
+"""Every exception that hotplug raises, as one tree.
+
+    HotplugError
+    ├── SettingsError (ValueError)                a HOTPLUG_* variable that cannot be read
+    ├── UsageError (ValueError)                   a request that cannot be carried out as given
+    ├── DTypeError (ValueError)                   a dtype name or id that is not in the table
+    │   └── UnsupportedDTypeError (NotImplementedError)   known, but this step cannot be done with it
+    ├── GraphError (ValueError)                   operands, parameters or structure of a graph
+    │   └── SerializationError                    bytes that are no graph, or of another version
+    ├── FormatError (ValueError)                  a model file that is broken or not what it says
+    ├── ModelError (ValueError)                   a readable file whose model cannot be run
+    │   └── ContextLengthError                    more tokens than the context holds
+    ├── BackendError
+    │   ├── BackendNotFoundError (LookupError)    no such backend is installed or registered
+    │   ├── BackendLoadError (ImportError)        found, but could not be brought up
+    │   │   └── IncompatibleBackendError          made for another version of the contract
+    │   └── BackendInUseError (RuntimeError)      unload refused: somebody still holds it
+    ├── DeviceError
+    │   ├── SelectorError (ValueError)            text that is no device selector
+    │   ├── DeviceNotFoundError (LookupError)     a selector that names nothing here
+    │   ├── DeviceUnavailableError (RuntimeError) present but cannot be opened
+    │   ├── DeviceLostError (RuntimeError)        was there, is gone
+    │   └── OutOfDeviceMemoryError (MemoryError)  an allocation that the device refused
+    ├── PlacementError (RuntimeError)             no assignment of nodes to devices satisfies the request
+    │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
+    ├── KernelCompileError (RuntimeError)         source that a device's compiler refused
+    ├── ExecutionError (RuntimeError)             a graph that failed while it ran
+    └── RemoteError (ConnectionError)             the other end of an RPC link
+
+The text is one sentence for a person. `remedy`, where known, is what that person can do. Other
+fields are for programs. Every exception survives pickling, so that it can cross processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "BackendError",
+    "BackendInUseError",
+    "BackendLoadError",
+    "BackendNotFoundError",
+    "ContextLengthError",
+    "DTypeError",
+    "DeviceError",
+    "DeviceLostError",
+    "DeviceNotFoundError",
+    "DeviceUnavailableError",
+    "ExecutionError",
+    "FallbackWarning",
+    "FormatError",
+    "GraphError",
+    "HotplugError",
+    "HotplugWarning",
+    "IncompatibleBackendError",
+    "KernelCompileError",
+    "ModelError",
+    "OutOfDeviceMemoryError",
+    "PlacementError",
+    "RemoteError",
+    "SelectorError",
+    "SerializationError",
+    "SettingsError",
+    "UnsupportedDTypeError",
+    "UnsupportedOpError",
+    "UsageError",
+]
+
+
+def _restore(cls: type[HotplugError], args: tuple[Any, ...], state: dict[str, Any]) -> HotplugError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class HotplugError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        remedy: what the user can do about it, or None.
+    """
+
+    remedy: str | None = None
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        message = str(self.args[0]) if self.args else ""
+        return f"{message} ({self.remedy})" if self.remedy else message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default rebuilds with positional arguments only, which loses keyword fields.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class SettingsError(HotplugError, ValueError):
+    """A HOTPLUG_* variable holds something that cannot be read."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        variable: str | None = None,
+        value: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.variable = variable
+        self.value = value
+
+
+class UsageError(HotplugError, ValueError):
+    """A request that cannot be carried out as given: a wrong option, a file that is not there."""
+
+
+class DTypeError(HotplugError, ValueError):
+    """A dtype name or id that is not in the table."""
+
+    def __init__(
+        self, message: str, *, dtype: str | int | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.dtype = dtype
+
+
+class UnsupportedDTypeError(DTypeError, NotImplementedError):
+    """A dtype that is known, but for which this step cannot be done."""
+
+
+class GraphError(HotplugError, ValueError):
+    """Operands, parameters or the structure of a graph are wrong.
+
+    Attributes:
+        op: name of the op concerned, if one is.
+        operands: the operands' types as text, such as ("f32[2, 3]", "q4_0[8, 32]").
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str | None = None,
+        operands: tuple[str, ...] = (),
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.op = op
+        self.operands = operands
+
+
+class SerializationError(GraphError):
+    """Bytes that are no serialised graph, or one of another version."""
+
+
+class FormatError(HotplugError, ValueError):
+    """A model file that is broken or is not what it says.
+
+    Attributes:
+        path: the file.
+        offset: byte position in the file where the trouble is, if known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        offset: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.path = path
+        self.offset = offset
+
+
+class ModelError(HotplugError, ValueError):
+    """A readable model file whose model cannot be run: unknown architecture, missing metadata."""
+
+    def __init__(self, message: str, *, key: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.key = key
+
+
+class ContextLengthError(ModelError):
+    """More tokens than the context holds.
+
+    Attributes:
+        tokens: how many are needed.
+        limit: how many fit.
+    """
+
+    def __init__(
+        self, message: str, *, tokens: int = 0, limit: int = 0, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.tokens = tokens
+        self.limit = limit
+
+
+class BackendError(HotplugError):
+    """Something about a backend.
+
+    Attributes:
+        backend: the backend's name.
+        stage: the life-cycle stage at which it happened, such as "imported".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        backend: str | None = None,
+        stage: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.backend = backend
+        self.stage = stage
+
+
+class BackendNotFoundError(BackendError, LookupError):
+    """No such backend is installed or registered."""
+
+
+class BackendLoadError(BackendError, ImportError):
+    """A backend that was found but could not be brought up."""
+
+
+class IncompatibleBackendError(BackendLoadError):
+    """A backend made for another version of the contract."""
+
+
+class BackendInUseError(BackendError, RuntimeError):
+    """Unloading was refused because the backend still has users.
+
+    Attributes:
+        users: who holds it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        backend: str | None = None,
+        users: tuple[str, ...] = (),
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, backend=backend, remedy=remedy)
+        self.users = users
+
+
+class DeviceError(HotplugError):
+    """Something about a device.
+
+    Attributes:
+        device: the device's id, such as "cuda:1", or the selector that was asked for.
+    """
+
+    def __init__(
+        self, message: str, *, device: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.device = device
+
+
+class SelectorError(DeviceError, ValueError):
+    """Text that is no device selector."""
+
+
+class DeviceNotFoundError(DeviceError, LookupError):
+    """A selector that names nothing here.
+
+    Attributes:
+        available: ids of the devices that are here.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        available: tuple[str, ...] = (),
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, device=device, remedy=remedy)
+        self.available = available
+
+
+class DeviceUnavailableError(DeviceError, RuntimeError):
+    """A device that is present but cannot be opened."""
+
+
+class DeviceLostError(DeviceError, RuntimeError):
+    """A device that was there and is gone."""
+
+
+class OutOfDeviceMemoryError(DeviceError, MemoryError):
+    """An allocation that the device refused.
+
+    Attributes:
+        requested: bytes asked for.
+        free: bytes free at that moment, or None if the device can't tell.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        requested: int = 0,
+        free: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, device=device, remedy=remedy)
+        self.requested = requested
+        self.free = free
+
+
+class PlacementError(HotplugError, RuntimeError):
+    """No assignment of nodes to devices satisfies the request.
+
+    Attributes:
+        reasons: device id -> why it was no choice.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reasons: dict[str, str] | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reasons = reasons or {}
+
+
+class UnsupportedOpError(PlacementError, NotImplementedError):
+    """No device in use runs this node.
+
+    Attributes:
+        op: the op's name.
+        reasons: device id -> why it does not run it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str | None = None,
+        reasons: dict[str, str] | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, reasons=reasons, remedy=remedy)
+        self.op = op
+
+
+class KernelCompileError(HotplugError, RuntimeError):
+    """Kernel source that a device's compiler refused.
+
+    Attributes:
+        kernel: the kernel's name.
+        source: what was compiled.
+        log: what the compiler said.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kernel: str | None = None,
+        source: str | None = None,
+        log: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.kernel = kernel
+        self.source = source
+        self.log = log
+
+
+class ExecutionError(HotplugError, RuntimeError):
+    """A graph that failed while it ran.
+
+    Attributes:
+        device: id of the device it ran on.
+        op: the op that failed, if known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        op: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.device = device
+        self.op = op
+
+
+class RemoteError(HotplugError, ConnectionError):
+    """The other end of an RPC link failed or went away.
+
+    Attributes:
+        endpoint: its address.
+    """
+
+    def __init__(
+        self, message: str, *, endpoint: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.endpoint = endpoint
+
+
+class HotplugWarning(UserWarning):
+    """Root of the warnings."""
+
+
+class FallbackWarning(HotplugWarning):
+    """Something runs slower or elsewhere than was asked; `-W error` makes it fatal."""
