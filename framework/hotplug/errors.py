@@ -4,7 +4,7 @@
     ├── SettingsError (ValueError)                a HOTPLUG_* variable that cannot be read
     ├── UsageError (ValueError)                   a request that cannot be carried out as given
     ├── DTypeError (ValueError)                   a dtype name or id that is not in the table
-    │   └── UnsupportedDTypeError (NotImplementedError)   known, but this step cannot be done with it
+    │   └── UnsupportedDTypeError (NotImplementedError)   known, but not for this step
     ├── GraphError (ValueError)                   operands, parameters or structure of a graph
     │   └── SerializationError                    bytes that are no graph, or of another version
     ├── FormatError (ValueError)                  a model file that is broken or not what it says
@@ -21,7 +21,7 @@
     │   ├── DeviceUnavailableError (RuntimeError) present but cannot be opened
     │   ├── DeviceLostError (RuntimeError)        was there, is gone
     │   └── OutOfDeviceMemoryError (MemoryError)  an allocation that the device refused
-    ├── PlacementError (RuntimeError)             no assignment of nodes to devices satisfies the request
+    ├── PlacementError (RuntimeError)             no assignment of nodes satisfies the request
     │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
     ├── KernelCompileError (RuntimeError)         source that a device's compiler refused
     ├── ExecutionError (RuntimeError)             a graph that failed while it ran

@@ -57,13 +57,17 @@ class Layout:
             tuple(self.shape[a] for a in axes), tuple(self.strides[a] for a in axes), self.offset
         )
 
-    def slice(self, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]) -> Layout:
+    def slice(
+        self, starts: tuple[int, ...], stops: tuple[int, ...], steps: tuple[int, ...]
+    ) -> Layout:
         """The box from `starts` (included) to `stops` (excluded) by positive `steps`."""
         shape = tuple(
             max(0, -(-(stop - start) // step))
             for start, stop, step in zip(starts, stops, steps, strict=True)
         )
-        offset = self.offset + sum(s * stride for s, stride in zip(starts, self.strides, strict=True))
+        offset = self.offset + sum(
+            s * stride for s, stride in zip(starts, self.strides, strict=True)
+        )
         strides = tuple(stride * step for stride, step in zip(self.strides, steps, strict=True))
         return Layout(shape, strides, offset)
 
@@ -86,7 +90,7 @@ def _reshape_strides(old: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | N
     axes = [(n, s) for n, s in zip(old.shape, old.strides, strict=True) if n != 1]
     strides: list[int] = [0] * len(shape)
     at = len(axes) - 1
-    run, stride = (axes[at] if axes else (1, 1))
+    run, stride = axes[at] if axes else (1, 1)
     left = run
     for axis in range(len(shape) - 1, -1, -1):
         length = shape[axis]

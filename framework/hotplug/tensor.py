@@ -66,7 +66,9 @@ class HostTensor:
 
     def __post_init__(self) -> None:
         if self.data.nbytes != self.type.nbytes:
-            raise GraphError(f"{self.type} needs {self.type.nbytes} bytes, given {self.data.nbytes}")
+            raise GraphError(
+                f"{self.type} needs {self.type.nbytes} bytes, given {self.data.nbytes}"
+            )
 
     @property
     def dtype(self) -> DType:

@@ -1,0 +1,126 @@
+"""A graph: what to compute, apart from where.
+
+A graph is built from its results backwards: every node reachable from `outputs` and `updates` is in
+it, each once, in an order in which operands come first. Leaves are known by name: *inputs* change
+on every run, *weights* never, *states* (a KV cache) live on the device between runs. `updates` names
+the node that becomes a state's next value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from hotplug.errors import GraphError
+from hotplug.node import Node
+
+__all__ = ["Graph"]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Immutable; compares and hashes by key.
+
+    Attributes:
+        outputs: (name, node) pairs whose values a run returns.
+        updates: (state name, node) pairs: the state's value after a run.
+        nodes: every node, operands before users.
+        key: 32 hex digits, the same in every process for the same graph.
+    """
+
+    outputs: tuple[tuple[str, Node], ...]
+    updates: tuple[tuple[str, Node], ...]
+    nodes: tuple[Node, ...]
+    key: str
+
+    @classmethod
+    def build(cls, outputs: Mapping[str, Node], updates: Mapping[str, Node] | None = None) -> Graph:
+        """Collect the graph of some results.
+
+        Raises:
+            GraphError: no result, two different leaves of one name, or an update of no state.
+        """
+        if not outputs and not updates:
+            raise GraphError("a graph needs at least one output or update")
+        pairs = tuple(outputs.items())
+        renewed = tuple((updates or {}).items())
+        nodes = _in_order(node for _, node in pairs + renewed)
+        _check_leaves(nodes, renewed)
+        return cls(pairs, renewed, nodes, _key(pairs, renewed))
+
+    @cached_property
+    def inputs(self) -> dict[str, Node]:
+        """Input leaves by name."""
+        return self._leaves("input")
+
+    @cached_property
+    def weights(self) -> dict[str, Node]:
+        """Weight leaves by name."""
+        return self._leaves("weight")
+
+    @cached_property
+    def states(self) -> dict[str, Node]:
+        """State leaves by name."""
+        return self._leaves("state")
+
+    @cached_property
+    def consumers(self) -> dict[Node, tuple[Node, ...]]:
+        """For each node the nodes that use it, in graph order, each once."""
+        found: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for operand in dict.fromkeys(node.operands):
+                found[operand].append(node)
+        return {node: tuple(users) for node, users in found.items()}
+
+    @cached_property
+    def results(self) -> frozenset[Node]:
+        """Nodes whose values outlive the run: outputs and updates."""
+        return frozenset(node for _, node in self.outputs + self.updates)
+
+    def _leaves(self, op: str) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes if node.op == op}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.key[:8]}: {len(self.nodes)} nodes>"
+
+
+def _in_order(results: Iterable[Node]) -> tuple[Node, ...]:
+    """Depth first without recursion: a chain may be longer than Python's stack."""
+    ordered: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(node, False) for node in reversed(tuple(results))]
+    while stack:
+        node, operands_done = stack.pop()
+        if node in ordered:
+            continue
+        if operands_done:
+            ordered[node] = None
+            continue
+        stack.append((node, True))
+        stack.extend((operand, False) for operand in reversed(node.operands))
+    return tuple(ordered)
+
+
+def _check_leaves(nodes: tuple[Node, ...], updates: tuple[tuple[str, Node], ...]) -> None:
+    leaves: dict[str, Node] = {}
+    for node in nodes:
+        if node.is_leaf and leaves.setdefault(node.name, node) != node:
+            raise GraphError(f"two different leaves are named {node.name!r}", op=node.op)
+    for name, node in updates:
+        state = leaves.get(name)
+        if state is None or state.op != "state":
+            raise GraphError(f"update of {name!r}, which is no state of the graph")
+        if state.type != node.type:
+            raise GraphError(f"state {name!r} is {state.type} and cannot become {node.type}")
+
+
+def _key(outputs: tuple[tuple[str, Node], ...], updates: tuple[tuple[str, Node], ...]) -> str:
+    text = repr([[(name, node.key) for name, node in pairs] for pairs in (outputs, updates)])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
