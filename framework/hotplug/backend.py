@@ -288,7 +288,7 @@ class Buffer(abc.ABC):
         return None
 
     def copy_from(self, source: Buffer) -> None:
-        """(optional) Copy all bytes of an equally large buffer of any device; by default via host."""
+        """(optional) Copy all bytes of an equally large buffer of any device; default: via host."""
         staged = source.host()
         if staged is None:
             staged = memoryview(bytearray(source.nbytes))

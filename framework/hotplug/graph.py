@@ -1,9 +1,9 @@
 """A graph: what to compute, apart from where.
 
-A graph is built from its results backwards: every node reachable from `outputs` and `updates` is in
-it, each once, in an order in which operands come first. Leaves are known by name: *inputs* change
-on every run, *weights* never, *states* (a KV cache) live on the device between runs. `updates` names
-the node that becomes a state's next value.
+A graph is built from its results backwards: every node reachable from `outputs` and `updates` is
+in it, each once, operands before users. Leaves are known by name: *inputs* change on every run,
+*weights* never, *states* (a KV cache) live on the device between runs. `updates` names the node
+that becomes a state's next value.
 """
 
 from __future__ import annotations
