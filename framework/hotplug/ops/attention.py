@@ -11,8 +11,8 @@ from hotplug.tensor import TensorType
 __all__ = ["ROPE_LAYOUTS", "rope", "scaled_dot_product_attention"]
 
 ROPE_LAYOUTS = ("interleaved", "half", "sections", "sections_interleaved", "vision")
-"""Which elements are turned together. `interleaved`: (0, 1), (2, 3)... as llama; `half`: (i, i + d/2)
-as NeoX; `sections` and `sections_interleaved`: halves whose frequencies take their position from
+"""Which elements are turned together. `interleaved`: (0, 1), (2, 3)... as llama; `half`:
+(i, i + d/2) as NeoX; `sections` and `sections_interleaved`: halves whose frequencies take their position from
 four position rows (M-RoPE, interleaved M-RoPE); `vision`: two sections over the whole head."""
 
 
@@ -42,8 +42,8 @@ def rope(
     Pair i of `dims / 2` is turned by position * base^(-2i/dims) / factors[i], scaled linearly by
     `frequency_scale`. With `extrapolation` above 0 the YaRN ramp (arXiv 2309.00071) blends scaled
     and unscaled angles between the dims that `beta_fast` and `beta_slow` name for
-    `original_context`, and the result is multiplied by magnitude * (1 + 0.1 ln(1 / frequency_scale)), otherwise by
-    `magnitude`.
+    `original_context`, and the result is multiplied by magnitude * (1 + 0.1 ln(1 /
+    frequency_scale)), otherwise by `magnitude`.
 
     Args:
         x: (..., tokens, heads, d), floats.
