@@ -1,0 +1,240 @@
+"""Metadata of an open file: values are decoded when asked for.
+
+The values lie in the mapped file, and the header reader has walked over every one of them. What is
+decoded here is therefore known to be within bounds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from hotplug.formats.gguf.values import (
+    ARRAY,
+    BOOL,
+    BY_ID,
+    STRING,
+    U32,
+    U64,
+    Encoded,
+    Scalar,
+    ValueType,
+)
+
+__all__ = ["Entry", "Metadata", "NestedArray", "StringArray", "Value"]
+
+_ARRAY_HEAD = 12  # bytes of an array's element type and count
+
+
+class StringArray(Sequence[str]):
+    """An array of strings, decoded one by one.
+
+    Bytes that are no UTF-8 become U+FFFD in strings; `raw` gives them as they are.
+    """
+
+    def __init__(self, data: memoryview, count: int) -> None:
+        """View `count` strings that fill `data`, each a length of eight bytes and its bytes."""
+        self._data = data
+        self._count = count
+        self._offsets: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return (raw.decode("utf-8", "replace") for raw in self._walk())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        return self.raw(index).decode("utf-8", "replace")
+
+    def raw(self, index: int) -> bytes:
+        """Bytes of one string.
+
+        Raises:
+            IndexError: there is no such element.
+        """
+        begins = self._starts()
+        if not -self._count <= index < self._count:
+            raise IndexError(f"index {index} is out of range for {self._count} strings")
+        begin = int(begins[index])
+        (size,) = U64.unpack_from(self._data, begin)
+        return bytes(self._data[begin + 8 : begin + 8 + size])
+
+    def raws(self) -> list[bytes]:
+        """Bytes of every string, in one pass."""
+        return list(self._walk())
+
+    @property
+    def encoded(self) -> bytes:
+        """The elements as files hold them."""
+        return self._data.tobytes()
+
+    def __repr__(self) -> str:
+        return f"<StringArray of {self._count}>"
+
+    def _walk(self) -> Iterator[bytes]:
+        data = self._data.tobytes()  # slices of bytes are cheaper than those of an array
+        unpack = U64.unpack_from
+        position = 0
+        for _ in repeat(None, self._count):
+            begin = position + 8
+            position = begin + unpack(data, position)[0]
+            yield data[begin:position]
+
+    def _starts(self) -> npt.NDArray[np.int64]:
+        """Where each string's length lies; found at the first access by index."""
+        if self._offsets is None:
+            view = self._data
+            offsets = np.empty(self._count, np.int64)
+            position = 0
+            for index in range(self._count):
+                offsets[index] = position
+                position += U64.unpack_from(view, position)[0] + 8
+            self._offsets = offsets
+        return self._offsets
+
+
+class NestedArray(Sequence[Any]):
+    """An array of arrays; its elements are arrays of any type, made at the first access."""
+
+    def __init__(self, data: memoryview, count: int) -> None:
+        """View `count` arrays that fill `data`."""
+        self._data = data
+        self._count = count
+        self._items: list[Any] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._items is None:
+            self._items = self._decode()
+        return self._items[index]
+
+    def __repr__(self) -> str:
+        return f"<NestedArray of {self._count}>"
+
+    def _decode(self) -> list[Any]:
+        items = []
+        position = 0
+        for _ in range(self._count):
+            end = _array_end(self._data, position)
+            items.append(_decode_array(self._data[position:end]))
+            position = end
+        return items
+
+
+Value = Scalar | StringArray | NestedArray | npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a value lies: its type, its first byte after the type number, and its end."""
+
+    type: ValueType
+    start: int
+    end: int
+
+
+class Metadata(Mapping[str, Value]):
+    """Key -> value of an open file.
+
+    Scalars are bool, int, float and str. Arrays of numbers and bools are read-only NumPy views of
+    the file that may be unaligned; arrays of strings are `StringArray`, and arrays of arrays
+    `NestedArray`. Whatever is handed out keeps the mapped file alive.
+    """
+
+    def __init__(self, data: memoryview, entries: Mapping[str, Entry]) -> None:
+        """View the values of `entries` in the file `data`."""
+        self._data = data
+        self._entries = entries
+        self._decoded: dict[str, Value] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __getitem__(self, key: str) -> Value:
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(self._entries[key])
+        return self._decoded[key]
+
+    def __repr__(self) -> str:
+        return f"<Metadata of {len(self)} keys>"
+
+    def type_name(self, key: str) -> str:
+        """Type of a value as text: "u32", "str", "array[f32]".
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        entry = self._entries[key]
+        if entry.type is not ARRAY:
+            return entry.type.name
+        return f"array[{BY_ID[U32.unpack_from(self._data, entry.start)[0]]}]"
+
+    def encoded(self, key: str) -> Encoded:
+        """A value exactly as the file holds it, for writing to another file.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        entry = self._entries[key]
+        return Encoded(self._data[entry.start - 4 : entry.end].tobytes())
+
+    def _decode(self, entry: Entry) -> Value:
+        data = self._data[entry.start : entry.end]
+        if entry.type is ARRAY:
+            return _decode_array(data)
+        if entry.type is STRING:
+            return data[8:].tobytes().decode("utf-8", "replace")
+        number: int | float = struct.unpack(entry.type.code, data)[0]
+        return bool(number) if entry.type is BOOL else number
+
+
+def _decode_array(data: memoryview) -> StringArray | NestedArray | npt.NDArray[Any]:
+    item_type, count = _array_head(data, 0)
+    elements = data[_ARRAY_HEAD:]
+    if item_type is STRING:
+        return StringArray(elements, count)
+    if item_type is ARRAY:
+        return NestedArray(elements, count)
+    return np.frombuffer(elements, item_type.numpy)
+
+
+def _array_head(data: memoryview, position: int) -> tuple[ValueType, int]:
+    number, count = struct.unpack_from("<IQ", data, position)
+    return BY_ID[number], count
+
+
+def _array_end(data: memoryview, position: int) -> int:
+    """Where an array ends that begins at `position`."""
+    item_type, count = _array_head(data, position)
+    position += _ARRAY_HEAD
+    if item_type.size:
+        return position + count * item_type.size
+    for _ in range(count):
+        if item_type is ARRAY:
+            position = _array_end(data, position)
+        else:
+            position += U64.unpack_from(data, position)[0] + 8
+    return position
