@@ -217,15 +217,20 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
     """The bytes of a file, read-only; the array alone keeps the mapping alive."""
     try:
         # A look before opening: opening a pipe would wait for somebody to write to it.
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'no file'}")
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise FormatError(f"{path}: the file is empty", path=str(path), offset=0)
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        status = path.stat()
+        mapped = _map_regular(path) if stat.S_ISREG(status.st_mode) and status.st_size else None
     except FileNotFoundError as exc:
         raise UsageError(f"there is no file {path}") from exc
-    except OSError as exc:
-        raise UsageError(f"{path} cannot be opened: {exc.strerror or exc}") from exc
-    return np.frombuffer(mapped, np.uint8)
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"{path} cannot be opened: {exc}") from exc
+    if mapped is not None:
+        return np.frombuffer(mapped, np.uint8)
+    if stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: the file is empty", path=str(path), offset=0)
+    kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+    raise UsageError(f"{path} is {kind}")
+
+
+def _map_regular(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

