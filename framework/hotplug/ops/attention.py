@@ -12,8 +12,9 @@ __all__ = ["ROPE_LAYOUTS", "rope", "scaled_dot_product_attention"]
 
 ROPE_LAYOUTS = ("interleaved", "half", "sections", "sections_interleaved", "vision")
 """Which elements are turned together. `interleaved`: (0, 1), (2, 3)... as llama; `half`:
-(i, i + d/2) as NeoX; `sections` and `sections_interleaved`: halves whose frequencies take their position from
-four position rows (M-RoPE, interleaved M-RoPE); `vision`: two sections over the whole head."""
+(i, i + d/2) as NeoX; `sections` and `sections_interleaved`: halves whose frequencies take their
+position from four position rows (M-RoPE, interleaved M-RoPE); `vision`: two sections over the
+whole head."""
 
 
 def _rope_flops(node: Node) -> int:
