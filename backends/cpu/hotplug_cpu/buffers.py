@@ -62,7 +62,7 @@ class HostBufferType(BufferType):
                 free=free,
             ) from error
         start = -_address(whole) % ALIGNMENT
-        return HostBuffer(whole[start : start + nbytes])
+        return HostBuffer(np.ndarray(nbytes, np.uint8, buffer=whole, offset=start))
 
     def wrap(self, data: memoryview) -> HostBuffer | None:
         """Memory used as it lies; None if it is not contiguous or its elements are not aligned."""
