@@ -1,0 +1,190 @@
+"""The table of architectures, and a model's hyperparameters as its file gives them.
+
+One decoder (`hotplug_llm.decoder`) builds every architecture; a row says where it differs. Metadata
+keys and tensor names are those of GGUF (docs/gguf.md of ggml, and the names that llama.cpp writes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hotplug.errors import ModelError
+from hotplug.formats.gguf import Fields
+
+__all__ = ["ARCHITECTURES", "Architecture", "Hyperparameters", "Rope", "read_hyperparameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One row.
+
+    Attributes:
+        name: `general.architecture` of its files.
+        rope_layout: which elements rotary embedding turns together; see `hotplug.ops.rope`.
+        query_key_norm: whether each query and key head is RMS-normalised before it is turned.
+    """
+
+    name: str
+    rope_layout: str
+    query_key_norm: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row
+    for row in (
+        Architecture("llama", rope_layout="interleaved"),
+        Architecture("qwen2", rope_layout="half"),
+        Architecture("qwen3", rope_layout="half", query_key_norm=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary embedding as `hotplug.ops.rope` takes it."""
+
+    dims: int
+    base: float
+    frequency_scale: float = 1.0
+    original_context: int = 0
+    extrapolation: float = 0.0
+    magnitude: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """What the file says of the model's shape. Lengths are in elements, contexts in tokens."""
+
+    architecture: Architecture
+    layers: int
+    context: int
+    width: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    key_length: int
+    value_length: int
+    norm_eps: float
+    rope: Rope
+    window: int = 0
+
+
+def read_hyperparameters(fields: Fields) -> Hyperparameters:
+    """Read and check the hyperparameters of a model.
+
+    Args:
+        fields: the file's metadata.
+
+    Raises:
+        ModelError: the architecture is not in the table, or a key is missing, of another kind or
+            out of range.
+    """
+    name = fields.require("general.architecture", str)
+    row = ARCHITECTURES.get(name)
+    if row is None:
+        raise ModelError(
+            f"architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}",
+            key="general.architecture",
+        )
+    own = fields.within(f"{name}.")
+    if own.get("expert_count", int, 0):
+        raise ModelError(
+            f"{name} models with experts are not supported yet", key=f"{name}.expert_count"
+        )
+    return _checked(_read(row, own))
+
+
+def _read(row: Architecture, own: Fields) -> Hyperparameters:
+    layers = _positive(own, row, "block_count")
+    width = _positive(own, row, "embedding_length")
+    heads = _uniform(own, row, "attention.head_count", layers)
+    kv_heads = _uniform(own, row, "attention.head_count_kv", layers, default=heads)
+    key_length = own.get("attention.key_length", int, width // heads)
+    return Hyperparameters(
+        architecture=row,
+        layers=layers,
+        context=_positive(own, row, "context_length"),
+        width=width,
+        feed_forward=_uniform(own, row, "feed_forward_length", layers),
+        heads=heads,
+        kv_heads=kv_heads,
+        key_length=key_length,
+        value_length=own.get("attention.value_length", int, key_length),
+        norm_eps=own.require("attention.layer_norm_rms_epsilon", float),
+        rope=_read_rope(own, own.get("rope.dimension_count", int, key_length)),
+        window=own.get("attention.sliding_window", int, 0),
+    )
+
+
+def _read_rope(own: Fields, dims: int) -> Rope:
+    base = own.get("rope.freq_base", float, 10000.0)
+    kind = own.get("rope.scaling.type", str, "linear")
+    # Files from before scaling.type hold the linear factor under another name.
+    factor = own.get("rope.scaling.factor", float, own.get("rope.scale_linear", float, 1.0))
+    original = own.get("rope.scaling.original_context_length", int, 0)
+    magnitude = own.get("rope.scaling.attn_factor", float, 1.0)
+    scale = 1.0 / factor if factor > 0 else 1.0
+    if kind == "none":
+        return Rope(dims, base)
+    if kind == "linear":
+        return Rope(dims, base, scale, magnitude=magnitude)
+    if kind == "longrope":
+        return Rope(dims, base, original_context=original, magnitude=magnitude)
+    if kind == "yarn":
+        return Rope(
+            dims,
+            base,
+            scale,
+            original_context=original or own.require("context_length", int),
+            extrapolation=own.get("rope.scaling.yarn_ext_factor", float, 1.0),
+            magnitude=own.get("rope.scaling.yarn_attn_factor", float, magnitude),
+            beta_fast=own.get("rope.scaling.yarn_beta_fast", float, 32.0),
+            beta_slow=own.get("rope.scaling.yarn_beta_slow", float, 1.0),
+        )
+    raise ModelError(f"RoPE scaling {kind!r} is not known", key="rope.scaling.type")
+
+
+def _positive(own: Fields, row: Architecture, key: str) -> int:
+    value = own.require(key, int)
+    if not 0 < value < 1 << 31:
+        raise ModelError(f"{row.name}.{key} is {value}, which no model has", key=key)
+    return value
+
+
+def _uniform(
+    own: Fields, row: Architecture, key: str, layers: int, default: int | None = None
+) -> int:
+    """A value that files may give by layer, but that this decoder needs to be the same in all."""
+    if layers > 1 << 16:
+        raise ModelError(f"{row.name}.block_count is {layers}, which no model has", key=key)
+    values = set(own.per_layer(key, int, layers, default))
+    if len(values) != 1 or not 0 < min(values) < 1 << 31:
+        raise ModelError(
+            f"{row.name}.{key} must be one positive number for all layers, and holds "
+            f"{sorted(values)[:4]}",
+            key=key,
+        )
+    return values.pop()
+
+
+def _checked(shape: Hyperparameters) -> Hyperparameters:
+    name = shape.architecture.name
+    if shape.heads % shape.kv_heads:
+        raise ModelError(
+            f"{shape.heads} heads cannot share {shape.kv_heads} key heads evenly",
+            key=f"{name}.attention.head_count_kv",
+        )
+    dims = shape.rope.dims
+    if not 0 < dims <= shape.key_length or dims % 2:
+        raise ModelError(
+            f"RoPE over {dims} of a head's {shape.key_length} elements is not possible",
+            key=f"{name}.rope.dimension_count",
+        )
+    if not 0 < shape.norm_eps < 1 or shape.rope.base <= 0:
+        raise ModelError(
+            f"a norm epsilon of {shape.norm_eps} with a RoPE base of {shape.rope.base} cannot be",
+            key=f"{name}.attention.layer_norm_rms_epsilon",
+        )
+    return shape

@@ -1,0 +1,77 @@
+"""`hotplug generate`: one answer to one prompt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from hotplug_llm.cli.options import (
+    add_model,
+    add_sampling,
+    figures,
+    open_model,
+    read_text,
+    sampling_of,
+)
+from hotplug_llm.generation import Generation
+
+__all__ = ["GenerateCommand", "command"]
+
+
+class GenerateCommand:
+    """Streams the answer to standard output and its figures to standard error."""
+
+    name = "generate"
+    help = "continue a prompt with a GGUF model"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("prompt", help='the prompt; "-" reads it from standard input')
+        parser.add_argument(
+            "--raw", action="store_true", help="take the prompt as it is, without a chat template"
+        )
+        parser.add_argument(
+            "--ignore-eos", action="store_true", help="go on after the model's end marks"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="print one JSON object with the answer and figures"
+        )
+        parser.add_argument(
+            "--explain", action="store_true", help="show where each step runs, and why, and stop"
+        )
+        add_model(parser)
+        add_sampling(parser)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Answer; 0 on success."""
+        with open_model(arguments) as model:
+            if arguments.explain:
+                print(model.explain())
+                return 0
+            answer = model.generate(
+                read_text(arguments.prompt),
+                raw=arguments.raw,
+                max_tokens=arguments.max_tokens,
+                sampling=sampling_of(arguments),
+                stop=arguments.stop,
+                ignore_eos=arguments.ignore_eos,
+            )
+            if arguments.json:
+                _finish(answer)
+                print(json.dumps(answer.report(), ensure_ascii=False))
+                return 0
+            for piece in answer:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            print()
+            print(figures(model.devices, answer), file=sys.stderr)
+        return 0
+
+
+def _finish(answer: Generation) -> None:
+    for _ in answer:
+        pass
+
+
+command = GenerateCommand()

@@ -1,0 +1,153 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from hotplug.backend import DeviceInfo
+from hotplug.errors import UsageError
+from hotplug_llm.generation import Generation
+from hotplug_llm.model import Model, load
+from hotplug_llm.sampling import SamplingOptions
+
+__all__ = [
+    "add_model",
+    "add_sampling",
+    "figures",
+    "open_model",
+    "read_text",
+    "sampling_of",
+]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Options that say which model runs where."""
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", required=True, metavar="FILE", help="a GGUF model")
+    group.add_argument(
+        "-d",
+        "--device",
+        metavar="SELECTOR",
+        help='device to run on, such as "cpu", "gpu" or "cuda:1,cpu" (HOTPLUG_DEVICE, or the best)',
+    )
+    group.add_argument(
+        "-t", "--threads", type=int, metavar="N", help="CPU threads (HOTPLUG_THREADS, or all cores)"
+    )
+    group.add_argument(
+        "-c",
+        "--context",
+        type=int,
+        metavar="N",
+        help="most tokens of prompt and answer together (the model's own, at most 8192)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("default", "exact"),
+        help="exact: float32 activations throughout (HOTPLUG_PRECISION, or default)",
+    )
+    group.add_argument(
+        "--cache-type",
+        choices=("f16", "f32"),
+        default="f16",
+        help="how the KV cache is kept (%(default)s)",
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Options that say how tokens are chosen and when to stop."""
+    defaults = SamplingOptions()
+    group = parser.add_argument_group("answer")
+    group.add_argument("-n", "--max-tokens", type=int, metavar="N", help="most tokens of answer")
+    group.add_argument(
+        "--temperature",
+        type=float,
+        default=defaults.temperature,
+        metavar="X",
+        help="0 always takes the likeliest token (%(default)s)",
+    )
+    group.add_argument(
+        "--top-k",
+        type=int,
+        default=defaults.top_k,
+        metavar="N",
+        help="choose among the N likeliest tokens; 0 is off (%(default)s)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=defaults.top_p,
+        metavar="X",
+        help="choose among the likeliest tokens that sum to X; 1 is off (%(default)s)",
+    )
+    group.add_argument(
+        "--min-p",
+        type=float,
+        default=defaults.min_p,
+        metavar="X",
+        help="leave out tokens less than X as likely as the likeliest; 0 is off (%(default)s)",
+    )
+    group.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=defaults.repetition_penalty,
+        metavar="X",
+        help="above 1 makes recent tokens less likely; 1 is off (%(default)s)",
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="makes random choices repeatable")
+    group.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end the answer at this text"
+    )
+
+
+def sampling_of(arguments: argparse.Namespace) -> SamplingOptions:
+    """The sampling options of a command line.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+    return SamplingOptions(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+    )
+
+
+def open_model(arguments: argparse.Namespace) -> Model:
+    """Load the model of a command line."""
+    return load(
+        arguments.model,
+        arguments.device,
+        arguments.precision,
+        context=arguments.context,
+        threads=arguments.threads,
+        cache_dtype=arguments.cache_type,
+    )
+
+
+def read_text(given: str) -> str:
+    """The text of an argument; "-" reads it from standard input.
+
+    Raises:
+        UsageError: standard input is no UTF-8.
+    """
+    if given != "-":
+        return given
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is no UTF-8 text: {error}") from error
+
+
+def figures(devices: Sequence[DeviceInfo], answer: Generation) -> str:
+    """One line about an answer: where it ran and how fast."""
+    names = ", ".join(f"{info.id} {info.name}" for info in devices)
+    return (
+        f"[{names}: {len(answer.prompt_ids)} prompt tokens at "
+        f"{answer.prefill_tokens_per_second:.1f} tokens/s, {len(answer.ids)} tokens at "
+        f"{answer.decode_tokens_per_second:.1f} tokens/s]"
+    )

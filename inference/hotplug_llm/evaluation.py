@@ -1,0 +1,141 @@
+"""Runs a decoder over token ids, a batch at a time, and keeps what the KV cache holds.
+
+Graphs have fixed widths. A batch runs in the narrowest graph that holds it, the rest of which is
+padding; widths are spaced so that padding stays under an eighth of the work above 8 tokens.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from hotplug.session import Program, Session
+
+from hotplug.errors import ContextLengthError
+from hotplug.graph import Graph
+from hotplug_llm.decoder import BatchShape, Decoder
+
+__all__ = ["BATCH", "Evaluator", "width_for"]
+
+BATCH = 512
+"""Most tokens taken at once."""
+
+_WIDTHS = (
+    *range(1, 9),
+    *(10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64),
+    *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
+)
+
+_LOGIT_ROWS = 32
+"""Rows of logits computed at once when all are wanted: a vocabulary of 50k takes 6 MB for them."""
+
+
+def width_for(tokens: int) -> int:
+    """The narrowest graph that holds that many tokens, at most BATCH."""
+    return _WIDTHS[bisect.bisect_left(_WIDTHS, tokens)]
+
+
+class Evaluator:
+    """One sequence over one session. Not safe for use by several threads at once.
+
+    Attributes:
+        context: most tokens that the sequence can hold.
+    """
+
+    def __init__(self, session: Session, decoder: Decoder, context: int) -> None:
+        self._session = session
+        self._decoder = decoder
+        self._past: list[int] = []
+        self._graphs: dict[BatchShape, Graph] = {}
+        self.context = context
+
+    @property
+    def past(self) -> Sequence[int]:
+        """The tokens whose keys and values the cache holds."""
+        return tuple(self._past)
+
+    def program(self, tokens: int, outputs: int = 1) -> Program:
+        """The compiled graph of one width; made once."""
+        batch = BatchShape(tokens, outputs, self.context)
+        if batch not in self._graphs:
+            self._graphs[batch] = self._decoder.graph(batch)
+        return self._session.compile(self._graphs[batch])
+
+    def rewind(self, length: int) -> None:
+        """Forget what comes after the first `length` tokens."""
+        del self._past[length:]
+
+    def reuse(self, ids: Sequence[int]) -> int:
+        """Keep the cache of the longest common start of `ids` and the past; return its length.
+
+        At least the last token stays to be evaluated, since its logits are wanted.
+        """
+        common = 0
+        for old, new in zip(self._past, ids[:-1], strict=False):
+            if old != new:
+                break
+            common += 1
+        self.rewind(common)
+        return common
+
+    def last_logits(
+        self, ids: Sequence[int], *, proceed: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Continue the sequence by `ids`; logits (vocabulary,) after the last of them.
+
+        Args:
+            ids: at least one token id.
+            proceed: called with the number of tokens done after each batch; may raise to stop.
+
+        Raises:
+            ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
+        """
+        self._check_room(len(ids))
+        logits = np.empty(0, np.float32)
+        for start in range(0, len(ids), BATCH):
+            logits = self._step(ids[start : start + BATCH], last_only=True)[0]
+            if proceed is not None:
+                proceed(min(start + BATCH, len(ids)))
+        return logits
+
+    def all_logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Continue the sequence by `ids`; logits (tokens, vocabulary) after each of them.
+
+        Raises:
+            ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
+        """
+        self._check_room(len(ids))
+        pieces = [
+            self._step(ids[start : start + _LOGIT_ROWS], last_only=False)
+            for start in range(0, len(ids), _LOGIT_ROWS)
+        ]
+        return np.concatenate(pieces)
+
+    def _step(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
+        count = len(ids)
+        width = width_for(count)
+        tokens = np.zeros(width, np.int32)
+        tokens[:count] = ids
+        positions = np.full(width, -1, np.int32)
+        positions[:count] = np.arange(len(self._past), len(self._past) + count)
+        outputs = np.arange(count - 1, count) if last_only else np.arange(width)
+        program = self.program(width, len(outputs))
+        # The cache rows past this point are about to change, whether or not the run succeeds.
+        result = program.run(
+            {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
+        )
+        self._past.extend(ids)
+        logits: npt.NDArray[np.float32] = result["logits"]
+        return logits if last_only else logits[:count]
+
+    def _check_room(self, count: int) -> None:
+        needed = len(self._past) + count
+        if needed > self.context:
+            raise ContextLengthError(
+                f"{needed} tokens do not fit in a context of {self.context}",
+                tokens=needed,
+                limit=self.context,
+                remedy="shorten the text or raise the context size",
+            )

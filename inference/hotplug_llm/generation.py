@@ -1,0 +1,172 @@
+"""One answer while it is being made: an iterator over its text, and a record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hotplug import progress
+from hotplug.backend import DeviceInfo
+from hotplug.errors import ContextLengthError
+from hotplug_llm.evaluation import Evaluator
+from hotplug_llm.sampling import Sampler, SamplingOptions
+from hotplug_llm.streaming import TextStream
+from hotplug_llm.tokenizers import Tokenizer
+
+__all__ = ["Generation", "Stopping"]
+
+
+class Source(Protocol):
+    """What a generation needs to know of its model."""
+
+    tokenizer: Tokenizer
+    load_seconds: float
+
+    @property
+    def devices(self) -> list[DeviceInfo]:
+        """The devices it runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When an answer is over, besides the end of the context."""
+
+    max_tokens: int | None = None
+    texts: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+class Generation:
+    """Iterate over it for pieces of text, each whole characters. Closing the iterator stops it.
+
+    Attributes:
+        prompt_ids: what was asked.
+        ids: tokens made so far, end marks included.
+        text: text made so far.
+        finish: why it ended: "end" (the model said so), "length", "context" or "stop"; None until
+            then.
+        reused: tokens at the start of the prompt that the cache still held.
+        first_token_seconds: time from the first request for a piece to the first token.
+        prefill_seconds: time spent on the prompt.
+        decode_seconds: time spent on tokens after the first.
+    """
+
+    def __init__(
+        self,
+        model: Source,
+        evaluator: Evaluator,
+        prompt_ids: Sequence[int],
+        sampling: SamplingOptions,
+        stopping: Stopping,
+    ) -> None:
+        if len(prompt_ids) >= evaluator.context:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt_ids)} tokens, and a context of {evaluator.context} "
+                "leaves no room for an answer",
+                tokens=len(prompt_ids) + 1,
+                limit=evaluator.context,
+                remedy="shorten the prompt or raise --context",
+            )
+        self._model = model
+        self._evaluator = evaluator
+        self._sampler = Sampler(sampling)
+        self._stopping = stopping
+        self._stream = TextStream(stopping.texts)
+        self._pieces = self._run()
+        self.prompt_ids = list(prompt_ids)
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish: str | None = None
+        self.reused = 0
+        self.first_token_seconds = 0.0
+        self.prefill_seconds = 0.0
+        self.decode_seconds = 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens evaluated, over the time that took."""
+        return _rate(len(self.prompt_ids) - self.reused, self.prefill_seconds)
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Tokens after the first, over the time they took."""
+        return _rate(len(self.ids) - 1, self.decode_seconds)
+
+    def report(self) -> dict[str, Any]:
+        """The answer and its figures, ready for JSON. Times are in seconds."""
+        return {
+            "text": self.text,
+            "ids": self.ids,
+            "prompt_ids": self.prompt_ids,
+            "finish": self.finish,
+            "devices": [{"id": info.id, "name": info.name} for info in self._model.devices],
+            "load_seconds": round(self._model.load_seconds, 6),
+            "first_token_seconds": round(self.first_token_seconds, 6),
+            "prefill_tokens_per_second": round(self.prefill_tokens_per_second, 3),
+            "decode_tokens_per_second": round(self.decode_tokens_per_second, 3),
+        }
+
+    def _run(self) -> Iterator[str]:
+        history = list(self.prompt_ids)
+        began = time.perf_counter()
+        token = self._first_token(history)
+        self.first_token_seconds = time.perf_counter() - began
+        while True:
+            self.ids.append(token)
+            history.append(token)
+            piece = self._accept(token)
+            if piece:
+                self.text += piece
+                yield piece
+            if self.finish is not None:
+                return
+            token = self._next_token(history)
+
+    def _first_token(self, history: list[int]) -> int:
+        self.reused = self._evaluator.reuse(self.prompt_ids)
+        rest = self.prompt_ids[self.reused :]
+        began = time.perf_counter()
+        with progress.task("read the prompt", len(rest)) as advance:
+            logits = self._evaluator.last_logits(rest, proceed=advance)
+        self.prefill_seconds = time.perf_counter() - began
+        return self._sampler.sample(logits, history)
+
+    def _next_token(self, history: list[int]) -> int:
+        began = time.perf_counter()
+        token = self._sampler.sample(self._evaluator.last_logits(history[-1:]), history)
+        self.decode_seconds += time.perf_counter() - began
+        return token
+
+    def _accept(self, token: int) -> str:
+        """Text that the token lets out; sets `finish` if it is the last."""
+        tokenizer = self._model.tokenizer
+        ends = token in tokenizer.end_of_generation and not self._stopping.ignore_eos
+        shown = not ends and (self._stopping.ignore_eos or not tokenizer.is_special(token))
+        piece = self._stream.push(tokenizer.token_bytes(token)) if shown else ""
+        self.finish = self._finish_reason(ends)
+        if self.finish is not None and self.finish != "stop":
+            piece += self._stream.finish()
+        return piece
+
+    def _finish_reason(self, ends: bool) -> str | None:
+        if self._stream.stopped:
+            return "stop"
+        if ends:
+            return "end"
+        if self._stopping.max_tokens is not None and len(self.ids) >= self._stopping.max_tokens:
+            return "length"
+        if len(self.prompt_ids) + len(self.ids) >= self._evaluator.context:
+            return "context"
+        return None
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 and count > 0 else 0.0

@@ -1,0 +1,304 @@
+"""A model, loaded: tokenizer, chat template, and the decoder on its devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from hotplug.session import Session
+
+from hotplug.backend import DeviceInfo
+from hotplug.errors import ModelError, UsageError
+from hotplug.formats.gguf import Fields, GGUFFile
+from hotplug.ops.linear import PRECISIONS
+from hotplug.settings import settings
+from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
+from hotplug_llm.chat import ChatTemplate
+from hotplug_llm.decoder import Decoder
+from hotplug_llm.evaluation import Evaluator
+from hotplug_llm.generation import Generation, Stopping
+from hotplug_llm.sampling import SamplingOptions
+from hotplug_llm.tokenizers import Tokenizer, from_gguf
+
+__all__ = ["DEFAULT_CONTEXT", "Message", "Model", "load"]
+
+Message = Mapping[str, Any]
+"""One turn of a conversation: {"role": "user", "content": "..."}."""
+
+DEFAULT_CONTEXT = 8192
+"""Most tokens of context taken unless asked for more: a cache for 128k tokens is gigabytes."""
+
+_CACHE_DTYPES = ("f16", "f32")
+_NLL_ROWS = 256
+
+
+def load(
+    path: str | Path,
+    device: str | None = None,
+    precision: str | None = None,
+    *,
+    context: int | None = None,
+    threads: int | None = None,
+    cache_dtype: str = "f16",
+) -> Model:
+    """Open a GGUF model on a device.
+
+    Args:
+        path: the file. It is memory-mapped and must stay as it is while the model is open.
+        device: a device selector, such as "cpu" or "cuda:1,cpu"; None chooses.
+        precision: "default" rounds activations to 8 bits before products with quantised weights,
+            "exact" keeps them in float32; None takes HOTPLUG_PRECISION.
+        context: most tokens of prompt and answer together; None takes the model's own limit, but
+            no more than DEFAULT_CONTEXT.
+        threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
+        cache_dtype: "f16" or "f32", how keys and values are kept.
+
+    Raises:
+        UsageError: there is no such file, or an option is out of range.
+        FormatError: the file is broken.
+        ModelError: the model cannot be run.
+        DeviceNotFoundError: the selector names nothing here.
+    """
+    return Model(
+        path,
+        device=device,
+        precision=precision or settings().precision,
+        context=context,
+        threads=threads,
+        cache_dtype=cache_dtype,
+    )
+
+
+class Model:
+    """A model with one KV cache: one sequence at a time, from one thread at a time.
+
+    Attributes:
+        path: its file.
+        shape: hyperparameters.
+        tokenizer: text to ids and back.
+        context: most tokens of prompt and answer together.
+        load_seconds: time that opening took.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        precision: str = "default",
+        context: int | None = None,
+        threads: int | None = None,
+        cache_dtype: str = "f16",
+    ) -> None:
+        began = time.perf_counter()
+        _check_choice("precision", precision, PRECISIONS)
+        _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
+        self.path = Path(path)
+        self._file = GGUFFile.open(self.path)
+        self.shape = _readable(self._file)
+        self.context = _context(context, self.shape)
+        self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
+        types = {name: info.type for name, info in self._file.tensors.items()}
+        decoder = Decoder(self.shape, types, cache_dtype=cache_dtype, precision=precision)
+        if decoder.vocabulary_size < self.tokenizer.vocabulary_size:
+            raise ModelError(
+                f"{self.path.name}: the tokenizer has {self.tokenizer.vocabulary_size} tokens, and "
+                f"the embedding only {decoder.vocabulary_size}",
+                key="tokenizer.ggml.tokens",
+            )
+        weights = {name: self._file.tensor(name) for name in self._file.tensors}
+        self._session = Session(device, weights, threads=threads)
+        self._evaluator = Evaluator(self._session, decoder, self.context)
+        self.load_seconds = time.perf_counter() - began
+
+    @property
+    def name(self) -> str:
+        """The model's own name, or its file's."""
+        return self._file.fields().get("general.name", str, self.path.stem)
+
+    @property
+    def devices(self) -> list[DeviceInfo]:
+        """The devices it runs on, in order of preference."""
+        return [device.info for device in self._session.devices]
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model wants conversations to be laid out, or None if its file does not say."""
+        if "tokenizer.chat_template" not in self._file.metadata:
+            return None
+        return ChatTemplate.from_gguf(self._file.metadata, self.tokenizer)
+
+    def tokenize(
+        self, text: str, *, add_special: bool | None = None, parse_special: bool = True
+    ) -> list[int]:
+        """Token ids of a text; see `Tokenizer.encode`."""
+        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+
+    def prompt_ids(
+        self, prompt: str | Sequence[int] | Sequence[Message], *, raw: bool = False
+    ) -> list[int]:
+        """Token ids that a prompt becomes.
+
+        Args:
+            prompt: a text, token ids, or the messages of a conversation.
+            raw: take a text as it is. Otherwise it is laid out as one user message, if the model
+                has a chat template.
+
+        Raises:
+            ModelError: the prompt is a conversation and the model has no chat template, or the
+                template fails.
+            UsageError: the prompt is empty, or holds ids that the model does not have.
+        """
+        ids = self._prompt_ids(prompt, raw=raw)
+        if not ids:
+            raise UsageError("the prompt is empty")
+        return ids
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message],
+        *,
+        raw: bool = False,
+        max_tokens: int | None = None,
+        sampling: SamplingOptions | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+    ) -> Generation:
+        """Continue a prompt. The result is an iterator over pieces of text.
+
+        Args:
+            prompt: a text, token ids, or the messages of a conversation.
+            raw: take a text as it is, without the model's chat template.
+            max_tokens: most tokens of answer; None stops at the end of the context.
+            sampling: how tokens are chosen; None takes the defaults.
+            stop: texts that end the answer; they are not part of it.
+            ignore_eos: go on after the model's end marks, and show them.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room for an answer.
+            UsageError: the prompt is empty, or an option is out of range.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise UsageError(f"max_tokens must be at least 1, not {max_tokens}")
+        ids = self.prompt_ids(prompt, raw=raw)
+        stopping = Stopping(max_tokens, tuple(stop), ignore_eos)
+        return Generation(self, self._evaluator, ids, sampling or SamplingOptions(), stopping)
+
+    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits (tokens, vocabulary) after each of the ids, from an empty context.
+
+        Raises:
+            ContextLengthError: more ids than the context holds.
+            UsageError: no ids, or ids that the model does not have.
+        """
+        self._check_ids(ids)
+        self._evaluator.rewind(0)
+        return self._evaluator.all_logits(ids)
+
+    def nll(self, ids: Sequence[int]) -> float:
+        """Mean negative log-likelihood, in nats, of ids[1:] each given those before it.
+
+        Raises:
+            ContextLengthError: more ids than the context holds.
+            UsageError: fewer than two ids, or ids that the model does not have.
+        """
+        self._check_ids(ids)
+        if len(ids) < 2:
+            raise UsageError("a likelihood needs two tokens at least")
+        self._evaluator.rewind(0)
+        total = 0.0
+        for start in range(0, len(ids) - 1, _NLL_ROWS):
+            piece = ids[start : min(start + _NLL_ROWS, len(ids) - 1)]
+            targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
+            total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
+        return total / (len(ids) - 1)
+
+    def explain(self) -> str:
+        """Where each step of generating a token runs, and why."""
+        return self._evaluator.program(1).explain()
+
+    def close(self) -> None:
+        """Give devices and file back."""
+        self._session.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name!r} on {', '.join(info.id for info in self.devices)}>"
+
+    def _prompt_ids(
+        self, prompt: str | Sequence[int] | Sequence[Message], *, raw: bool
+    ) -> list[int]:
+        if isinstance(prompt, str):
+            template = None if raw else self.chat_template
+            if template is None:
+                return self.tokenize(prompt)
+            prompt = [{"role": "user", "content": prompt}]
+        if all(isinstance(item, Mapping) for item in prompt):
+            return self._conversation_ids([m for m in prompt if isinstance(m, Mapping)])
+        ids = [item for item in prompt if not isinstance(item, Mapping)]
+        self._check_ids(ids)
+        return ids
+
+    def _conversation_ids(self, messages: Sequence[Message]) -> list[int]:
+        template = self.chat_template
+        if template is None:
+            raise ModelError(
+                f"{self.path.name} has no chat template",
+                key="tokenizer.chat_template",
+                remedy="give it a plain text with --raw",
+            )
+        # The template writes the marks that the model wants, the first one included.
+        return self.tokenize(template.render(messages), add_special=False)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if len(ids) == 0:
+            raise UsageError("there are no token ids")
+        for token in ids:
+            if not 0 <= token < self.tokenizer.vocabulary_size:
+                raise UsageError(
+                    f"there is no token {token}: the model has {self.tokenizer.vocabulary_size}"
+                )
+
+
+def _readable(file: GGUFFile) -> Hyperparameters:
+    fields: Fields = file.fields()
+    return read_hyperparameters(fields)
+
+
+def _context(wanted: int | None, shape: Hyperparameters) -> int:
+    if wanted is None:
+        return min(shape.context, DEFAULT_CONTEXT)
+    if not 1 <= wanted <= shape.context:
+        raise UsageError(
+            f"a context of {wanted} tokens is not possible: the model takes 1 to {shape.context}"
+        )
+    return wanted
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _negative_log_likelihood(
+    logits: npt.NDArray[np.float32], targets: npt.NDArray[np.integer[Any]]
+) -> float:
+    top = logits.max(axis=1)
+    total = np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)) + top
+    return float((total - logits[np.arange(len(targets)), targets]).sum())
