@@ -1,0 +1,1 @@
+"""Tools for authors of backends and ops: oracle, reference device, conformance suite, fakes."""

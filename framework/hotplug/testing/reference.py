@@ -1,0 +1,238 @@
+"""A backend that computes with the oracle: slow, right, and made of nothing but host memory.
+
+It shows the contract in its plainest form, gives the conformance suite something to run on, and is
+what scripted fake devices are made from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from hotplug import quants
+from hotplug.backend import (
+    API_VERSION,
+    YES,
+    Backend,
+    Buffer,
+    BufferType,
+    Device,
+    DeviceInfo,
+    DeviceType,
+    Executable,
+    MemoryInfo,
+    Partition,
+    Stream,
+    Support,
+    no,
+)
+from hotplug.errors import (
+    DeviceUnavailableError,
+    ExecutionError,
+    OutOfDeviceMemoryError,
+    UsageError,
+)
+from hotplug.node import Node
+from hotplug.ops import OPS
+from hotplug.tensor import HostTensor, TensorType
+from hotplug.testing.oracle import Array, evaluate, to_bytes
+
+__all__ = [
+    "HostBuffer",
+    "HostMemory",
+    "ReferenceBackend",
+    "ReferenceDevice",
+    "ReferenceExecutable",
+]
+
+
+class HostBuffer(Buffer):
+    """Host memory as a buffer."""
+
+    def __init__(self, data: memoryview, memory: HostMemory | None = None) -> None:
+        self.nbytes = data.nbytes
+        self._data: memoryview | None = data.cast("B")
+        self._memory = memory
+
+    def read(self, offset: int, target: memoryview) -> None:
+        """Fill host memory from the bytes at `offset`."""
+        target = target.cast("B")
+        target[:] = self._range(offset, target.nbytes)
+
+    def write(self, offset: int, source: memoryview) -> None:
+        """Put host bytes at `offset`."""
+        source = source.cast("B")
+        target = self._range(offset, source.nbytes)
+        if target.readonly:
+            raise UsageError("the buffer wraps read-only memory and cannot be written")
+        target[:] = source
+
+    def free(self) -> None:
+        """Give the memory back."""
+        if self._data is not None and self._memory is not None:
+            self._memory.give_back(self.nbytes)
+        self._data = None
+
+    def host(self) -> memoryview:
+        """The bytes themselves."""
+        return self._range(0, self.nbytes)
+
+    def _range(self, offset: int, nbytes: int) -> memoryview:
+        if self._data is None:
+            raise UsageError("the buffer has been freed")
+        if offset < 0 or offset + nbytes > self.nbytes:
+            raise UsageError(f"bytes {offset} to {offset + nbytes} of a buffer of {self.nbytes}")
+        return self._data[offset : offset + nbytes]
+
+
+class HostMemory(BufferType):
+    """Host memory as a kind of buffer, with a limit if one is wanted.
+
+    Args:
+        device: id of the device that it serves, for error texts.
+        total: bytes that may be allocated at one time; None for no limit.
+    """
+
+    is_host = True
+
+    def __init__(self, device: str, total: int | None = None) -> None:
+        self.total = total
+        self.used = 0
+        self._device = device
+        self._lock = threading.Lock()
+
+    @property
+    def free(self) -> int | None:
+        """Bytes that can still be allocated; None for no limit."""
+        return None if self.total is None else self.total - self.used
+
+    def allocate(self, nbytes: int) -> HostBuffer:
+        """New memory, its bytes zero."""
+        with self._lock:
+            free = self.free
+            if free is not None and nbytes > free:
+                raise OutOfDeviceMemoryError(
+                    f"{self._device} has {free} bytes left, and {nbytes} were asked for",
+                    device=self._device,
+                    requested=nbytes,
+                    free=free,
+                )
+            self.used += nbytes
+        return HostBuffer(memoryview(bytearray(nbytes)), self)
+
+    def give_back(self, nbytes: int) -> None:
+        """Count bytes of a freed buffer as free again."""
+        with self._lock:
+            self.used -= nbytes
+
+    def wrap(self, data: memoryview) -> HostBuffer:
+        """Host memory used as it lies."""
+        return HostBuffer(data)
+
+
+class ReferenceExecutable(Executable):
+    """A partition that the oracle computes at every run."""
+
+    def __init__(self, device: Device, partition: Partition) -> None:
+        self.device = device
+        self.graph = partition.graph
+
+    def run(self, bindings: Mapping[str, Buffer], stream: Stream | None = None) -> None:
+        """Compute outputs, then update states."""
+        del stream  # all is done when this returns, which any stream allows
+        leaves = {
+            node.name: self._load(node, bindings) for node in self.graph.nodes if node.is_leaf
+        }
+        results = self.compute(leaves)
+        for name, node in self.graph.outputs:
+            self._store(results[name], node.type, self._bound(bindings, f"output:{name}"))
+        for name, node in self.graph.updates:
+            self._store(results[f"state:{name}"], node.type, self._bound(bindings, name))
+
+    def compute(self, leaves: Mapping[str, HostTensor]) -> dict[str, Array]:
+        """Values by output name and "state:" + state name; what a scripted device overrides."""
+        return evaluate(self.graph, leaves)
+
+    def explain(self) -> list[str]:
+        """One line per node."""
+        return [f"oracle: {node.name} -> {node.type}" for node in self.graph.nodes]
+
+    def _load(self, node: Node, bindings: Mapping[str, Buffer]) -> HostTensor:
+        data = np.empty(node.type.nbytes, np.uint8)
+        self._bound(bindings, node.name).read(0, data.data)
+        return HostTensor(node.type, data)
+
+    def _store(self, values: Array, tensor: TensorType, target: Buffer) -> None:
+        target.write(0, to_bytes(values, tensor.dtype).data)
+
+    def _bound(self, bindings: Mapping[str, Buffer], name: str) -> Buffer:
+        buffer = bindings.get(name)
+        if buffer is None:
+            raise ExecutionError(f"no buffer is bound to {name!r}", device=self.device.id)
+        return buffer
+
+
+class ReferenceDevice(Device):
+    """A device whose kernels are the oracle's.
+
+    Args:
+        info: what it is to call itself.
+        memory_bytes: how much can be allocated; None for no limit.
+    """
+
+    def __init__(self, info: DeviceInfo, *, memory_bytes: int | None = None) -> None:
+        self.info = info
+        self._buffers = HostMemory(info.id, memory_bytes)
+
+    @property
+    def buffers(self) -> HostMemory:
+        """Host memory."""
+        return self._buffers
+
+    def memory(self) -> MemoryInfo:
+        """The limit it was given, and what is left of it."""
+        return MemoryInfo(self._buffers.total, self._buffers.free)
+
+    def supports(self, node: Node) -> Support:
+        """Yes, unless there is no codec for a dtype."""
+        if node.op not in OPS:
+            return no(f"there is no op {node.op!r}")
+        for operand in node.operands:
+            if not quants.can_decode(operand.dtype):
+                return no(f"{operand.dtype} cannot be decoded")
+        if node.is_leaf or OPS[node.op].view or quants.can_encode(node.dtype):
+            return YES
+        return no(f"{node.dtype} cannot be encoded")
+
+    def compile(self, partition: Partition) -> Executable:
+        """Keep the graph for the oracle."""
+        return ReferenceExecutable(self, partition)
+
+
+class ReferenceBackend(Backend):
+    """Some reference devices. Derive from it, or give a name, to stand for another backend.
+
+    Args:
+        devices: what `probe` tells of; by default one device of type CPU.
+    """
+
+    name: ClassVar[str] = "reference"
+    api_version: ClassVar[tuple[int, int]] = API_VERSION
+    priority: ClassVar[int] = 0
+
+    def __init__(self, devices: Sequence[DeviceInfo] | None = None) -> None:
+        default = DeviceInfo(self.name, 0, "Oracle", DeviceType.CPU, kernels="oracle")
+        self.devices = (default,) if devices is None else tuple(devices)
+
+    def probe(self) -> Sequence[DeviceInfo]:
+        """The devices it was made with."""
+        return self.devices
+
+    def open(self, info: DeviceInfo) -> ReferenceDevice:
+        """A new reference device."""
+        if info not in self.devices:
+            raise DeviceUnavailableError(f"{self.name} has no device {info.id}", device=info.id)
+        return ReferenceDevice(info)
