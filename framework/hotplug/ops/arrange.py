@@ -56,7 +56,10 @@ def pad(
     mode: str = "constant",
     value: float = 0.0,
 ) -> TensorType:
-    """Elements added around each axis: `value`, or for "circular" those of the other end."""
+    """Elements added around each axis: `value`, or for "circular" those of the other end.
+
+    The value is converted as by op `cast`.
+    """
     require_plain(x)
     require(mode in PAD_MODES, f"mode must be one of {PAD_MODES}, not {mode!r}")
     require(
@@ -81,7 +84,10 @@ def pad_reflect(x: Node, *, before: int, after: int) -> TensorType:
 
 @op("roll")
 def roll(x: Node, *, shifts: tuple[int, ...]) -> TensorType:
-    """Elements moved by `shifts[i]` along axis i; what leaves at one end enters at the other."""
+    """Elements moved by `shifts[i]` along axis i; what leaves at one end enters at the other.
+
+    Element j goes to (j + shift) mod length, as with NumPy's roll.
+    """
     require_plain(x)
     require(len(shifts) == len(x.shape), f"need {len(x.shape)} shifts, given {shifts}")
     return x.type

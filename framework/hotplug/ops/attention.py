@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hotplug.dtypes import get
+from hotplug.dtypes import Kind, get
 from hotplug.node import Node
 from hotplug.ops.checks import broadcast, require, require_float, require_index, require_rank
 from hotplug.ops.spec import op
@@ -11,10 +11,18 @@ from hotplug.tensor import TensorType
 __all__ = ["ROPE_LAYOUTS", "rope", "scaled_dot_product_attention"]
 
 ROPE_LAYOUTS = ("interleaved", "half", "sections", "sections_interleaved", "vision")
-"""Which elements are turned together. `interleaved`: (0, 1), (2, 3)... as llama; `half`:
-(i, i + d/2) as NeoX; `sections` and `sections_interleaved`: halves whose frequencies take their
-position from four position rows (M-RoPE, interleaved M-RoPE); `vision`: two sections over the
-whole head."""
+"""Which two elements of a head a pair is, and which row of positions turns it.
+
+- `interleaved`: pair i is elements 2i and 2i + 1, as in llama.
+- `half`: pair i is elements i and i + dims/2, as in GPT-NeoX. The layouts below share this.
+- `sections` (M-RoPE, arXiv 2409.12191): row s of positions turns pair i if i mod sum(sections)
+  falls into section s.
+- `sections_interleaved`: with p = i mod sum(sections), row p mod 3 turns pair i if
+  p < 3 * sections[p mod 3], else row 3 does.
+- `vision`: as `sections`, over the whole head (d/2 pairs); the frequency of the pair that stands j
+  pairs after the start of its section is base^(-4j/d).
+
+These are ggml's NORMAL, NEOX, MROPE, IMROPE and VISION."""
 
 
 def _rope_flops(node: Node) -> int:
@@ -40,21 +48,25 @@ def rope(
 ) -> TensorType:
     """Turn pairs of elements by angles that grow with position (RoPE, arXiv 2104.09864).
 
-    Pair i of `dims / 2` is turned by position * base^(-2i/dims) / factors[i], scaled linearly by
-    `frequency_scale`. With `extrapolation` above 0 the YaRN ramp (arXiv 2309.00071) blends scaled
-    and unscaled angles between the dims that `beta_fast` and `beta_slow` name for
-    `original_context`, and the result is multiplied by magnitude * (1 + 0.1 ln(1 /
-    frequency_scale)), otherwise by `magnitude`.
+    Pair (a, b) becomes m (a cos t - b sin t, a sin t + b cos t). Pair i of dims/2 has the angle
+    u = position * base^(-2i/dims) / factors[i], and t = frequency_scale * u, m = `magnitude`.
+
+    With `extrapolation` e above 0 (YaRN, arXiv 2309.00071, with ggml's rounding) t is
+    (1 - r) * frequency_scale * u + r * u and m = magnitude * (1 + 0.1 ln(1 / frequency_scale)),
+    where r = e * (1 - clamp((i - low) / max(0.001, high - low), 0, 1)),
+    low = max(0, floor(c(beta_fast))), high = min(dims - 1, ceil(c(beta_slow))) and
+    c(n) = dims * ln(original_context / (2 pi n)) / (2 ln base).
 
     Args:
         x: (..., tokens, heads, d), floats.
         positions: (tokens,) i32; (4, tokens) for the layouts with sections.
         factors: (dims / 2,) f32, frequency divisors of long-context models.
         layout: one of ROPE_LAYOUTS.
-        dims: how many leading elements of a head are turned; 0 for all. The others pass.
+        dims: how many leading elements of a head are turned; 0 for all. The others pass unchanged,
+            without the magnitude.
         base: the frequency base.
         frequency_scale: factor on all angles (1/4 stretches a context fourfold).
-        original_context: context the model was trained with, for YaRN.
+        original_context: context the model was trained with; YaRN needs it.
         extrapolation: YaRN's mix; 0 is off.
         magnitude: factor on the result.
         beta_fast: YaRN's upper turn count.
@@ -72,6 +84,12 @@ def rope(
     expected = (4, tokens) if sectioned else (tokens,)
     require(positions.shape == expected, f"positions must be {expected}, given {positions.type}")
     require(len(sections) == (4 if sectioned else 0), f"sections {sections} with layout {layout!r}")
+    require(not sectioned or sum(sections) > 0, f"sections {sections} are empty")
+    require(layout != "vision" or turned == width, "layout 'vision' turns the whole head")
+    require(
+        not extrapolation or (original_context > 0 and layout != "vision"),
+        "YaRN needs original_context, and is not defined for layout 'vision'",
+    )
     if factors is not None:
         require(factors.shape == (turned // 2,), f"factors must be ({turned // 2},)")
     return x.type
@@ -97,22 +115,26 @@ def scaled_dot_product_attention(
     softcap: float = 0.0,
     max_bias: float = 0.0,
 ) -> TensorType:
-    """softmax(scale * q k^T + mask) v, heads apart; query heads share key heads in equal groups.
+    """softmax(cap(scale * q k^T) + slope * mask) v, each head apart.
+
+    Query heads share key heads in equal groups: query head h uses key head h // (heads / kv_heads).
 
     Args:
         q: (..., tokens, heads, d), f32 (or f16).
         k: (..., rows, kv_heads, d), plain floats or quantised; heads is a multiple of kv_heads.
         v: (..., rows, kv_heads, dv).
-        mask: added to the scores, broadcast to (..., heads, tokens, rows); or bool, True = visible.
+        mask: broadcast to (..., heads, tokens, rows); floats are added, bool True means visible. It
+            hides rows besides those that `causal` and `window` hide.
         positions: (tokens,) i32: the row at which each query stands, so that one graph serves every
             length of a cache. A negative position marks padding, whose result is zeros. Without it
             query i stands at row rows - tokens + i.
         sinks: (heads,) f32: an extra score per head that takes part in the softmax only.
         scale: factor on the scores; 0 stands for 1 / sqrt(d).
         causal: a query sees only rows up to its own position.
-        window: a query sees only the last `window` rows up to its position; 0 for all.
-        softcap: scores become softcap * tanh(score / softcap); 0 is off.
-        max_bias: ALiBi's (arXiv 2108.12409) largest slope exponent, as in ggml; 0 is off.
+        window: a query at row p sees only rows p - window + 1 to p; 0 for all.
+        softcap: scaled scores become softcap * tanh(score / softcap), before the mask; 0 is off.
+        max_bias: ALiBi: the mask is multiplied by the head's slope, as in op `softmax`, and must be
+            of floats; 0 is off, and all slopes are 1.
 
     Returns:
         (..., tokens, heads, dv), f32. A query that sees no row gives zeros.
@@ -129,6 +151,11 @@ def scaled_dot_product_attention(
     if mask is not None:
         scores = (*lead, heads, tokens, rows)
         require(broadcast(mask.shape, scores) == scores, f"mask {mask.type} for scores {scores}")
+        require(mask.dtype.kind in {Kind.FLOAT, Kind.BOOL}, f"mask {mask.type} is no mask")
+    if max_bias:
+        require(
+            mask is not None and mask.dtype.kind is Kind.FLOAT, "max_bias needs a mask of floats"
+        )
     if positions is not None:
         require_index(positions)
         require(positions.shape == (tokens,), f"positions must be ({tokens},)")

@@ -41,7 +41,7 @@ def state(*, name: str, dtype: str, shape: tuple[int, ...]) -> TensorType:
 
 @op("fill")
 def fill(*, value: float, dtype: str, shape: tuple[int, ...]) -> TensorType:
-    """A tensor of one repeated value."""
+    """A tensor of one repeated value, converted as by op `cast`."""
     result = TensorType(get(dtype), shape)
     require(not result.dtype.quantised, f"cannot fill a tensor of {dtype}")
     return result
@@ -51,7 +51,7 @@ def fill(*, value: float, dtype: str, shape: tuple[int, ...]) -> TensorType:
 def arange(*, start: float, stop: float, step: float = 1, dtype: str = "f32") -> TensorType:
     """Values from `start` (included) to `stop` (excluded) by `step`.
 
-    Shape (ceil((stop - start) / step),).
+    Value i is start + i * step, converted as by op `cast`; shape (ceil((stop - start) / step),).
     """
     require(step != 0, "step must not be 0")
     count = max(0, math.ceil((stop - start) / step))

@@ -98,7 +98,10 @@ def argmin(x: Node, *, axis: int = -1) -> TensorType:
 
 @op("argsort", flops=lambda node: 10 * node.type.size)
 def argsort(x: Node, *, descending: bool = False) -> TensorType:
-    """Indices that sort the last axis; i32. Equal values keep their order (stable)."""
+    """Indices that sort the last axis; i32. Equal values keep their order, descending too.
+
+    Where NaN comes is not defined; the same holds for `top_k`.
+    """
     _check_numbers(x)
     return with_dtype(x, "i32")
 
@@ -152,6 +155,7 @@ def softmax(
     require_float(x)
     if mask is not None:
         require(broadcast(mask.shape, x.shape) == x.shape, f"mask {mask.type} for {x.type}")
+        require(mask.dtype.kind in {Kind.FLOAT, Kind.BOOL}, f"mask {mask.type} is no mask")
     if sinks is not None:
         require_rank(sinks, 1)
         require(

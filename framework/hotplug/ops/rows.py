@@ -51,7 +51,9 @@ def scatter_rows(table: Node, indices: Node, rows: Node) -> TensorType:
 def cast(x: Node, *, dtype: str) -> TensorType:
     """The same values in another dtype, rounded to nearest, ties to even.
 
-    Floats become integers by truncation toward zero, clamped to the integer's range.
+    Floats become integers by truncation toward zero, and NaN becomes 0. What an integer cannot
+    hold, from a float or from a wider integer, becomes the nearest that it can. All but 0 is True.
+    A quantised tensor is decoded to f32 first, unless the dtype stays what it is.
     """
     return TensorType(get(dtype), x.shape)
 
