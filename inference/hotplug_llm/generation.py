@@ -107,7 +107,7 @@ class Generation:
             "ids": self.ids,
             "prompt_ids": self.prompt_ids,
             "finish": self.finish,
-            "devices": [{"id": info.id, "name": info.name} for info in self._model.devices],
+            "devices": [info.id for info in self._model.devices],
             "load_seconds": round(self._model.load_seconds, 6),
             "first_token_seconds": round(self.first_token_seconds, 6),
             "prefill_tokens_per_second": round(self.prefill_tokens_per_second, 3),

