@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -10,6 +10,7 @@ from hotplug.quants import blocks
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_planes_hold_bits_in_order_and_join_again(bits, data):
     shape = data.draw(st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([8, 16, 32])))

@@ -9,7 +9,7 @@ from fractions import Fraction
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hotplug import quants
@@ -132,6 +132,7 @@ def test_floats_are_truncated_and_held_in_range(target, numbers):
 
 @pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("source", INTEGERS)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_integers_are_held_in_range_and_otherwise_exact(source, target, data):
     limits, bounds = np.iinfo(get(source).numpy), np.iinfo(get(target).numpy)
