@@ -50,6 +50,28 @@ class Graph:
         _check_leaves(nodes, renewed)
         return cls(pairs, renewed, nodes, _key(pairs, renewed))
 
+    @classmethod
+    def ordered(
+        cls,
+        nodes: Iterable[Node],
+        outputs: Mapping[str, Node],
+        updates: Mapping[str, Node] | None = None,
+    ) -> Graph:
+        """A graph whose nodes run in the order given, as a part of a graph or one read from bytes.
+
+        Nodes that no result needs are left out.
+
+        Raises:
+            GraphError: a node comes before one of its operands or is missing, or as for `build`.
+        """
+        if not outputs and not updates:
+            raise GraphError("a graph needs at least one output or update")
+        pairs = tuple(outputs.items())
+        renewed = tuple((updates or {}).items())
+        needed = _needed(nodes, pairs + renewed, {name for name, _ in renewed})
+        _check_leaves(needed, renewed)
+        return cls(pairs, renewed, needed, _key(pairs, renewed))
+
     @cached_property
     def inputs(self) -> dict[str, Node]:
         """Input leaves by name."""
@@ -106,6 +128,27 @@ def _in_order(results: Iterable[Node]) -> tuple[Node, ...]:
         stack.append((node, True))
         stack.extend((operand, False) for operand in reversed(node.operands))
     return tuple(ordered)
+
+
+def _needed(
+    nodes: Iterable[Node], results: Iterable[tuple[str, Node]], states: set[str]
+) -> tuple[Node, ...]:
+    """The given nodes that results need, their order checked; and the states to be updated."""
+    given: dict[Node, None] = {}
+    for node in nodes:
+        for operand in node.operands:
+            if operand not in given:
+                raise GraphError(f"{node.name} comes before its operand {operand.name}", op=node.op)
+        given[node] = None
+    needed = {node for node in given if node.op == "state" and node.name in states}
+    for name, node in results:
+        if node not in given:
+            raise GraphError(f"{name!r} is {node.name}, which is not among the nodes", op=node.op)
+        needed.add(node)
+    for node in reversed(given):
+        if node in needed:
+            needed.update(node.operands)
+    return tuple(node for node in given if node in needed)
 
 
 def _check_leaves(nodes: tuple[Node, ...], updates: tuple[tuple[str, Node], ...]) -> None:

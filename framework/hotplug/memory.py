@@ -28,6 +28,7 @@ from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.node import Node
+from hotplug.verify import state_chains, updated_operand
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,7 +43,6 @@ __all__ = [
     "allocate",
     "lower_bound",
     "plan",
-    "state_chains",
 ]
 
 ALIGNMENT = 64
@@ -253,50 +253,6 @@ def plan(graph: Graph, alignment: int = ALIGNMENT) -> MemoryPlan:
     return MemoryPlan(planner.locations, copies, writes, allocation.peak, bound)
 
 
-def state_chains(graph: Graph) -> dict[str, tuple[Node, ...]]:
-    """For each state that is updated where it lies: the update ops that do it, first one first.
-
-    That is the case when the state's next value is reached from the state by update ops and views
-    alone, and all of them see it whole and contiguous.
-    """
-    chains: dict[str, tuple[Node, ...]] = {}
-    for name, last in graph.updates:
-        path = _path_to_leaf(last)
-        if path[0] == graph.states[name] and _keeps_layout(path):
-            chains[name] = tuple(node for node in path if _updated_operand(node) is not None)
-    return chains
-
-
-def _path_to_leaf(node: Node) -> list[Node]:
-    """The node and what it is a view or an update of, and so on; the origin comes first."""
-    path = [node]
-    while True:
-        operand = _updated_operand(node) or (node.operands[0] if ops.get(node.op).view else None)
-        if operand is None:
-            return path[::-1]
-        path.append(operand)
-        node = operand
-
-
-def _updated_operand(node: Node) -> Node | None:
-    position = ops.get(node.op).updates
-    return None if position is None else node.inputs[position]
-
-
-def _keeps_layout(path: Sequence[Node]) -> bool:
-    layout = Layout.contiguous(path[0].shape)
-    for node in path[1:]:
-        if not ops.get(node.op).view:
-            if not layout.is_contiguous:
-                return False
-            continue
-        seen = ops.view_layout(node, layout)
-        if seen is None:
-            return False
-        layout = seen
-    return layout.is_contiguous and layout.shape == path[0].shape
-
-
 @dataclass(slots=True, eq=False)
 class _Value:
     """A computed value together with its views: they are read, and die, as one.
@@ -376,7 +332,7 @@ class _Planner:
     def _operand_to_overwrite(self, step: int, node: Node) -> Node | None:
         """The operand whose storage the node may take over, if there is one."""
         if node in self._in_state:
-            return _updated_operand(node)
+            return updated_operand(node)
         row = ops.get(node.op)
         positions = row.inplace if row.updates is None else (row.updates,)
         for position in positions:

@@ -17,7 +17,7 @@ def _affine(x: Floats, weight: Floats | None, bias: Floats | None) -> Floats:
 
 def _standardise(x: Floats, eps: float) -> Floats:
     """Mean 0 and variance 1 over the last axis; the variance is that of the population."""
-    centred = x - x.mean(axis=-1, keepdims=True)
+    centred: Floats = x - x.mean(axis=-1, keepdims=True)
     variance: Floats = np.mean(np.square(centred), axis=-1, keepdims=True)
     deviation: Floats = np.sqrt(variance + eps)
     return centred / deviation

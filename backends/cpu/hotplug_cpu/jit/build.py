@@ -1,0 +1,161 @@
+"""Kernel -> object file. Importing this module imports Numba; nothing else of the backend does.
+
+A kernel is a Python function over int64 words. Numba types it and makes LLVM code of it; what is
+kept is that code alone, so that a process can load it without Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import cfunc, types
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+
+from hotplug.errors import KernelCompileError
+from hotplug_cpu.catalog import FIRST_ARGUMENT, KernelSpec, symbol
+from hotplug_cpu.jit.cache import ObjectCache
+from hotplug_cpu.jit.target import host_target
+from hotplug_cpu.jit.vectors import I64
+
+__all__ = ["compile_kernel", "main"]
+
+_OPTIMISE = 3
+
+
+def compile_kernel(spec: KernelSpec) -> bytes:
+    """Object file with one function, named `symbol(spec)`.
+
+    Raises:
+        KernelCompileError: Numba or LLVM refused it, it does not take the words that the catalog
+            says, or it needs something that only Numba's run time could give.
+    """
+    body = importlib.import_module(spec.module).KERNELS[spec.name]
+    _check_arguments(spec, body.py_func)
+    try:
+        compiled = _entry(spec, body)
+    except NumbaError as error:
+        raise KernelCompileError(
+            f"Numba refused the kernel {spec.name}", source=spec.module, log=str(error), device="cpu"
+        ) from error
+    module = _isolate(compiled, symbol(spec))
+    _check_self_contained(spec, module)
+    return bytes(_machine().emit_object(module))
+
+
+def _check_arguments(spec: KernelSpec, function: Any) -> None:
+    leading = ("thread", "threads") if spec.in_plan else ()
+    found = tuple(inspect.signature(function).parameters)
+    if found != leading + spec.arguments:
+        raise KernelCompileError(
+            f"kernel {spec.name} takes {found}, the catalog says {leading + spec.arguments}",
+            source=spec.module,
+            device="cpu",
+        )
+
+
+def _entry(spec: KernelSpec, body: Any) -> Any:
+    if not spec.in_plan:
+        kind = types.int64(*[types.int64] * len(spec.arguments))
+        return cfunc(kind, error_model="numpy", nogil=True)(body.py_func)
+    words = _unpack(len(spec.arguments))
+
+    def entry(row: int, thread: int, threads: int) -> None:
+        body(thread, threads, *words(row))
+
+    kind = types.void(types.int64, types.int64, types.int64)
+    return cfunc(kind, error_model="numpy", nogil=True)(entry)
+
+
+@functools.cache
+def _unpack(count: int) -> Any:
+    """A function: address of a plan's row -> its arguments as a tuple."""
+    result = types.UniTuple(types.int64, count)
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        row = builder.inttoptr(values[0], I64.as_pointer())
+        words = [
+            builder.load(builder.gep(row, [I64(FIRST_ARGUMENT + index)])) for index in range(count)
+        ]
+        return context.make_tuple(builder, result, words)
+
+    def define(_context: Any, _row: Any) -> Any:
+        return result(types.int64), generate
+
+    return intrinsic(define)
+
+
+def _isolate(compiled: Any, name: str) -> Any:
+    """The function alone under its new name, everything it calls made part of it."""
+    module = llvm.parse_assembly(compiled._library.get_llvm_str())  # noqa: SLF001 - no public way
+    module.triple = host_target().triple
+    for function in module.functions:
+        if function.name == compiled.native_name:
+            function.name = name
+            function.linkage = llvm.Linkage.external
+        elif not function.is_declaration:
+            function.linkage = llvm.Linkage.internal
+    for variable in module.global_variables:
+        if not variable.is_declaration or variable.linkage is llvm.Linkage.common:
+            variable.linkage = llvm.Linkage.internal
+    options = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISE)
+    builder = llvm.create_pass_builder(_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _check_self_contained(spec: KernelSpec, module: Any) -> None:
+    needed = [
+        function.name
+        for function in module.functions
+        if function.is_declaration and not function.name.startswith("llvm.")
+    ]
+    needed += [v.name for v in module.global_variables if v.is_declaration]
+    if needed:
+        raise KernelCompileError(
+            f"kernel {spec.name} needs {', '.join(sorted(needed))}, which no object file holds",
+            source=spec.module,
+            log=_interesting(str(module), needed),
+            device="cpu",
+        )
+
+
+def _interesting(text: str, names: list[str]) -> str:
+    pattern = re.compile("|".join(re.escape(name) for name in names))
+    return "\n".join(line for line in text.splitlines() if pattern.search(line))[:4000]
+
+
+@functools.cache
+def _machine() -> Any:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = host_target()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu,
+        features=target.features,
+        opt=_OPTIMISE,
+        reloc="pic",
+        codemodel="default",
+    )
+
+
+def main(names: list[str]) -> None:
+    """Compile kernels into the cache; how a second process takes a share of the work."""
+    from hotplug_cpu.catalog import kernel  # noqa: PLC0415
+
+    cache = ObjectCache.open()
+    for name in names:
+        spec = kernel(name)
+        cache.put(spec, compile_kernel(spec))
+        sys.stdout.write(name + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,119 @@
+"""Compiled kernels on disk.
+
+One file a kernel, named by a hash of all that could change what is in it: the source of the
+compiler and of every kernel, the processor, the versions of what compiles. A file begins with the
+SHA-256 of the rest; one that does not fit is a miss. Files appear by an atomic rename. Where nothing
+can be written, the cache works without remembering anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hotplug.settings import settings
+from hotplug_cpu.catalog import KernelSpec
+from hotplug_cpu.jit.target import Target, host_target
+
+__all__ = ["ObjectCache"]
+
+_log = logging.getLogger(__name__)
+_DIGEST_BYTES = 32
+_SOURCES = ("jit/*.py", "kernels/*.py", "catalog.py")
+
+
+@dataclass(frozen=True)
+class ObjectCache:
+    """Object files of kernels.
+
+    Attributes:
+        directory: where they lie; None keeps nothing.
+        key: what all of this process' files have in common.
+    """
+
+    directory: Path | None
+    key: str
+
+    @classmethod
+    def open(cls) -> ObjectCache:
+        """The cache that the settings name, for this machine."""
+        now = settings()
+        directory = now.cache_directory / "cpu" if now.cache else None
+        return cls(directory, _key(host_target()))
+
+    def path(self, spec: KernelSpec) -> Path | None:
+        """Where a kernel's file lies or would lie."""
+        if self.directory is None:
+            return None
+        digest = hashlib.sha256(f"{self.key}:{spec}".encode()).hexdigest()
+        return self.directory / f"{spec.name}-{digest[:32]}.o"
+
+    def get(self, spec: KernelSpec) -> bytes | None:
+        """A kernel's object file, or None if there is no whole one."""
+        path = self.path(spec)
+        try:
+            data = path.read_bytes() if path else b""
+        except OSError:
+            return None
+        digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if not code or hashlib.sha256(code).digest() != digest:
+            return None
+        return code
+
+    def put(self, spec: KernelSpec, code: bytes) -> None:
+        """Keep a kernel's object file if that is possible."""
+        path = self.path(spec)
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_atomically(path, hashlib.sha256(code).digest() + code)
+        except OSError as error:
+            _log.info("compiled kernels are not kept: %s", error)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _key(target: Target) -> str:
+    digest = hashlib.sha256(repr(target).encode())
+    for package in ("numba", "llvmlite"):
+        digest.update(f"{package}={_version(package)};".encode())
+    digest.update(_source_digest())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    """Version from metadata: importing Numba to learn it would cost what the cache saves."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        # Objects made while Numba was here cannot be told from others: nothing is found.
+        return "none"
+
+
+@functools.cache
+def _source_digest() -> bytes:
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(root.glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.digest()

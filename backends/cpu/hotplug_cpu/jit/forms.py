@@ -1,0 +1,154 @@
+"""What differs between instruction sets: each function writes the form of the present target.
+
+The generic forms use only what LLVM turns into code on every processor without calling a library:
+no f16 and no fused multiply-add, for which it would call one where the hardware has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from hotplug_cpu.jit.target import host_target
+from hotplug_cpu.jit.vectors import (
+    F32,
+    HALF,
+    I8,
+    I16,
+    I32,
+    call,
+    concatenate,
+    shuffle,
+    splat,
+    vector,
+)
+
+__all__ = [
+    "ISA",
+    "dot_i8",
+    "dot_u7",
+    "float_to_half",
+    "fused_multiply_add",
+    "half_to_float",
+    "pairs_u7",
+    "pause",
+    "sum_pairs",
+]
+
+ISA = host_target().isa
+
+_X86 = ISA == "avx2"
+_NATIVE_HALF = ISA in {"avx2", "neon", "neon_dot"}
+
+
+def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, in one rounding where the processor has that."""
+    if ISA == "generic":
+        return builder.fadd(builder.fmul(a, b), c)
+    suffix = f"v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else "f32"
+    return call(builder, f"llvm.fma.{suffix}", a.type, a, b, c)
+
+
+def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
+    """32 bytes 0..127 times 32 signed ones, neighbours summed: 16 x i16."""
+    if _X86:
+        return call(builder, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), unsigned, signed)
+    wide = vector(I16, 32)
+    product = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
+    return _sum_neighbours(builder, product)
+
+
+def sum_pairs(builder: Any, sums: Any) -> Any:
+    """16 x i16, neighbours summed: 8 x i32."""
+    if _X86:
+        ones = splat(1, I16, 16)
+        return call(builder, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), sums, ones)
+    return _sum_neighbours(builder, builder.sext(sums, vector(I32, 16)))
+
+
+def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
+    """32 bytes 0..127 times 32 signed ones, summed by four: 8 x i32."""
+    if ISA == "neon_dot":
+        return _sdot(builder, unsigned, signed)
+    return sum_pairs(builder, pairs_u7(builder, unsigned, signed))
+
+
+def dot_i8(builder: Any, first: Any, second: Any) -> Any:
+    """32 signed bytes times 32 in -127..127, summed by four: 8 x i32."""
+    if ISA == "neon_dot":
+        return _sdot(builder, first, second)
+    if _X86:
+        # |x| * (y with the sign of x): the product instruction wants one unsigned operand.
+        kind = vector(I8, 32)
+        magnitude = call(builder, "llvm.x86.avx2.psign.b", kind, first, first)
+        turned = call(builder, "llvm.x86.avx2.psign.b", kind, second, first)
+        return sum_pairs(builder, pairs_u7(builder, magnitude, turned))
+    wide = vector(I32, 32)
+    product = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
+    return _sum_neighbours(builder, _sum_neighbours(builder, product))
+
+
+def half_to_float(builder: Any, half_bits: Any) -> Any:
+    """8 x i16 holding f16 as 8 x f32."""
+    if _NATIVE_HALF:
+        return builder.fpext(builder.bitcast(half_bits, vector(HALF, 8)), vector(F32, 8))
+    bits = builder.zext(half_bits, vector(I32, 8))
+    magnitude = builder.shl(builder.and_(bits, splat(0x7FFF, I32, 8)), splat(13, I32, 8))
+    # Moving the exponent by a product makes normal numbers of the denormal ones.
+    scaled = builder.fmul(builder.bitcast(magnitude, vector(F32, 8)), splat(2.0**112, F32, 8))
+    endless = builder.icmp_unsigned(">=", magnitude, splat(0x7C00 << 13, I32, 8))
+    special = builder.or_(magnitude, splat(0x7F800000, I32, 8))
+    value = builder.select(endless, special, builder.bitcast(scaled, vector(I32, 8)))
+    sign = builder.shl(builder.and_(bits, splat(0x8000, I32, 8)), splat(16, I32, 8))
+    return builder.bitcast(builder.or_(value, sign), vector(F32, 8))
+
+
+def float_to_half(builder: Any, values: Any) -> Any:
+    """8 x f32 rounded to nearest, ties to even, as 8 x i16 holding f16."""
+    if _NATIVE_HALF:
+        return builder.bitcast(builder.fptrunc(values, vector(HALF, 8)), vector(I16, 8))
+    whole = vector(I32, 8)
+    bits = builder.bitcast(values, whole)
+    sign = builder.and_(builder.lshr(bits, splat(16, I32, 8)), splat(0x8000, I32, 8))
+    magnitude = builder.and_(bits, splat(0x7FFFFFFF, I32, 8))
+    is_nan = builder.icmp_unsigned(">", magnitude, splat(0x7F800000, I32, 8))
+    too_large = builder.icmp_unsigned(">=", magnitude, splat(0x477FF000, I32, 8))
+    small = builder.icmp_unsigned("<", magnitude, splat(0x38800000, I32, 8))
+    # Normal: move the exponent, add just under half a unit plus the lowest kept bit.
+    odd = builder.and_(builder.lshr(magnitude, splat(13, I32, 8)), splat(1, I32, 8))
+    moved = builder.sub(magnitude, splat((112 << 23) - 0xFFF, I32, 8))
+    normal = builder.lshr(builder.add(moved, odd), splat(13, I32, 8))
+    # Denormal: adding 0.5 puts the rounded mantissa into the lowest bits.
+    raised = builder.fadd(builder.bitcast(magnitude, vector(F32, 8)), splat(0.5, F32, 8))
+    tiny = builder.sub(builder.bitcast(raised, whole), splat(0x3F000000, I32, 8))
+    result = builder.select(small, tiny, normal)
+    result = builder.select(too_large, splat(0x7C00, I32, 8), result)
+    result = builder.select(is_nan, splat(0x7E00, I32, 8), result)
+    return builder.trunc(builder.or_(result, sign), vector(I16, 8))
+
+
+def pause(builder: Any) -> None:
+    """Tell the processor that this is a loop that waits for another thread."""
+    machine = host_target().triple.partition("-")[0]
+    if machine == "x86_64":
+        call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+    elif machine in {"aarch64", "arm64"}:
+        call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(I32, 1))
+
+
+def _sum_neighbours(builder: Any, values: Any) -> Any:
+    count = values.type.count
+    even = shuffle(builder, values, values, list(range(0, count, 2)))
+    return builder.add(even, shuffle(builder, values, values, list(range(1, count, 2))))
+
+
+def _sdot(builder: Any, first: Any, second: Any) -> Any:
+    """NEON's signed dot product, a register of 16 bytes at a time."""
+    halves = []
+    for start in (0, 16):
+        lanes = list(range(start, start + 16))
+        x, y = (shuffle(builder, value, value, lanes) for value in (first, second))
+        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+        halves.append(call(builder, name, vector(I32, 4), splat(0, I32, 4), x, y))
+    return concatenate(builder, halves)

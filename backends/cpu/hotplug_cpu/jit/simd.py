@@ -1,0 +1,457 @@
+"""The vocabulary of kernels: loads and stores, vector arithmetic, atomics.
+
+Addresses are int64. Nothing needs alignment. A vector has 8 floats or 32 bytes on every machine;
+where registers are narrower, LLVM uses several. `u7` means bytes 0..127.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit
+from numba.core import cgutils, types
+
+from hotplug_cpu.jit import forms
+from hotplug_cpu.jit.vectors import (
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    address,
+    call,
+    concatenate,
+    f32,
+    f32x8,
+    i8x32,
+    i16x16,
+    i32x8,
+    instruction,
+    load,
+    shuffle,
+    splat,
+    store,
+    vector,
+)
+
+F32X8, I32X8, I16X8, I16X16 = vector(F32, 8), vector(I32, 8), vector(I16, 8), vector(I16, 16)
+I8X8, I8X16, I8X32 = vector(I8, 8), vector(I8, 16), vector(I8, 32)
+four_f32x8 = types.UniTuple(f32x8, 4)
+eight_f32x8 = types.UniTuple(f32x8, 8)
+
+inline = njit(forceinline=True, error_model="numpy", nogil=True)
+"""Decorator of functions that kernels are made of."""
+
+
+# --- words and numbers in memory
+
+
+@instruction(types.int64, address, types.int64)
+def word(builder: Any, at: Any, index: Any) -> Any:
+    """The int64 number `index` of an array."""
+    return builder.load(builder.gep(builder.inttoptr(at, I64.as_pointer()), [index]))
+
+
+@instruction(types.int32, address)
+def load_i32(builder: Any, at: Any) -> Any:
+    return load(builder, at, I32)
+
+
+@instruction(types.int64, address)
+def load_u8(builder: Any, at: Any) -> Any:
+    return builder.zext(load(builder, at, I8), I64)
+
+
+@instruction(types.int64, address)
+def load_i8(builder: Any, at: Any) -> Any:
+    return builder.sext(load(builder, at, I8), I64)
+
+
+@instruction(types.none, address, types.int64)
+def store_i8(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, builder.trunc(value, I8))
+
+
+@instruction(f32, address)
+def load_f32(builder: Any, at: Any) -> Any:
+    return load(builder, at, F32)
+
+
+@instruction(types.none, address, f32)
+def store_f32(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
+
+
+@instruction(types.float64, address)
+def load_f64(builder: Any, at: Any) -> Any:
+    return load(builder, at, F64)
+
+
+@instruction(f32, types.int64)
+def float_of(builder: Any, bits: Any) -> Any:
+    """The f32 whose bits are the low half of a word: how a plan's row holds a float."""
+    return builder.bitcast(builder.trunc(bits, I32), F32)
+
+
+@instruction(f32, address)
+def load_f16(builder: Any, at: Any) -> Any:
+    """One f16 as f32."""
+    half = load(builder, at, I16)
+    wide = builder.insert_element(splat(0, I16, 8), half, ir.Constant(I32, 0))
+    return builder.extract_element(forms.half_to_float(builder, wide), ir.Constant(I32, 0))
+
+
+@instruction(types.none, address, f32)
+def store_f16(builder: Any, at: Any, value: Any) -> None:
+    wide = builder.insert_element(splat(0.0, F32, 8), value, ir.Constant(I32, 0))
+    half = builder.extract_element(forms.float_to_half(builder, wide), ir.Constant(I32, 0))
+    store(builder, at, half)
+
+
+# --- vectors in memory
+
+
+@instruction(f32x8, address)
+def load_f32x8(builder: Any, at: Any) -> Any:
+    return load(builder, at, F32X8)
+
+
+@instruction(types.none, address, f32x8)
+def store_f32x8(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
+
+
+@instruction(f32x8, address)
+def load_f16x8(builder: Any, at: Any) -> Any:
+    """8 f16 as f32."""
+    return forms.half_to_float(builder, load(builder, at, I16X8))
+
+
+@instruction(types.none, address, f32x8)
+def store_f16x8(builder: Any, at: Any, value: Any) -> None:
+    """8 f32 rounded to f16."""
+    store(builder, at, forms.float_to_half(builder, value))
+
+
+@instruction(f32x8, address)
+def load_bf16x8(builder: Any, at: Any) -> Any:
+    """8 bf16 as f32."""
+    bits = builder.zext(load(builder, at, I16X8), I32X8)
+    return builder.bitcast(builder.shl(bits, splat(16, I32, 8)), F32X8)
+
+
+@instruction(types.none, address, f32x8)
+def store_bf16x8(builder: Any, at: Any, value: Any) -> None:
+    """8 f32 rounded to bf16, ties to even; a NaN stays one."""
+    bits = builder.bitcast(value, I32X8)
+    odd = builder.and_(builder.lshr(bits, splat(16, I32, 8)), splat(1, I32, 8))
+    rounded = builder.add(builder.add(bits, splat(0x7FFF, I32, 8)), odd)
+    quiet = builder.or_(bits, splat(0x400000, I32, 8))
+    bits = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    store(builder, at, builder.trunc(builder.lshr(bits, splat(16, I32, 8)), I16X8))
+
+
+@instruction(i8x32, address)
+def load_i8x32(builder: Any, at: Any) -> Any:
+    return load(builder, at, I8X32)
+
+
+@instruction(types.none, address, i8x32)
+def store_i8x32(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
+
+
+@instruction(i8x32, address)
+def load_nibbles(builder: Any, at: Any) -> Any:
+    """16 bytes as 32: their low halves, then their high halves."""
+    packed = load(builder, at, I8X16)
+    both = shuffle(builder, packed, packed, [*range(16), *range(16)])
+    shifts = ir.Constant(I8X32, [0] * 16 + [4] * 16)
+    if forms.ISA == "avx2":
+        low = builder.and_(packed, splat(15, I8, 16))
+        high = builder.and_(builder.lshr(packed, splat(4, I8, 16)), splat(15, I8, 16))
+        return shuffle(builder, low, high, list(range(32)))
+    return builder.and_(builder.lshr(both, shifts), splat(15, I8, 32))
+
+
+@instruction(i8x32, address)
+def load_bits(builder: Any, at: Any) -> Any:
+    """32 bits as 32 bytes, 16 where the bit is set: the fifth bit of 5-bit numbers."""
+    bits = load(builder, at, I32)
+    spread = builder.bitcast(_broadcast(builder, bits, 8), I8X32)
+    spread = shuffle(builder, spread, spread, [lane // 8 for lane in range(32)])
+    wanted = ir.Constant(I8X32, [1 << (lane % 8) for lane in range(32)])
+    missing = builder.icmp_unsigned("==", builder.and_(spread, wanted), splat(0, I8, 32))
+    return builder.select(missing, splat(0, I8, 32), splat(16, I8, 32))
+
+
+# --- bytes
+
+
+@instruction(i8x32, i8x32)
+def low_nibbles(builder: Any, value: Any) -> Any:
+    return builder.and_(value, splat(15, I8, 32))
+
+
+@instruction(i8x32, i8x32)
+def high_nibbles(builder: Any, value: Any) -> Any:
+    return builder.lshr(value, splat(4, I8, 32))
+
+
+@instruction(i8x32, types.int64)
+def splat_i8(builder: Any, value: Any) -> Any:
+    return _broadcast(builder, builder.trunc(value, I8), 32)
+
+
+@instruction(i8x32, i8x32, types.int64)
+def shift_right(builder: Any, value: Any, bits: Any) -> Any:
+    """Each byte, unsigned, shifted by the same number of bits."""
+    return builder.lshr(value, _broadcast(builder, builder.trunc(bits, I8), 32))
+
+
+@instruction(i8x32, i8x32, types.int64)
+def shift_left(builder: Any, value: Any, bits: Any) -> Any:
+    """Each byte shifted by the same number of bits."""
+    return builder.shl(value, _broadcast(builder, builder.trunc(bits, I8), 32))
+
+
+@instruction(i8x32, address)
+def load_i8x4_splat(builder: Any, at: Any) -> Any:
+    """4 bytes, eight times."""
+    return builder.bitcast(_broadcast(builder, load(builder, at, I32), 8), I8X32)
+
+
+@instruction(four_f32x8, i8x32)
+def floats_of_i8(builder: Any, value: Any) -> Any:
+    """32 signed bytes as four vectors of floats."""
+    parts = [_lanes(builder, value, 8 * k, 8) for k in range(4)]
+    floats = [builder.sitofp(builder.sext(part, I32X8), F32X8) for part in parts]
+    return cgutils.pack_array(builder, floats)
+
+
+# --- products of bytes
+
+
+@instruction(i32x8, i8x32, i8x32)
+def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
+    """Products of bytes 0..127 with signed ones, summed by four."""
+    return forms.dot_u7(builder, unsigned, signed)
+
+
+@instruction(i32x8, i8x32, i8x32)
+def dot_i8(builder: Any, first: Any, second: Any) -> Any:
+    """Products of signed bytes with bytes in -127..127, summed by four."""
+    return forms.dot_i8(builder, first, second)
+
+
+@instruction(i16x16, i8x32, i8x32)
+def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
+    """Products of bytes 0..127 with signed ones, summed by two into 16 bits."""
+    return forms.pairs_u7(builder, unsigned, signed)
+
+
+@instruction(i32x8, i16x16)
+def sum_pairs(builder: Any, value: Any) -> Any:
+    """Neighbours summed."""
+    return forms.sum_pairs(builder, value)
+
+
+@instruction(i16x16)
+def zero_i16x16(_builder: Any) -> Any:
+    return splat(0, I16, 16)
+
+
+@instruction(i32x8)
+def zero_i32x8(_builder: Any) -> Any:
+    return splat(0, I32, 8)
+
+
+# --- floats
+
+
+@instruction(f32x8)
+def zero(_builder: Any) -> Any:
+    return splat(0.0, F32, 8)
+
+
+@instruction(f32x8, f32)
+def splat_f32(builder: Any, value: Any) -> Any:
+    return _broadcast(builder, value, 8)
+
+
+@instruction(f32x8, f32, f32)
+def halves_f32(builder: Any, low: Any, high: Any) -> Any:
+    """Four times one number, then four times the other: scales of groups of 16 bytes."""
+    pair = builder.insert_element(splat(0.0, F32, 2), low, ir.Constant(I32, 0))
+    pair = builder.insert_element(pair, high, ir.Constant(I32, 1))
+    return shuffle(builder, pair, pair, [0] * 4 + [1] * 4)
+
+
+@instruction(f32x8, i32x8)
+def to_f32(builder: Any, value: Any) -> Any:
+    return builder.sitofp(value, F32X8)
+
+
+@instruction(f32x8, f32x8, f32x8, f32x8)
+def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c."""
+    return forms.fused_multiply_add(builder, a, b, c)
+
+
+@instruction(f32, f32, f32, f32)
+def fma_f32(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c."""
+    return forms.fused_multiply_add(builder, a, b, c)
+
+
+@instruction(f32x8, f32x8, f32x8)
+def maximum(builder: Any, a: Any, b: Any) -> Any:
+    """The larger; b where either is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+@instruction(f32x8, f32x8, f32x8)
+def minimum(builder: Any, a: Any, b: Any) -> Any:
+    """The smaller; b where either is NaN."""
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+@instruction(f32x8, f32x8)
+def absolute(builder: Any, value: Any) -> Any:
+    bits = builder.and_(builder.bitcast(value, I32X8), splat(0x7FFFFFFF, I32, 8))
+    return builder.bitcast(bits, F32X8)
+
+
+@instruction(f32, f32)
+def sqrt_f32(builder: Any, value: Any) -> Any:
+    return call(builder, "llvm.sqrt.f32", F32, value)
+
+
+@instruction(f32, f32x8)
+def sum_of(builder: Any, value: Any) -> Any:
+    """Sum of the elements."""
+    for width in (4, 2, 1):
+        low, high = (_lanes(builder, value, start, width) for start in (0, width))
+        value = builder.fadd(low, high)
+    return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+@instruction(f32, f32x8)
+def max_of(builder: Any, value: Any) -> Any:
+    """Largest element."""
+    for width in (4, 2, 1):
+        low, high = (_lanes(builder, value, start, width) for start in (0, width))
+        value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
+    return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+@instruction(f32x8, eight_f32x8)
+def sums_of(builder: Any, rows: Any) -> Any:
+    """Sums of eight vectors as one vector: a transpose whose steps add."""
+    values = [builder.extract_value(rows, index) for index in range(8)]
+    low = [0, 8, 2, 10, 4, 12, 6, 14]
+    pair = [0, 1, 8, 9, 4, 5, 12, 13]
+    quad = [0, 1, 2, 3, 8, 9, 10, 11]
+    for lanes, shift in ((low, 1), (pair, 2), (quad, 4)):
+        values = [
+            builder.fadd(
+                shuffle(builder, a, b, lanes), shuffle(builder, a, b, [n + shift for n in lanes])
+            )
+            for a, b in zip(values[::2], values[1::2], strict=True)
+        ]
+    return values[0]
+
+
+_ROUNDER = 1.5 * 2.0**23
+"""Added to a float of magnitude under 2^22 it leaves the nearest integer in the low bits."""
+
+
+@instruction(i8x32, four_f32x8)
+def round_to_i8(builder: Any, values: Any) -> Any:
+    """32 floats in -127..127 to the nearest bytes."""
+    parts = []
+    for index in range(4):
+        raised = builder.fadd(builder.extract_value(values, index), splat(_ROUNDER, F32, 8))
+        parts.append(builder.trunc(builder.bitcast(raised, I32X8), I8X8))
+    return concatenate(builder, parts)
+
+
+_EXP_LIMITS = (-87.33654, 88.72284)
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+# Minimax polynomial of (e^r - 1 - r) / r^2 on |r| <= ln(2)/2 (Cephes expf).
+_EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 0.16666665459, 0.5)
+
+
+@instruction(f32x8, f32x8)
+def exp(builder: Any, value: Any) -> Any:
+    """e^x within 2 units in the last place; 0 below -87.34, infinity above 88.73, NaN kept."""
+
+    def fma_constants(a: Any, b: Any, c: Any) -> Any:
+        b, c = (splat(x, F32, 8) if isinstance(x, float) else x for x in (b, c))
+        return forms.fused_multiply_add(builder, a, b, c)
+
+    low, high = (splat(limit, F32, 8) for limit in _EXP_LIMITS)
+    x = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+    x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
+    raised = builder.fadd(builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(_ROUNDER, F32, 8))
+    whole = builder.fsub(raised, splat(_ROUNDER, F32, 8))
+    rest = fma_constants(whole, -_LN2_HIGH, x)
+    rest = fma_constants(whole, -_LN2_LOW, rest)
+    series = splat(_EXP_TERMS[0], F32, 8)
+    for term in _EXP_TERMS[1:]:
+        series = fma_constants(series, rest, term)
+    result = fma_constants(builder.fmul(series, rest), rest, builder.fadd(rest, splat(1.0, F32, 8)))
+    # 2^n in two factors, so that n = 128 does not overflow before the product is known.
+    bits = builder.sub(builder.bitcast(raised, I32X8), splat(0x4B400000, I32, 8))
+    first = builder.ashr(bits, splat(1, I32, 8))
+    for power in (first, builder.sub(bits, first)):
+        biased = builder.shl(builder.add(power, splat(127, I32, 8)), splat(23, I32, 8))
+        result = builder.fmul(result, builder.bitcast(biased, F32X8))
+    result = builder.select(builder.fcmp_ordered("<", value, low), splat(0.0, F32, 8), result)
+    infinity = splat(float("inf"), F32, 8)
+    return builder.select(builder.fcmp_ordered(">", value, high), infinity, result)
+
+
+# --- threads
+
+
+@instruction(types.int64, address, types.int64)
+def atomic_add(builder: Any, at: Any, amount: Any) -> Any:
+    """Add, and return what was there before."""
+    return builder.atomic_rmw("add", builder.inttoptr(at, I64.as_pointer()), amount, "seq_cst")
+
+
+@instruction(types.int64, address, types.int64)
+def atomic_exchange(builder: Any, at: Any, value: Any) -> Any:
+    """Put a number, and return what was there before."""
+    return builder.atomic_rmw("xchg", builder.inttoptr(at, I64.as_pointer()), value, "seq_cst")
+
+
+@instruction(types.int64, address)
+def atomic_load(builder: Any, at: Any) -> Any:
+    return builder.load_atomic(builder.inttoptr(at, I64.as_pointer()), "seq_cst", 8)
+
+
+@instruction(types.none)
+def pause(builder: Any) -> None:
+    """A short wait that leaves the core to its other hardware thread."""
+    forms.pause(builder)
+
+
+@instruction(types.none, address, types.int64, types.int64, types.int64)
+def call_kernel(builder: Any, kernel: Any, row: Any, thread: Any, threads: Any) -> None:
+    """Run the kernel at an address."""
+    kind = ir.FunctionType(ir.VoidType(), [I64] * 3)
+    builder.call(builder.inttoptr(kernel, kind.as_pointer()), [row, thread, threads])
+
+
+def _broadcast(builder: Any, value: Any, count: int) -> Any:
+    undefined = ir.Constant(vector(value.type, count), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return shuffle(builder, first, undefined, [0] * count)
+
+
+def _lanes(builder: Any, value: Any, start: int, count: int) -> Any:
+    return shuffle(builder, value, value, list(range(start, start + count)))

@@ -1,0 +1,263 @@
+"""One backend on its way through the stages."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hotplug.backend import Backend, Device, DeviceInfo
+from hotplug.errors import BackendLoadError, DeviceUnavailableError, HotplugError
+from hotplug.registry.compatibility import (
+    check_device,
+    check_infos,
+    check_requirements,
+    to_backend,
+)
+from hotplug.registry.discovery import Source
+from hotplug.registry.guard import Outcome, guarded, probe_in_child, reason_of
+from hotplug.registry.status import BackendStatus, Rejected, Stage, StageRecord, State
+from hotplug.settings import Settings
+
+__all__ = ["Entry"]
+
+_log = logging.getLogger("hotplug.registry")
+
+T = TypeVar("T")
+
+
+class Entry:
+    """A backend's source and what became of it. Safe to use from several threads.
+
+    Attributes:
+        backend: the imported object, from the stage "imported" on.
+        devices: what the probe found.
+        device_faults: device id -> why that one cannot be used now.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        # One lock per backend, so that one that hangs in its probe keeps nobody from the others.
+        self._lock = threading.RLock()
+        self.forget()
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.source.name
+
+    @property
+    def loaded(self) -> bool:
+        """Whether its devices can be used."""
+        return self.state is State.READY
+
+    @property
+    def priority(self) -> int:
+        """The backend's own, or the contract's default."""
+        value = getattr(self.backend, "priority", Backend.priority)
+        return value if isinstance(value, int) else Backend.priority
+
+    def forget(self, state: State = State.DISCOVERED) -> None:
+        """Go back to the start, as if nothing had been tried."""
+        self.state = state
+        self.reason = ""
+        self.remedy: str | None = None
+        self.error: BaseException | None = None
+        self.trace: str | None = None
+        self.backend: Backend | None = None
+        self.devices: tuple[DeviceInfo, ...] = ()
+        self.device_faults: dict[str, str] = {}
+        self._stages: dict[Stage, StageRecord] = {
+            Stage.DISCOVERED: StageRecord(Stage.DISCOVERED, True, 0.0)
+        }
+
+    def status(self) -> BackendStatus:
+        """A snapshot of all this."""
+        return BackendStatus(
+            self.name,
+            self.state,
+            self.source.provenance,
+            self.reason,
+            self.remedy,
+            self.priority,
+            tuple(self._stages.values()),
+            self.devices,
+            dict(self.device_faults),
+            self.error,
+            self.trace,
+        )
+
+    def load(self, settings: Settings) -> bool:
+        """Go through the stages up to "probed", unless that was done already.
+
+        Returns:
+            Whether the backend became ready by this call.
+        """
+        with self._lock:
+            if self.state is State.DISABLED:  # the environment may have changed
+                self.forget()
+            if self.state is not State.DISCOVERED:
+                return False
+            try:
+                self._load(settings)
+            except Rejected as rejection:
+                self._reject(rejection)
+                return False
+            self.state = State.READY
+            _log.debug("%s: %d device(s)", self.name, len(self.devices))
+            return True
+
+    def _load(self, settings: Settings) -> None:
+        self._pass(Stage.ALLOWED, lambda: self._check_allowed(settings))
+        self._pass(Stage.COMPATIBLE, lambda: check_requirements(self.source))
+        self.backend = self._pass(Stage.IMPORTED, self._import)
+        self.devices = self._pass(Stage.PROBED, lambda: self._probe(settings))
+
+    def _pass(self, stage: Stage, step: Callable[[], T]) -> T:
+        """Run one stage and record how it went."""
+        started = time.perf_counter()
+        try:
+            value = step()
+        except Rejected as rejection:
+            seconds = time.perf_counter() - started
+            self._stages[stage] = StageRecord(
+                stage, False, seconds, rejection.reason, rejection.remedy
+            )
+            raise
+        self._stages[stage] = StageRecord(stage, True, time.perf_counter() - started)
+        return value
+
+    def _reject(self, rejection: Rejected) -> None:
+        self.state = rejection.state
+        self.reason = rejection.reason
+        self.remedy = rejection.remedy
+        self.error = rejection.cause
+        self.trace = rejection.trace
+        level = logging.WARNING if rejection.state.is_fault else logging.DEBUG
+        _log.log(level, "backend %s: %s: %s", self.name, self.state.value, self.reason)
+        if self.trace:
+            _log.debug("%s", self.trace)
+
+    def _check_allowed(self, settings: Settings) -> None:
+        if self.source.fault:
+            state, reason = self.source.fault
+            raise Rejected(state, reason)
+        if not settings.allows(self.name):
+            raise Rejected(
+                State.DISABLED,
+                "HOTPLUG_BACKENDS leaves it out",
+                remedy=f"add {self.name} to HOTPLUG_BACKENDS, or unset it",
+            )
+
+    def _import(self) -> Backend:
+        found = self._call(self.source.load, State.IMPORT_FAILED, "importing it failed")
+        return self._call(
+            lambda: to_backend(found, self.source), State.INVALID, "setting it up failed"
+        )
+
+    def _call(self, call: Callable[[], T], state: State, what: str) -> T:
+        outcome = guarded(call)
+        if outcome.error is not None:
+            raise self._rejection(outcome, state, what)
+        return outcome.value  # type: ignore[return-value] - without an error there is a value
+
+    def _rejection(self, outcome: Outcome[T], state: State, what: str) -> Rejected:
+        error = outcome.error
+        assert error is not None
+        if isinstance(error, Rejected):
+            return error
+        remedy = error.remedy if isinstance(error, HotplugError) else None
+        return Rejected(
+            state,
+            f"{what}: {reason_of(error)}",
+            remedy=remedy or self._repair(),
+            cause=error,
+            trace=outcome.trace,
+        )
+
+    def _repair(self) -> str:
+        distribution = self.source.provenance.distribution
+        skip = f"HOTPLUG_BACKENDS=-{self.name} leaves it out"
+        if distribution:
+            return f"pip install --upgrade --force-reinstall {distribution}; {skip}"
+        return skip
+
+    def probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:
+        """Look for devices again; the backend stays as it is if that fails.
+
+        Raises:
+            Rejected: it failed, or found nothing.
+        """
+        with self._lock:
+            return self._probe(settings)
+
+    def _probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:
+        outcome = self._timed_probe(settings)
+        if outcome.timed_out or isinstance(outcome.error, TimeoutError):
+            raise Rejected(
+                State.TIMEOUT,
+                f"its probe gave no answer within {settings.probe_timeout:g} s",
+                remedy=f"raise HOTPLUG_PROBE_TIMEOUT; HOTPLUG_BACKENDS=-{self.name} leaves it out",
+            )
+        if isinstance(outcome.error, BackendLoadError):
+            raise Rejected(
+                State.UNAVAILABLE,
+                reason_of(outcome.error),
+                remedy=outcome.error.remedy,
+                cause=outcome.error,
+                trace=outcome.trace,
+            )
+        if outcome.error is not None:
+            raise self._rejection(outcome, State.PROBE_FAILED, "its probe failed")
+        infos = check_infos(outcome.value, self.name)
+        if not infos:
+            raise Rejected(State.NO_DEVICE, "it works, but there is no device for it here")
+        return infos
+
+    def _timed_probe(self, settings: Settings) -> Outcome[Sequence[DeviceInfo]]:
+        backend, target, limit = self.backend, self.source.importable, settings.probe_timeout
+        assert backend is not None
+        # A frozen program's executable is no Python, and an object has no name to import it by.
+        if settings.probe == "process" and target and not getattr(sys, "frozen", False):
+            return guarded(lambda: probe_in_child(target, limit))
+        return guarded(backend.probe, limit)
+
+    def open(self, info: DeviceInfo) -> Device:
+        """Bring up a device.
+
+        Raises:
+            DeviceUnavailableError: the backend cannot; the reason is kept with the device.
+        """
+        with self._lock:
+            backend = self.backend
+            assert backend is not None
+            outcome = guarded(lambda: check_device(backend.open(info), info))
+            ok = outcome.error is None
+            reason = "" if outcome.error is None else _open_reason(outcome.error)
+            self._stages[Stage.OPENED] = StageRecord(Stage.OPENED, ok, outcome.seconds, reason)
+            if outcome.value is not None:
+                self.device_faults.pop(info.id, None)
+                return outcome.value
+            self.device_faults[info.id] = reason
+            raise DeviceUnavailableError(
+                f"{info.id} {info.name!r} cannot be opened: {reason}",
+                device=info.id,
+                remedy=getattr(outcome.error, "remedy", None),
+            ) from outcome.error
+
+    def close(self) -> None:
+        """Let the backend go; what it raises is logged, since it is gone for us all the same."""
+        with self._lock:
+            if self.backend is not None and hasattr(self.backend, "close"):
+                outcome = guarded(self.backend.close)
+                if outcome.error is not None:
+                    _log.warning("closing %s failed: %s", self.name, reason_of(outcome.error))
+
+
+def _open_reason(error: BaseException) -> str:
+    if isinstance(error, HotplugError) and error.args:
+        return str(error.args[0])
+    return reason_of(error)
