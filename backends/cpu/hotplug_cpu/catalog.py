@@ -1,0 +1,65 @@
+"""Every compiled kernel: what it is called, where its source is, which words it takes.
+
+Knowing a kernel imports neither Numba nor the module its source is in, so that a process whose
+kernels are all in the cache never pays for either.
+
+A kernel in a plan is called as `kernel(row, thread, threads)`: `row` is the address of
+`ROW_WORDS` int64 words of which the first is the kernel's own address and those from
+`FIRST_ARGUMENT` on are its arguments, addresses and sizes. All threads call it at once; each does
+its share. Between rows there is a barrier. Other kernels are called with their arguments alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hotplug.errors import GraphError
+
+__all__ = ["FIRST_ARGUMENT", "KERNELS", "ROW_WORDS", "KernelSpec", "kernel", "symbol"]
+
+ROW_WORDS = 32
+FIRST_ARGUMENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """A compiled kernel.
+
+    Attributes:
+        name: unique; also the name under which `module.KERNELS` holds its source.
+        module: where its source is.
+        arguments: names of the int64 words it takes after `thread` and `threads`.
+        in_plan: whether it is called by a plan's row.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    in_plan: bool = True
+
+
+def _specs(module: str, rows: dict[str, str]) -> list[KernelSpec]:
+    path = f"hotplug_cpu.kernels.{module}"
+    return [KernelSpec(name, path, tuple(words.split())) for name, words in rows.items()]
+
+
+_TABLE: list[KernelSpec] = []
+
+KERNELS: dict[str, KernelSpec] = {spec.name: spec for spec in _TABLE}
+
+
+def kernel(name: str) -> KernelSpec:
+    """The kernel of a name.
+
+    Raises:
+        GraphError: there is none.
+    """
+    try:
+        return KERNELS[name]
+    except KeyError:
+        raise GraphError(f"no compiled kernel is named {name!r}") from None
+
+
+def symbol(spec: KernelSpec) -> str:
+    """Name of the kernel's function in its object file."""
+    return f"hotplug_cpu_{spec.name}"
