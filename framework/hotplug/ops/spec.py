@@ -48,6 +48,39 @@ class Parameter:
     default: Param
     required: bool
 
+    def convert(self, value: Any) -> Param:
+        """The value as the rule expects it: lists become tuples, ints floats where those belong.
+
+        Raises:
+            GraphError: it is of another type.
+        """
+        if isinstance(value, list):
+            value = tuple(value)
+        wanted = self.annotation
+        if wanted == "float" and type(value) is int:
+            return _to_float(value)
+        if type(value) is _SCALARS.get(wanted):
+            return cast("Param", value)
+        if value is None and wanted.endswith("| None"):
+            return None
+        if (
+            wanted.startswith("tuple")
+            and isinstance(value, tuple)
+            and all(type(item) is int for item in value)
+        ):
+            return value
+        raise GraphError(f"parameter {self.name!r} must be {wanted}, not {value!r}")
+
+
+_SCALARS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def _to_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise GraphError("a float parameter is too large") from None
+
 
 @dataclass(frozen=True, slots=True)
 class Op(Generic[P]):
@@ -86,7 +119,12 @@ class Op(Generic[P]):
         return self.build(inputs, params)
 
     def build(self, inputs: tuple[Node | None, ...], params: dict[str, Param]) -> Node:
-        """Build a node from operands by position and a complete set of parameters by name."""
+        """Build a node from operands by position and a complete set of parameters by name.
+
+        Raises:
+            GraphError: as for calling the row.
+        """
+        self._check_operands(inputs)
         result = self.infer(inputs, params)
         ordered = tuple((p.name, params[p.name]) for p in self.params)
         return Node(self.name, inputs, ordered, result)
@@ -101,6 +139,17 @@ class Op(Generic[P]):
             error.operands = error.operands or tuple(str(n.type) for n in inputs if n is not None)
             raise
 
+    def _check_operands(self, inputs: tuple[Node | None, ...]) -> None:
+        if self.operands and self.operands[-1].variadic:
+            if None in inputs:
+                raise self._error("has an operand that is absent")
+            return
+        if len(inputs) != len(self.operands):
+            raise self._error(f"takes {len(self.operands)} operands, given {len(inputs)}")
+        for node, operand in zip(inputs, self.operands, strict=True):
+            if node is None and not operand.optional:
+                raise self._error(f"lacks its operand {operand.name!r}")
+
     def _bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Node | None, ...], dict[str, Param]]:
@@ -109,11 +158,7 @@ class Op(Generic[P]):
             raise self._error(f"takes {len(self.operands)} operands, given {len(args)}")
         inputs: list[Node | None] = list(args)
         if not variadic:
-            for operand in self.operands[len(args) :]:
-                node = kwargs.pop(operand.name, None)
-                if node is None and not operand.optional:
-                    raise self._error(f"lacks its operand {operand.name!r}")
-                inputs.append(node)
+            inputs += [kwargs.pop(operand.name, None) for operand in self.operands[len(args) :]]
         for node in inputs:
             if node is not None and not isinstance(node, Node):
                 raise self._error(f"takes graph nodes as operands, given {type(node).__name__}")
@@ -123,7 +168,7 @@ class Op(Generic[P]):
         params: dict[str, Param] = {}
         for parameter in self.params:
             if parameter.name in kwargs:
-                params[parameter.name] = _canonical(kwargs.pop(parameter.name))
+                params[parameter.name] = self._converted(parameter, kwargs.pop(parameter.name))
             elif parameter.required:
                 raise self._error(f"lacks its parameter {parameter.name!r}")
             else:
@@ -131,6 +176,13 @@ class Op(Generic[P]):
         if kwargs:
             raise self._error(f"has no parameter {next(iter(kwargs))!r}")
         return params
+
+    def _converted(self, parameter: Parameter, value: Any) -> Param:
+        try:
+            return parameter.convert(value)
+        except GraphError as error:
+            error.op = self.name
+            raise
 
     def _error(self, what: str) -> GraphError:
         return GraphError(f"op {self.name} {what}", op=self.name)
@@ -196,12 +248,3 @@ def _signature(
         else:
             operands.append(Operand(item.name, optional=item.default is None))
     return tuple(operands), tuple(params)
-
-
-def _canonical(value: Any) -> Param:
-    """Lists become tuples; anything a key cannot be made of is refused."""
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise GraphError(f"a parameter may not be a {type(value).__name__}")
