@@ -26,6 +26,10 @@ from hotplug_cpu.jit.vectors import (
 
 __all__ = [
     "ISA",
+    "WIDE_OFFSET",
+    "X86",
+    "add_dots",
+    "add_dots_i8",
     "dot_i8",
     "dot_u7",
     "float_to_half",
@@ -38,8 +42,13 @@ __all__ = [
 
 ISA = host_target().isa
 
-_X86 = ISA == "avx2"
-_NATIVE_HALF = ISA in {"avx2", "neon", "neon_dot"}
+X86 = ISA in {"vnni", "avx2"}
+
+_VNNI = ISA == "vnni"
+WIDE_OFFSET = 128 if _VNNI else 0
+"""What is added to signed bytes to make them the first operand of `add_dots_i8`."""
+
+_NATIVE_HALF = X86 or ISA in {"neon", "neon_dot"}
 
 
 def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -52,7 +61,7 @@ def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """32 bytes 0..127 times 32 signed ones, neighbours summed: 16 x i16."""
-    if _X86:
+    if X86:
         return call(builder, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), unsigned, signed)
     wide = vector(I16, 32)
     product = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
@@ -61,7 +70,7 @@ def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
 
 def sum_pairs(builder: Any, sums: Any) -> Any:
     """16 x i16, neighbours summed: 8 x i32."""
-    if _X86:
+    if X86:
         ones = splat(1, I16, 16)
         return call(builder, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), sums, ones)
     return _sum_neighbours(builder, builder.sext(sums, vector(I32, 16)))
@@ -70,23 +79,45 @@ def sum_pairs(builder: Any, sums: Any) -> Any:
 def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """32 bytes 0..127 times 32 signed ones, summed by four: 8 x i32."""
     if ISA == "neon_dot":
-        return _sdot(builder, unsigned, signed)
+        return _sdot(builder, splat(0, I32, 8), unsigned, signed)
+    if _VNNI:
+        return add_dots(builder, splat(0, I32, 8), unsigned, signed)
     return sum_pairs(builder, pairs_u7(builder, unsigned, signed))
 
 
 def dot_i8(builder: Any, first: Any, second: Any) -> Any:
     """32 signed bytes times 32 in -127..127, summed by four: 8 x i32."""
     if ISA == "neon_dot":
-        return _sdot(builder, first, second)
-    if _X86:
+        return _sdot(builder, splat(0, I32, 8), first, second)
+    if X86:
         # |x| * (y with the sign of x): the product instruction wants one unsigned operand.
         kind = vector(I8, 32)
         magnitude = call(builder, "llvm.x86.avx2.psign.b", kind, first, first)
         turned = call(builder, "llvm.x86.avx2.psign.b", kind, second, first)
-        return sum_pairs(builder, pairs_u7(builder, magnitude, turned))
+        return dot_u7(builder, magnitude, turned)
     wide = vector(I32, 32)
     product = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
     return _sum_neighbours(builder, _sum_neighbours(builder, product))
+
+
+def add_dots(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    """8 x i32 plus `dot_u7` of two vectors of 32 bytes."""
+    if _VNNI:
+        # The form of both AVX-512 and AVX-VNNI. It takes words; LLVM 22 reads that as bytes.
+        words = [builder.bitcast(value, vector(I32, 8)) for value in (unsigned, signed)]
+        return call(builder, "llvm.x86.avx512.vpdpbusd.256", vector(I32, 8), sums, *words)
+    if ISA == "neon_dot":
+        return _sdot(builder, sums, unsigned, signed)
+    return builder.add(sums, dot_u7(builder, unsigned, signed))
+
+
+def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
+    """8 x i32 plus `dot_i8` of two vectors of 32 bytes, the first with WIDE_OFFSET added."""
+    if _VNNI:
+        return add_dots(builder, sums, first, second)
+    if ISA == "neon_dot":
+        return _sdot(builder, sums, first, second)
+    return builder.add(sums, dot_i8(builder, first, second))
 
 
 def half_to_float(builder: Any, half_bits: Any) -> Any:
@@ -143,12 +174,13 @@ def _sum_neighbours(builder: Any, values: Any) -> Any:
     return builder.add(even, shuffle(builder, values, values, list(range(1, count, 2))))
 
 
-def _sdot(builder: Any, first: Any, second: Any) -> Any:
+def _sdot(builder: Any, sums: Any, first: Any, second: Any) -> Any:
     """NEON's signed dot product, a register of 16 bytes at a time."""
     halves = []
-    for start in (0, 16):
-        lanes = list(range(start, start + 16))
-        x, y = (shuffle(builder, value, value, lanes) for value in (first, second))
+    for half in (0, 1):
+        lanes, bytes_ = ([*range(half * n, half * n + n)] for n in (4, 16))
+        start = shuffle(builder, sums, sums, lanes)
+        x, y = (shuffle(builder, value, value, bytes_) for value in (first, second))
         name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-        halves.append(call(builder, name, vector(I32, 4), splat(0, I32, 4), x, y))
+        halves.append(call(builder, name, vector(I32, 4), start, x, y))
     return concatenate(builder, halves)

@@ -169,7 +169,7 @@ def load_nibbles(builder: Any, at: Any) -> Any:
     packed = load(builder, at, I8X16)
     both = shuffle(builder, packed, packed, [*range(16), *range(16)])
     shifts = ir.Constant(I8X32, [0] * 16 + [4] * 16)
-    if forms.ISA == "avx2":
+    if forms.X86:
         low = builder.and_(packed, splat(15, I8, 16))
         high = builder.and_(builder.lshr(packed, splat(4, I8, 16)), splat(15, I8, 16))
         return shuffle(builder, low, high, list(range(32)))
@@ -381,7 +381,14 @@ def round_to_i8(builder: Any, values: Any) -> Any:
 _EXP_LIMITS = (-87.33654, 88.72284)
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 # Minimax polynomial of (e^r - 1 - r) / r^2 on |r| <= ln(2)/2 (Cephes expf).
-_EXP_TERMS = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 0.16666665459, 0.5)
+_EXP_TERMS = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    0.16666665459,
+    0.5,
+)
 
 
 @instruction(f32x8, f32x8)
@@ -395,7 +402,9 @@ def exp(builder: Any, value: Any) -> Any:
     low, high = (splat(limit, F32, 8) for limit in _EXP_LIMITS)
     x = builder.select(builder.fcmp_ordered("<", value, low), low, value)
     x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
-    raised = builder.fadd(builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(_ROUNDER, F32, 8))
+    raised = builder.fadd(
+        builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(_ROUNDER, F32, 8)
+    )
     whole = builder.fsub(raised, splat(_ROUNDER, F32, 8))
     rest = fma_constants(whole, -_LN2_HIGH, x)
     rest = fma_constants(whole, -_LN2_LOW, rest)

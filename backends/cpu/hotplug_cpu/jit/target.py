@@ -1,8 +1,9 @@
 """The processor that kernels are made for, found without importing Numba.
 
 An *instruction set* here is a set of forms that `jit.forms` knows to write: "avx2" (with FMA and
-F16C), "neon_dot" (NEON with sdot), "neon", and "generic", which is plain LLVM vector code and right
-everywhere. AVX-512 machines use the avx2 forms; LLVM still schedules for the processor it is on.
+F16C), "vnni" (the same with AVX-VNNI's or AVX-512's dot product of bytes), "neon_dot" (NEON with
+sdot), "neon", and "generic", which is plain LLVM vector code and right everywhere. Vectors have 256
+bits on AVX-512 machines too; LLVM still schedules for the processor it is on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from hotplug.settings import settings
 
 __all__ = ["INSTRUCTION_SETS", "Target", "architecture", "host_target", "llvmlite_missing"]
 
-INSTRUCTION_SETS = ("avx2", "neon_dot", "neon", "generic")
+INSTRUCTION_SETS = ("vnni", "avx2", "neon_dot", "neon", "generic")
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
+_VNNI = (frozenset({"avxvnni"}), frozenset({"avx512vnni", "avx512vl"}))
 _BASELINE = {"x86_64": "x86-64", "aarch64": "generic"}
+_LESSER = {"vnni": ("avx2", "generic")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +63,33 @@ def host_target() -> Target:
     features = llvm.get_host_cpu_features()
     best = _best(triple.partition("-")[0], {name for name, on in features.items() if on})
     isa = settings().cpu_isa or best
-    if isa == "generic" and best != "generic":
-        # The generic forms are asked for to test them: do without the processor's extras as well.
-        return Target(isa, triple, _BASELINE.get(triple.partition("-")[0], ""), "")
-    if isa not in {best, "generic"}:
+    if isa == best:
+        return Target(isa, triple, llvm.get_host_cpu_name(), features.flatten())
+    lesser = _LESSER.get(best, ("generic",))
+    if isa not in lesser:
         raise SettingsError(
-            f"HOTPLUG_CPU_ISA={isa!r}: this processor runs {best} and generic",
+            f"HOTPLUG_CPU_ISA={isa!r}: this processor runs {', '.join((best, *lesser))}",
             variable="HOTPLUG_CPU_ISA",
             value=isa,
         )
-    return Target(isa, triple, llvm.get_host_cpu_name(), features.flatten())
+    # Asked for to test lesser forms: do without the processor's extras as well.
+    baseline = "x86-64-v3" if isa == "avx2" else _BASELINE.get(triple.partition("-")[0], "")
+    return Target(isa, triple, baseline, "")
 
 
 def architecture() -> str:
-    """Instruction set for display: "avx512" where the processor has it, else that of the forms."""
-    import llvmlite.binding as llvm  # noqa: PLC0415 - 35 ms
-
-    isa = host_target().isa
-    wide = llvm.get_host_cpu_features().get("avx512f", False)
-    return "avx512" if isa == "avx2" and wide else isa
+    """Instruction set for display: "avx512" where kernels use its registers, "avx2", and so on."""
+    target = host_target()
+    if target.isa not in {"vnni", "avx2"}:
+        return target.isa
+    return "avx512" if "+avx512f" in target.features.split(",") else "avx2"
 
 
 def _best(machine: str, features: set[str]) -> str:
     if machine == "x86_64":
-        return "avx2" if features >= _AVX2 else "generic"
+        if not features >= _AVX2:
+            return "generic"
+        return "vnni" if any(features >= needed for needed in _VNNI) else "avx2"
     if machine in {"aarch64", "arm64"}:
         return "neon_dot" if "dotprod" in features else "neon"
     return "generic"
