@@ -38,12 +38,14 @@ class KernelSpec:
     in_plan: bool = True
 
 
-def _specs(module: str, rows: dict[str, str]) -> list[KernelSpec]:
+def _specs(module: str, rows: dict[str, str], *, in_plan: bool = True) -> list[KernelSpec]:
     path = f"hotplug_cpu.kernels.{module}"
-    return [KernelSpec(name, path, tuple(words.split())) for name, words in rows.items()]
+    return [KernelSpec(name, path, tuple(words.split()), in_plan) for name, words in rows.items()]
 
 
-_TABLE: list[KernelSpec] = []
+_TABLE: list[KernelSpec] = [
+    *_specs("walk", {"walk": "plan rows thread threads arrivals row_bytes"}, in_plan=False),
+]
 
 KERNELS: dict[str, KernelSpec] = {spec.name: spec for spec in _TABLE}
 

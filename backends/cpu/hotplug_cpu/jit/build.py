@@ -42,7 +42,10 @@ def compile_kernel(spec: KernelSpec) -> bytes:
         compiled = _entry(spec, body)
     except NumbaError as error:
         raise KernelCompileError(
-            f"Numba refused the kernel {spec.name}", source=spec.module, log=str(error), device="cpu"
+            f"Numba refused the kernel {spec.name}",
+            kernel=spec.name,
+            source=spec.module,
+            log=str(error),
         ) from error
     module = _isolate(compiled, symbol(spec))
     _check_self_contained(spec, module)
@@ -55,8 +58,8 @@ def _check_arguments(spec: KernelSpec, function: Any) -> None:
     if found != leading + spec.arguments:
         raise KernelCompileError(
             f"kernel {spec.name} takes {found}, the catalog says {leading + spec.arguments}",
+            kernel=spec.name,
             source=spec.module,
-            device="cpu",
         )
 
 
@@ -120,9 +123,9 @@ def _check_self_contained(spec: KernelSpec, module: Any) -> None:
     if needed:
         raise KernelCompileError(
             f"kernel {spec.name} needs {', '.join(sorted(needed))}, which no object file holds",
+            kernel=spec.name,
             source=spec.module,
             log=_interesting(str(module), needed),
-            device="cpu",
         )
 
 

@@ -1,9 +1,10 @@
 """Compiled kernels on disk.
 
 One file a kernel, named by a hash of all that could change what is in it: the source of the
-compiler and of every kernel, the processor, the versions of what compiles. A file begins with the
-SHA-256 of the rest; one that does not fit is a miss. Files appear by an atomic rename. Where nothing
-can be written, the cache works without remembering anything.
+compiler, of the kernel's module and of the kernel modules it imports, the processor, the versions
+of what compiles. A file begins with the SHA-256 of the rest; one that does not fit is a miss. Files
+appear by an atomic rename. Where nothing can be written, the cache works without remembering
+anything.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from hotplug.settings import settings
-from hotplug_cpu.catalog import KernelSpec
+from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec
 from hotplug_cpu.jit.target import Target, host_target
 
 __all__ = ["ObjectCache"]
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 32
-_SOURCES = ("jit/*.py", "kernels/*.py", "catalog.py")
+_COMPILER = ("build", "forms", "simd", "target", "vectors")
+_KERNEL_IMPORT = re.compile(r"^from (hotplug_cpu\.kernels\.\w+) import", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class ObjectCache:
         """Where a kernel's file lies or would lie."""
         if self.directory is None:
             return None
-        digest = hashlib.sha256(f"{self.key}:{spec}".encode()).hexdigest()
+        text = f"{self.key}:{_kernel_digest(spec.module).hex()}:{spec}"
+        digest = hashlib.sha256(text.encode()).hexdigest()
         return self.directory / f"{spec.name}-{digest[:32]}.o"
 
     def get(self, spec: KernelSpec) -> bytes | None:
@@ -96,7 +101,8 @@ def _key(target: Target) -> str:
     digest = hashlib.sha256(repr(target).encode())
     for package in ("numba", "llvmlite"):
         digest.update(f"{package}={_version(package)};".encode())
-    digest.update(_source_digest())
+    digest.update(f"{ROW_WORDS},{FIRST_ARGUMENT};".encode())
+    digest.update(_source_digest(f"hotplug_cpu.jit.{name}" for name in _COMPILER))
     return digest.hexdigest()
 
 
@@ -110,10 +116,25 @@ def _version(package: str) -> str:
 
 
 @functools.cache
-def _source_digest() -> bytes:
-    root = Path(__file__).resolve().parent.parent
+def _kernel_digest(module: str) -> bytes:
+    """Hash of the source of a kernel module and of those that it imports."""
+    found: dict[str, None] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += _KERNEL_IMPORT.findall(_source(name).decode())
+    return _source_digest(sorted(found))
+
+
+def _source_digest(modules: Iterable[str]) -> bytes:
     digest = hashlib.sha256()
-    for pattern in _SOURCES:
-        for path in sorted(root.glob(pattern)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name in modules:
+        digest.update(name.encode() + b"\0" + _source(name) + b"\0")
     return digest.digest()
+
+
+def _source(module: str) -> bytes:
+    path = Path(__file__).resolve().parent.parent.joinpath(*module.split(".")[1:])
+    return path.with_suffix(".py").read_bytes()

@@ -38,8 +38,8 @@ from hotplug_cpu.jit.vectors import (
 
 F32X8, I32X8, I16X8, I16X16 = vector(F32, 8), vector(I32, 8), vector(I16, 8), vector(I16, 16)
 I8X8, I8X16, I8X32 = vector(I8, 8), vector(I8, 16), vector(I8, 32)
-four_f32x8 = types.UniTuple(f32x8, 4)
-eight_f32x8 = types.UniTuple(f32x8, 8)
+four_f32x8 = types.containers.UniTuple(f32x8, 4)
+eight_f32x8 = types.containers.UniTuple(f32x8, 8)
 
 inline = njit(forceinline=True, error_model="numpy", nogil=True)
 """Decorator of functions that kernels are made of."""

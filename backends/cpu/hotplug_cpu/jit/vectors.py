@@ -6,6 +6,7 @@ an *instruction*: a Python function that writes IR, made callable from kernels b
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -90,9 +91,17 @@ def instruction(result: types.Type, *operands: types.Type) -> Callable[[Emitter]
 
         define.__name__ = emit.__name__
         define.__doc__ = emit.__doc__
+        # Numba asks for the signature, and cannot lower calls of one that has a star.
+        define.__signature__ = _plain_signature(len(operands))  # type: ignore[attr-defined]
         return intrinsic(define)
 
     return decorate
+
+
+def _plain_signature(operands: int) -> inspect.Signature:
+    names = ["context", *(f"operand{index}" for index in range(operands))]
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(name, positional) for name in names])
 
 
 def vector(element: ir.Type, count: int) -> ir.VectorType:
