@@ -48,7 +48,7 @@ class TokenizeCommand:
 
 
 def _shown(tokenizer: Tokenizer, token: int) -> str:
-    """A token's text; bytes that are no whole characters show as \\xNN."""
+    r"""A token's text; bytes that are no whole characters show as \xNN."""
     return tokenizer.token_bytes(token).decode("utf-8", errors="backslashreplace")
 
 
