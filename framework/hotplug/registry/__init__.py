@@ -14,20 +14,23 @@ fails in one costs its own devices and nothing else. `default()` is the registry
     selectors     the grammar of "cuda:1", "gpu,cpu", "uuid:..."
     choice        from a selector to devices, in order, with reasons
     handles       opened devices and who holds them
+    events        what happens to them, for whoever wants to be told
     registry      all of it together
 """
 
 from __future__ import annotations
 
 from hotplug.registry.choice import Selection
+from hotplug.registry.events import Event, EventKind
 from hotplug.registry.handles import DeviceHandle
-from hotplug.registry.registry import Event, Registry, default
+from hotplug.registry.registry import Registry, default
 from hotplug.registry.status import BackendStatus, Provenance, Stage, StageRecord, State
 
 __all__ = [
     "BackendStatus",
     "DeviceHandle",
     "Event",
+    "EventKind",
     "Provenance",
     "Registry",
     "Selection",

@@ -16,7 +16,7 @@ from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.errors import DeviceNotFoundError
 from hotplug.registry.selectors import TYPES, Kind, Term, parse
 
-__all__ = ["Pool", "Selection", "same_device", "select"]
+__all__ = ["Pool", "Selection", "ranked", "same_device", "select"]
 
 _TYPE_ORDER = {kind: number for number, kind in enumerate(DeviceType)}
 
@@ -37,7 +37,7 @@ class Pool(Protocol):
         """Devices that a backend finds at an address."""
 
     def problem(self, name: str) -> str:
-        """Why a backend, there or not, gives no device; empty if it gives some."""
+        """Why a backend or a device, there or not, cannot be used; empty if it can."""
 
     def priority(self, name: str) -> int:
         """A backend's priority."""
@@ -116,9 +116,8 @@ def _match(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:
         return found, {} if found else {term.text: why}
     if term.kind is Kind.WORD and (term.word in pool.names() or term.word not in TYPES):
         return _match_backend(pool, term)
-    ranked = _ranked(pool, pool.everything())
     problems = _problems(pool)
-    matching = [info for info in ranked if _fits(term, info)]
+    matching = [info for info in ranked(pool) if _fits(term, info)]
     if term.index is not None:
         matching = matching[term.index : term.index + 1]
     return matching, problems if not matching or term.kind is Kind.AUTO else {}
@@ -130,7 +129,8 @@ def _match_backend(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, 
     if matching:
         return matching, {}
     if found:
-        return [], {term.text: f"{term.word} has only {_ids(found)}"}
+        why = pool.problem(f"{term.word}:{term.index}") or f"{term.word} has only {_ids(found)}"
+        return [], {term.text: why}
     return [], {term.text: pool.problem(term.word) or "it has no device"}
 
 
@@ -142,9 +142,10 @@ def _fits(term: Term, info: DeviceInfo) -> bool:
     return term.kind is Kind.AUTO or info.type in TYPES[term.word]
 
 
-def _ranked(pool: Pool, infos: Iterable[DeviceInfo]) -> list[DeviceInfo]:
+def ranked(pool: Pool) -> list[DeviceInfo]:
+    """All devices in the order of automatic choice."""
     return sorted(
-        infos,
+        pool.everything(),
         key=lambda info: (
             _TYPE_ORDER[info.type],
             -pool.priority(info.backend),
@@ -161,7 +162,7 @@ def _problems(pool: Pool) -> dict[str, str]:
 def _not_found(
     pool: Pool, selector: str, terms: Sequence[Term], skipped: dict[str, str]
 ) -> DeviceNotFoundError:
-    everything = _ranked(pool, pool.everything())
+    everything = ranked(pool)
     tried = [f"{what}: {why}" for what, why in skipped.items()]
     text = f"no device for {selector!r}"
     if tried:
@@ -177,11 +178,12 @@ def _not_found(
 
 
 def _did_you_mean(pool: Pool, terms: Sequence[Term], available: Sequence[DeviceInfo]) -> str | None:
-    words = [*[info.id for info in available], *pool.names(), *TYPES, "auto"]
+    """The nearest thing that is here, for the first term that is misspelt."""
+    words = {word for info in available for word in (info.id, info.backend, info.type.value)}
     for term in terms:
-        text = term.text.lower()
-        close = difflib.get_close_matches(text, [word for word in words if word != text], n=1)
-        if close:
+        is_known = term.index is None and (term.word in TYPES or term.word in pool.names())
+        close = difflib.get_close_matches(term.text.lower(), sorted(words), n=1)
+        if close and not is_known:
             return close[0]
     return None
 

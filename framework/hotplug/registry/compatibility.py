@@ -96,7 +96,9 @@ def _missing(found: object) -> list[str]:
 
 def _is_version(value: object) -> bool:
     return (
-        isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, int) for part in value)
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(part, int) for part in value)
     )
 
 

@@ -16,9 +16,20 @@ from importlib import metadata
 
 from hotplug.registry.status import Provenance, State
 
-__all__ = ["GROUP", "RESERVED", "Source", "from_path", "installed", "load_target", "merge"]
+__all__ = [
+    "ENTRY_POINT",
+    "GROUP",
+    "RESERVED",
+    "Source",
+    "from_object",
+    "from_path",
+    "installed",
+    "load_target",
+    "merge",
+]
 
 GROUP = "hotplug.backends"
+ENTRY_POINT = "entry point"
 RESERVED = frozenset({"auto", "gpu", "igpu", "accel", "remote", "uuid", "pci"})
 """Words of the selector grammar, which no backend can have as its name."""
 
@@ -66,6 +77,13 @@ def from_path(name: str, target: str, source: str) -> Source:
     )
 
 
+def from_object(name: str, backend: object) -> Source:
+    """A backend given as the object itself, or its class, by `register`."""
+    kind = backend if isinstance(backend, type) else type(backend)
+    provenance = Provenance("register()", f"{kind.__module__}:{kind.__qualname__}")
+    return Source(name, provenance, lambda: backend, fault=_name_fault(name))
+
+
 def installed() -> list[Source]:
     """Backends of installed distributions, by distribution name."""
     found: list[Source] = []
@@ -98,12 +116,12 @@ def _sources(name: str, distribution: metadata.Distribution) -> Iterator[Source]
         requires = tuple(distribution.requires or ())
     except Exception as error:  # noqa: BLE001 - the parser fails in many ways on broken metadata
         fault = (State.INVALID, f"its metadata is malformed: {type(error).__name__}: {error}")
-        yield Source(name, Provenance("entry point", "", name, version), _nothing, fault=fault)
+        yield Source(name, Provenance(ENTRY_POINT, "", name, version), _nothing, fault=fault)
         return
     for entry in entries:
         yield Source(
             entry.name,
-            Provenance("entry point", entry.value, name, version),
+            Provenance(ENTRY_POINT, entry.value, name, version),
             entry.load,
             requires,
             _name_fault(entry.name) or _value_fault(entry),

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.errors import BackendLoadError
@@ -56,7 +56,7 @@ def guarded(call: Callable[[], T], limit: float | None = None) -> Outcome[T]:
         return _outcome(call)
     results: list[Outcome[T]] = []
     thread = threading.Thread(
-        target=lambda: results.append(_outcome(call, BaseException)),
+        target=lambda: results.append(_outcome(call, (BaseException,))),
         name="hotplug-guarded",
         daemon=True,
     )
@@ -69,12 +69,12 @@ def guarded(call: Callable[[], T], limit: float | None = None) -> Outcome[T]:
 
 
 def _outcome(
-    call: Callable[[], T], kept: type[BaseException] | tuple[type[BaseException], ...] = ()
+    call: Callable[[], T], kept: tuple[type[BaseException], ...] = (Exception, SystemExit)
 ) -> Outcome[T]:
     started = time.perf_counter()
     try:
         value = call()
-    except kept or (Exception, SystemExit) as error:
+    except kept as error:
         return Outcome(None, error, traceback.format_exc(), time.perf_counter() - started)
     return Outcome(value, None, None, time.perf_counter() - started)
 
@@ -119,7 +119,7 @@ def probe_in_child(target: str, limit: float) -> Sequence[DeviceInfo]:
     return [info_from_json(item) for item in answer["devices"]]
 
 
-def _last_json(text: str) -> dict[str, object] | None:
+def _last_json(text: str) -> dict[str, Any] | None:
     try:
         answer = json.loads(text.splitlines()[-1])
     except (IndexError, ValueError):

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from hotplug.backend import Backend, Device, DeviceInfo
 from hotplug.errors import BackendLoadError, DeviceUnavailableError, HotplugError
@@ -36,12 +36,13 @@ class Entry:
         backend: the imported object, from the stage "imported" on.
         devices: what the probe found.
         device_faults: device id -> why that one cannot be used now.
+        lock: held while a stage runs.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         # One lock per backend, so that one that hangs in its probe keeps nobody from the others.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.forget()
 
     @property
@@ -96,7 +97,7 @@ class Entry:
         Returns:
             Whether the backend became ready by this call.
         """
-        with self._lock:
+        with self.lock:
             if self.state is State.DISABLED:  # the environment may have changed
                 self.forget()
             if self.state is not State.DISCOVERED:
@@ -137,7 +138,7 @@ class Entry:
         self.error = rejection.cause
         self.trace = rejection.trace
         level = logging.WARNING if rejection.state.is_fault else logging.DEBUG
-        _log.log(level, "backend %s: %s: %s", self.name, self.state.value, self.reason)
+        _log.log(level, "backend %s cannot be used: %s", self.name, self.reason)
         if self.trace:
             _log.debug("%s", self.trace)
 
@@ -162,7 +163,7 @@ class Entry:
         outcome = guarded(call)
         if outcome.error is not None:
             raise self._rejection(outcome, state, what)
-        return outcome.value  # type: ignore[return-value] - without an error there is a value
+        return cast("T", outcome.value)
 
     def _rejection(self, outcome: Outcome[T], state: State, what: str) -> Rejected:
         error = outcome.error
@@ -185,14 +186,22 @@ class Entry:
             return f"pip install --upgrade --force-reinstall {distribution}; {skip}"
         return skip
 
-    def probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:
-        """Look for devices again; the backend stays as it is if that fails.
+    def probe_again(self, settings: Settings) -> None:
+        """Look anew which devices there are, and give those set aside another chance.
 
-        Raises:
-            Rejected: it failed, or found nothing.
+        A probe that breaks changes nothing: devices in use are better evidence than it is.
         """
-        with self._lock:
-            return self._probe(settings)
+        with self.lock:
+            try:
+                self.devices = self._probe(settings)
+            except Rejected as rejection:
+                if rejection.state is State.NO_DEVICE:
+                    self.devices = ()
+                    self._reject(rejection)
+                else:
+                    _log.warning("looking for devices of %s: %s", self.name, rejection.reason)
+                return
+            self.device_faults.clear()
 
     def _probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:
         outcome = self._timed_probe(settings)
@@ -231,7 +240,7 @@ class Entry:
         Raises:
             DeviceUnavailableError: the backend cannot; the reason is kept with the device.
         """
-        with self._lock:
+        with self.lock:
             backend = self.backend
             assert backend is not None
             outcome = guarded(lambda: check_device(backend.open(info), info))
@@ -250,7 +259,7 @@ class Entry:
 
     def close(self) -> None:
         """Let the backend go; what it raises is logged, since it is gone for us all the same."""
-        with self._lock:
+        with self.lock:
             if self.backend is not None and hasattr(self.backend, "close"):
                 outcome = guarded(self.backend.close)
                 if outcome.error is not None:

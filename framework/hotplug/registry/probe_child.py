@@ -1,9 +1,10 @@
-"""The child process of `probe_in_child`: prints what a backend's probe found as one line of JSON."""
+"""The child process of `probe_in_child`: prints what a backend's probe found, one JSON line."""
 
 from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from hotplug.errors import BackendLoadError
 from hotplug.registry.discovery import load_target
@@ -14,9 +15,9 @@ def main(target: str) -> None:
     """Probe the backend at "module:object" and print the answer."""
 
     def probe() -> list[dict[str, object]]:
-        found = load_target(target)
+        found: Any = load_target(target)
         backend = found() if isinstance(found, type) else found
-        return [info_to_json(info) for info in backend.probe()]  # type: ignore[attr-defined]
+        return [info_to_json(info) for info in backend.probe()]
 
     outcome = guarded(probe)
     answer: dict[str, object] = {"devices": outcome.value}

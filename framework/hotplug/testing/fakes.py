@@ -36,6 +36,7 @@ from hotplug.backend import (
 )
 from hotplug.errors import DeviceLostError, DeviceUnavailableError
 from hotplug.node import Node
+from hotplug.registry import Registry
 from hotplug.tensor import HostTensor
 from hotplug.testing.oracle import Array
 from hotplug.testing.reference import (
@@ -45,7 +46,7 @@ from hotplug.testing.reference import (
     ReferenceExecutable,
 )
 
-__all__ = ["FakeBackend", "FakeDevice", "Fault", "Step", "fake_backend"]
+__all__ = ["FakeBackend", "FakeDevice", "Fault", "Step", "fake_backend", "fake_registry"]
 
 Step: TypeAlias = Literal["probe", "open", "memory", "compile", "allocate", "read", "write", "run"]
 """Where a script can step in. "probe" and "open" belong to the backend, the rest to a device."""
@@ -325,6 +326,14 @@ def fake_backend(
     members = {"name": name, "priority": priority, "api_version": api_version}
     kind = cast("type[FakeBackend]", type(f"Fake_{name}", (FakeBackend,), members))
     return kind(devices, faults)
+
+
+def fake_registry(*backends: Backend) -> Registry:
+    """A registry that knows these backends and, whatever is installed, no others."""
+    registry = Registry(list)
+    for backend in backends:
+        registry.register(backend)
+    return registry
 
 
 def _info(device: str, kind: DeviceType, uuid: str | None) -> DeviceInfo:

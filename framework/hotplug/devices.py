@@ -1,0 +1,87 @@
+"""Devices as a program asks for them, from the registry of the process.
+
+Which device is meant is said in four places, the nearest of which counts: the argument, then
+`with device("cuda:1"):`, then HOTPLUG_DEVICE, then "auto".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+
+from hotplug.backend import DeviceInfo
+from hotplug.registry import default
+from hotplug.registry.choice import ranked, same_device
+from hotplug.registry.selectors import parse
+from hotplug.settings import settings
+
+__all__ = [
+    "device",
+    "group",
+    "list_backends",
+    "list_devices",
+    "load",
+    "load_all",
+    "refresh",
+    "register",
+    "unload",
+    "wanted",
+]
+
+load = default().load
+load_all = default().load_all
+unload = default().unload
+refresh = default().refresh
+register = default().register
+list_backends = default().statuses
+
+_chosen: ContextVar[str | None] = ContextVar("hotplug.device", default=None)
+
+
+def list_devices() -> list[DeviceInfo]:
+    """Every usable device, best first; one seen through two backends stands there twice.
+
+    Raises:
+        SettingsError: a HOTPLUG_* variable is not understood.
+    """
+    return ranked(default())
+
+
+def group(infos: Iterable[DeviceInfo]) -> list[tuple[DeviceInfo, ...]]:
+    """Put together what is one physical device, in the order given.
+
+    Only an equal UUID or PCI address tells; names do not, since two cards may share one.
+    """
+    groups: list[list[DeviceInfo]] = []
+    for info in infos:
+        mates = next((g for g in groups if any(same_device(info, mate) for mate in g)), None)
+        if mates is None:
+            groups.append([info])
+        else:
+            mates.append(info)
+    return [tuple(mates) for mates in groups]
+
+
+@contextlib.contextmanager
+def device(selector: str) -> Iterator[None]:
+    """What is begun inside the context runs on the devices that `selector` names.
+
+    Raises:
+        SelectorError: the selector is not of the grammar.
+    """
+    parse(selector)
+    token = _chosen.set(selector)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def wanted(selector: str | None = None) -> str:
+    """The selector that counts: the argument, the context's, HOTPLUG_DEVICE, "auto".
+
+    Raises:
+        SettingsError: a HOTPLUG_* variable is not understood.
+    """
+    return selector or _chosen.get() or settings().device or "auto"
