@@ -1,0 +1,67 @@
+"""Matrix products. Weights are decoded by pieces of a few rows, so that little memory is used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hotplug_cpu.numpy_kernels.pieces import PIECE, part_at
+from hotplug_cpu.numpy_kernels.table import kernel
+from hotplug_cpu.tensor_view import AnyArray, TensorView
+
+__all__: list[str] = []
+
+
+@kernel("matmul")
+def _matmul(
+    out: TensorView, a: TensorView, b: TensorView, *, transpose_b: bool, precision: str
+) -> None:
+    del precision  # float32 is more than asked for
+    if out.dtype.name == "f64":
+        np.matmul(a.array, _turned(b.array, transpose_b), out=out.array)
+    elif b.dtype.name == "f32":
+        np.matmul(a.float32(), _turned(b.array, transpose_b), out=out.array)
+    elif transpose_b:
+        _multiply_rows(out.array, a.float32(), b)
+    else:
+        np.matmul(a.float32(), b.float32(), out=out.array)
+
+
+def _turned(b: AnyArray, transpose: bool) -> AnyArray:
+    return b.swapaxes(-1, -2) if transpose else b
+
+
+def _multiply_rows(out: AnyArray, a: AnyArray, b: TensorView) -> None:
+    """Products of a (..., m, k) with the rows of b (..., n, k)."""
+    if len(b.shape) == 2:
+        _multiply(out, a, b)
+        return
+    lead = out.shape[:-2]
+    a = np.broadcast_to(a, lead + a.shape[-2:])
+    for at in np.ndindex(lead):
+        _multiply(out[at], a[at], part_at(b, at, 2))
+
+
+def _multiply(out: AnyArray, a: AnyArray, b: TensorView) -> None:
+    """Products of a (..., m, k) with the rows of one matrix b (n, k)."""
+    for rows in b.pieces(0, PIECE):
+        out[..., rows] = a @ b.part(rows).float32().T
+
+
+@kernel("matmul_grouped")
+def _matmul_grouped(
+    out: TensorView, x: TensorView, w: TensorView, ids: TensorView, *, precision: str
+) -> None:
+    del precision  # float32 is more than asked for
+    tokens = np.broadcast_to(x.float32(), (*ids.shape, x.shape[-1]))
+    np.copyto(out.array, 0)
+    for expert in np.unique(ids.array):
+        if 0 <= expert < w.shape[0]:
+            places = ids.array == expert
+            products = np.empty((np.count_nonzero(places), w.shape[1]), np.float32)
+            _multiply(products, tokens[places], w.part(int(expert)))
+            out.array[places] = products
+
+
+@kernel("outer")
+def _outer(out: TensorView, a: TensorView, b: TensorView) -> None:
+    out.store(a.numbers()[..., :, None] * b.numbers()[..., None, :])

@@ -1,0 +1,62 @@
+"""The backend of the processor, found by its entry point. Importing it imports no NumPy."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, DeviceType
+from hotplug.errors import DeviceUnavailableError
+from hotplug_cpu import host
+from hotplug_cpu.jit import target
+
+__all__ = ["CPUBackend"]
+
+
+class CPUBackend(Backend):
+    """One device, "cpu:0": all processors of the machine, through compiled kernels or NumPy."""
+
+    name: ClassVar[str] = "cpu"
+    api_version: ClassVar[tuple[int, int]] = API_VERSION
+
+    def probe(self) -> Sequence[DeviceInfo]:
+        """The processor; it is always there.
+
+        Raises:
+            SettingsError: HOTPLUG_CPU_ISA names an instruction set that it lacks.
+        """
+        missing = target.llvmlite_missing()
+        info = DeviceInfo(
+            self.name,
+            0,
+            host.processor_name(),
+            DeviceType.CPU,
+            architecture=platform.machine() if missing else target.architecture(),
+            units=host.usable_threads(),
+            kernels="numpy" if missing else "compiled",
+            properties=_properties(missing),
+        )
+        return (info,)
+
+    def open(self, info: DeviceInfo) -> Device:
+        """The device that `probe` told of.
+
+        Raises:
+            DeviceUnavailableError: there is no device of that number.
+        """
+        if info.backend != self.name or info.index != 0:
+            raise DeviceUnavailableError(f"there is no device {info.id}", device=info.id)
+        from hotplug_cpu.device import CPUDevice  # noqa: PLC0415 - NumPy comes with it, 80 ms
+
+        return CPUDevice(info)
+
+
+def _properties(missing: str | None) -> dict[str, str | int | float | bool]:
+    """What `hotplug devices` shows besides: why kernels are slower, or will not be compiled."""
+    if missing:
+        return {"compiler": f"none, llvmlite is missing: {missing}"}
+    if importlib.util.find_spec("numba") is None:
+        return {"compiler": "none, numba is not installed: only kernels in the cache are used"}
+    return {}
