@@ -43,7 +43,29 @@ def _specs(module: str, rows: dict[str, str], *, in_plan: bool = True) -> list[K
     return [KernelSpec(name, path, tuple(words.split()), in_plan) for name, words in rows.items()]
 
 
+_PRODUCT = (
+    "unpack weights row_bytes rows count chunk_bytes tiles tokens "
+    "out out_stride add add_stride scratch scratch_stride"
+)
+_UNPACK = "source row_bytes rows blocks panel"
+
 _TABLE: list[KernelSpec] = [
+    *_specs(
+        "gemm",
+        {
+            "quantise_tiles": "x x_stride tokens blocks tiles",
+            "pack_tiles": "x x_stride tokens width tiles",
+            "gemm_u4": _PRODUCT,
+            "gemm_u5": _PRODUCT,
+            "gemm_i8": _PRODUCT,
+            "gemm_f32": _PRODUCT,
+        },
+    ),
+    *_specs(
+        "weights",
+        {f"weights_{name}": _UNPACK for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")},
+        in_plan=False,
+    ),
     *_specs("walk", {"walk": "plan rows thread threads arrivals row_bytes"}, in_plan=False),
 ]
 

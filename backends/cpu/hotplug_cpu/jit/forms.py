@@ -26,6 +26,7 @@ from hotplug_cpu.jit.vectors import (
 
 __all__ = [
     "ISA",
+    "SUMS_PAIRS",
     "WIDE_OFFSET",
     "X86",
     "add_dots",
@@ -47,6 +48,9 @@ X86 = ISA in {"vnni", "avx2"}
 _VNNI = ISA == "vnni"
 WIDE_OFFSET = 128 if _VNNI else 0
 """What is added to signed bytes to make them the first operand of `add_dots_i8`."""
+
+SUMS_PAIRS = ISA == "avx2"
+"""Whether small bytes are multiplied fastest by `pairs_u7`, adding up the pairs in 16 bits."""
 
 _NATIVE_HALF = X86 or ISA in {"neon", "neon_dot"}
 

@@ -1,0 +1,69 @@
+"""How wide products lay out their operands, and what memory they need. Imports no Numba.
+
+A *tile* of activations holds TOKENS tokens interleaved; a *panel* of weights holds ROWS rows
+interleaved. A micro-kernel multiplies one tile with two panels. All sizes are bytes.
+
+Integers, per block of 32 along the contraction:
+
+    tile    f32 scale[TOKENS], f32 sum[TOKENS] (scale times the sum of the bytes),
+            i8[8][TOKENS][4]
+    panel   f32 scale[ROWS], f32 offset[ROWS], i8[8][ROWS][4]: a weight is scale * byte + offset
+
+Floats: f32[K][TOKENS] and f32[K][ROWS].
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BLOCK",
+    "CHUNK_BLOCKS",
+    "PANEL_BLOCK",
+    "RESULT",
+    "ROWS",
+    "TILE_BLOCK",
+    "TOKENS",
+    "gemm_f32_scratch",
+    "gemm_int8_scratch",
+    "packed_bytes",
+    "quantised_bytes",
+    "tiles",
+]
+
+BLOCK = 32
+TOKENS = 6
+ROWS = 8
+
+TILE_BLOCK = 8 * TOKENS + BLOCK * TOKENS
+PANEL_BLOCK = 8 * ROWS + BLOCK * ROWS
+RESULT = 4 * TOKENS * 2 * ROWS
+
+CHUNK_BLOCKS = 32
+"""Blocks of the contraction that are multiplied at once: two panels of bytes fill 20 KB of L1."""
+
+CHUNK_FLOATS = 256
+"""The same for floats: 16 KB. Every quantised type's block divides it."""
+
+
+def tiles(tokens: int) -> int:
+    """How many tiles hold the tokens."""
+    return -(-tokens // TOKENS)
+
+
+def quantised_bytes(tokens: int, width: int) -> int:
+    """What `quantise_tiles` writes for (tokens, width)."""
+    return tiles(tokens) * (width // BLOCK) * TILE_BLOCK
+
+
+def packed_bytes(tokens: int, width: int) -> int:
+    """What `pack_tiles` writes for (tokens, width)."""
+    return tiles(tokens) * width * TOKENS * 4
+
+
+def gemm_int8_scratch() -> int:
+    """Scratch of one thread of `gemm_u4`, `gemm_u5` and `gemm_i8`."""
+    return RESULT + 2 * CHUNK_BLOCKS * PANEL_BLOCK
+
+
+def gemm_f32_scratch() -> int:
+    """Scratch of one thread of `gemm_f32`: panels, and rows of floats on the way to them."""
+    return RESULT + 3 * CHUNK_FLOATS * ROWS * 4

@@ -1,0 +1,278 @@
+"""Micro-kernels, written as LLVM code: TOKENS tokens times two panels of ROWS rows.
+
+They keep all sums in registers, or where there are too few of those in what LLVM makes of them.
+Layouts: see `panels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.types.containers import UniTuple
+
+from hotplug_cpu.jit import forms
+from hotplug_cpu.jit.simd import eight_f32x8
+from hotplug_cpu.jit.vectors import (
+    F32,
+    I8,
+    I32,
+    I64,
+    address,
+    i8x32,
+    instruction,
+    load,
+    shuffle,
+    splat,
+    store,
+    vector,
+)
+from hotplug_cpu.kernels.panels import BLOCK, PANEL_BLOCK, ROWS, TILE_BLOCK, TOKENS
+
+__all__ = [
+    "call_unpack",
+    "multiply_f32",
+    "multiply_i8",
+    "multiply_u4",
+    "multiply_u5",
+    "store_columns",
+    "store_transposed",
+    "store_words",
+]
+
+_STEPS = BLOCK // 4
+_PANELS = (0, 1)
+_WORDS = vector(I32, 8)
+_FLOATS = vector(F32, 8)
+_BYTES = vector(I8, 32)
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+def _at(builder: Any, base: Any, offset: int) -> Any:
+    return builder.add(base, _constant(offset))
+
+
+def _broadcast(builder: Any, value: Any) -> Any:
+    first = builder.insert_element(
+        ir.Constant(vector(value.type, 8), ir.Undefined), value, ir.Constant(I32, 0)
+    )
+    return shuffle(builder, first, first, [0] * 8)
+
+
+def _sums(builder: Any) -> list[list[Any]]:
+    """One variable per token and panel, zero; LLVM makes registers of them."""
+    zero = splat(0.0, F32, 8)
+    return [[cgutils.alloca_once_value(builder, zero) for _ in _PANELS] for _ in range(TOKENS)]
+
+
+def _store_sums(builder: Any, sums: list[list[Any]], result: Any) -> None:
+    for token, row in enumerate(sums):
+        for panel, variable in enumerate(row):
+            place = _at(builder, result, 4 * ROWS * (2 * token + panel))
+            store(builder, place, builder.load(variable))
+
+
+# --- integers
+
+
+def _dots_wide(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
+    """Bytes of any size: every product goes straight into 32 bits."""
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+    for step in range(_STEPS):
+        weights = [_panel_bytes(builder, panel, step) for panel in panels]
+        for token in range(TOKENS):
+            x = _tile_bytes(builder, tile, step, token)
+            for panel in _PANELS:
+                dots[token][panel] = forms.add_dots_i8(
+                    builder, dots[token][panel], weights[panel], x
+                )
+    return dots
+
+
+def _dots_narrow(builder: Any, panels: list[Any], tile: Any, steps: int) -> list[list[Any]]:
+    """Bytes so small that `steps` sums of two products fit into 16 bits."""
+    if not forms.SUMS_PAIRS:
+        return _dots_plain(builder, panels, tile)
+    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
+    for first in range(0, _STEPS, steps):
+        pairs: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
+        for step in range(first, first + steps):
+            weights = [_panel_bytes(builder, panel, step) for panel in panels]
+            for token in range(TOKENS):
+                x = _tile_bytes(builder, tile, step, token)
+                for panel in _PANELS:
+                    product = forms.pairs_u7(builder, weights[panel], x)
+                    before = pairs[token][panel]
+                    pairs[token][panel] = builder.add(before, product) if before else product
+        for token in range(TOKENS):
+            for panel in _PANELS:
+                words = forms.sum_pairs(builder, pairs[token][panel])
+                before = dots[token][panel]
+                dots[token][panel] = builder.add(before, words) if before else words
+    return dots
+
+
+def _dots_plain(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+    for step in range(_STEPS):
+        weights = [_panel_bytes(builder, panel, step) for panel in panels]
+        for token in range(TOKENS):
+            x = _tile_bytes(builder, tile, step, token)
+            for panel in _PANELS:
+                dots[token][panel] = forms.add_dots(builder, dots[token][panel], weights[panel], x)
+    return dots
+
+
+def _panel_bytes(builder: Any, panel: Any, step: int) -> Any:
+    return load(builder, _at(builder, panel, 8 * ROWS + 4 * ROWS * step), _BYTES)
+
+
+def _tile_bytes(builder: Any, tile: Any, step: int, token: int) -> Any:
+    word = load(builder, _at(builder, tile, 8 * TOKENS + 4 * (TOKENS * step + token)), I32)
+    return builder.bitcast(_broadcast(builder, word), _BYTES)
+
+
+def _add_block(
+    builder: Any, sums: list[list[Any]], dots: list[list[Any]], at: tuple[Any, list[Any]]
+) -> None:
+    """Sums + scale * scale * dots + offset * sum of the tile's block."""
+    tile, panels = at
+    scales = [load(builder, panel, _FLOATS) for panel in panels]
+    offsets = [load(builder, _at(builder, panel, 4 * ROWS), _FLOATS) for panel in panels]
+    for token in range(TOKENS):
+        scale = _broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32))
+        total = _broadcast(builder, load(builder, _at(builder, tile, 4 * (TOKENS + token)), F32))
+        for panel in _PANELS:
+            value = builder.sitofp(dots[token][panel], _FLOATS)
+            value = builder.fmul(value, scales[panel])
+            before = builder.load(sums[token][panel])
+            before = forms.fused_multiply_add(builder, offsets[panel], total, before)
+            after = forms.fused_multiply_add(builder, value, scale, before)
+            builder.store(after, sums[token][panel])
+
+
+Dots = Callable[[Any, list[Any], Any], list[list[Any]]]
+
+
+def _multiply(name: str, dots: Dots) -> Any:
+    @instruction(types.none, address, address, address, types.int64, address)
+    def multiply(
+        builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
+    ) -> None:
+        """Products of a tile and two panels over some blocks: f32[TOKENS][2 * ROWS] at `result`."""
+        sums = _sums(builder)
+        with cgutils.for_range(builder, blocks) as loop:
+            block = builder.mul(loop.index, _constant(PANEL_BLOCK))
+            panels = [builder.add(panel, block) for panel in (first, second)]
+            here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
+            _add_block(builder, sums, dots(builder, panels, here), (here, panels))
+        _store_sums(builder, sums, result)
+
+    multiply.__name__ = name
+    return multiply
+
+
+multiply_u4 = _multiply("multiply_u4", lambda b, w, x: _dots_narrow(b, w, x, 8))
+multiply_u5 = _multiply("multiply_u5", lambda b, w, x: _dots_narrow(b, w, x, 4))
+multiply_i8 = _multiply("multiply_i8", _dots_wide)
+
+
+# --- floats
+
+
+@instruction(types.none, address, address, types.int64, address, types.int64, types.int64, address)
+def multiply_f32(
+    builder: Any,
+    first: Any,
+    second: Any,
+    stride: Any,
+    tile: Any,
+    tile_stride: Any,
+    count: Any,
+    result: Any,
+) -> None:
+    """Products of a tile and two panels of floats: f32[TOKENS][2 * ROWS] at `result`.
+
+    `stride` and `tile_stride` are bytes from one step of the contraction to the next; `count` is
+    how many there are.
+    """
+    sums = _sums(builder)
+    with cgutils.for_range(builder, count) as loop:
+        step = builder.mul(loop.index, stride)
+        weights = [load(builder, builder.add(panel, step), _FLOATS) for panel in (first, second)]
+        here = builder.add(tile, builder.mul(loop.index, tile_stride))
+        for token in range(TOKENS):
+            x = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
+            for panel in _PANELS:
+                before = builder.load(sums[token][panel])
+                after = forms.fused_multiply_add(builder, weights[panel], x, before)
+                builder.store(after, sums[token][panel])
+    _store_sums(builder, sums, result)
+
+
+# --- laying out
+
+
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """Eight vectors of eight, element i of vector j to element j of vector i."""
+    low = [0, 8, 1, 9, 4, 12, 5, 13]
+    pair = [0, 1, 8, 9, 4, 5, 12, 13]
+    half = [0, 1, 2, 3, 8, 9, 10, 11]
+
+    def both(a: Any, b: Any, lanes: list[int], shift: int) -> list[Any]:
+        return [
+            shuffle(builder, a, b, lanes),
+            shuffle(builder, a, b, [n + shift for n in lanes]),
+        ]
+
+    pairs = [both(rows[i], rows[i + 1], low, 2) for i in range(0, 8, 2)]
+    quads = [both(pairs[i][k], pairs[i + 1][k], pair, 2) for i in (0, 2) for k in (0, 1)]
+    rows_first, rows_last = quads[0] + quads[1], quads[2] + quads[3]
+    whole = [both(a, b, half, 4) for a, b in zip(rows_first, rows_last, strict=True)]
+    return [column[0] for column in whole] + [column[1] for column in whole]
+
+
+@instruction(types.none, address, UniTuple(i8x32, 8))
+def store_columns(builder: Any, at: Any, rows: Any) -> None:
+    """Eight rows of 32 bytes as i8[8][8 rows][4]."""
+    words = [builder.bitcast(builder.extract_value(rows, i), _WORDS) for i in range(8)]
+    for index, column in enumerate(_transpose(builder, words)):
+        store(builder, _at(builder, at, 32 * index), column)
+
+
+@instruction(types.none, address, eight_f32x8)
+def store_transposed(builder: Any, at: Any, rows: Any) -> None:
+    """Eight rows of 8 floats as f32[8][8 rows]."""
+    values = [builder.extract_value(rows, i) for i in range(8)]
+    for index, column in enumerate(_transpose(builder, values)):
+        store(builder, _at(builder, at, 32 * index), column)
+
+
+@instruction(types.none, address, types.int64, i8x32)
+def store_words(builder: Any, at: Any, stride: Any, value: Any) -> None:
+    """The eight words of 32 bytes, `stride` bytes apart."""
+    words = builder.bitcast(value, _WORDS)
+    for index in range(8):
+        word = builder.extract_element(words, ir.Constant(I32, index))
+        store(builder, builder.add(at, builder.mul(stride, _constant(index))), word)
+
+
+@instruction(types.none, address, address, types.int64, types.int64, types.int64, address)
+def call_unpack(
+    builder: Any,
+    unpack: Any,
+    source: Any,
+    row_bytes: Any,
+    rows: Any,
+    count: Any,
+    target: Any,
+) -> None:
+    """Run a kernel of `weights` at an address."""
+    kind = ir.FunctionType(I64, [I64] * 5)
+    function = builder.inttoptr(unpack, kind.as_pointer())
+    builder.call(function, [source, row_bytes, rows, count, target])
