@@ -25,6 +25,7 @@
     │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
     ├── KernelCompileError (RuntimeError)         source that a device's compiler refused
     ├── ExecutionError (RuntimeError)             a graph that failed while it ran
+    │   └── StatesLostError                       and the session's states start anew
     └── RemoteError (ConnectionError)             the other end of an RPC link
 
 The text is one sentence for a person. `remedy`, where known, is what that person can do. Other
@@ -61,6 +62,7 @@ __all__ = [
     "SelectorError",
     "SerializationError",
     "SettingsError",
+    "StatesLostError",
     "UnsupportedDTypeError",
     "UnsupportedOpError",
     "UsageError",
@@ -400,6 +402,14 @@ class ExecutionError(HotplugError, RuntimeError):
         super().__init__(message, remedy=remedy)
         self.device = device
         self.op = op
+
+
+class StatesLostError(ExecutionError):
+    """A device failed, and what the states held went with it.
+
+    The session goes on with other devices; all its states are zero. Whoever knows how they came
+    about can make them again and repeat the run.
+    """
 
 
 class RemoteError(HotplugError, ConnectionError):

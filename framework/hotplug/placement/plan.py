@@ -1,0 +1,237 @@
+"""What was decided, and how it is told: as a table, as JSON, as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hotplug import memory
+from hotplug.graph import Graph
+from hotplug.node import Node
+
+__all__ = ["Choice", "Copy", "MemoryUse", "Part", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A device, and why that one."""
+
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A value that one part makes and a part on another device needs.
+
+    Attributes:
+        name: what it is called in both parts: an output here, an input there.
+        node: the value, as a node of the whole graph.
+        source: device it is made on.
+        target: device it is brought to.
+    """
+
+    name: str
+    node: Node
+    source: str
+    target: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that cross."""
+        return self.node.type.nbytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that one device does without a pause.
+
+    Attributes:
+        device: id of the device.
+        graph: a graph whole in itself.
+        receives: values brought from other devices before it runs.
+    """
+
+    device: str
+    graph: Graph
+    receives: tuple[Copy, ...] = ()
+
+    @cached_property
+    def arena_bytes(self) -> int:
+        """Bytes of intermediate values, by the core's own memory plan."""
+        return memory.plan(self.graph).arena_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes that a plan takes on one device.
+
+    Attributes:
+        weights: weights used there; mapped files count, though they may take none of their own.
+        states: states that live there.
+        values: inputs, outputs, and values that cross.
+        arena: intermediate values of the largest part.
+        budget: bytes the plan may take there; None for no limit.
+    """
+
+    weights: int
+    states: int
+    values: int
+    arena: int
+    budget: int | None
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.states + self.values + self.arena
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A graph with a device for each of its nodes.
+
+    Attributes:
+        graph: the whole graph.
+        parts: in the order in which they run.
+        choices: node -> device and reason.
+        budgets: device id -> bytes it may take there; also the order of preference.
+    """
+
+    graph: Graph
+    parts: tuple[Part, ...]
+    choices: Mapping[Node, Choice]
+    budgets: Mapping[str, int | None]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Ids of the devices that have something to do, in order of preference."""
+        used = {part.device for part in self.parts}
+        return tuple(device for device in self.budgets if device in used)
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        """All values that cross between devices, in the order in which they do."""
+        return tuple(copy for part in self.parts for copy in part.receives)
+
+    @cached_property
+    def memory(self) -> dict[str, MemoryUse]:
+        """Bytes by device."""
+        return {device: self._use(device) for device in self.devices}
+
+    def _use(self, device: str) -> MemoryUse:
+        parts = [part for part in self.parts if part.device == device]
+        leaves = {n.name: n for part in parts for n in part.graph.nodes if n.is_leaf}
+        results = {name: node for part in parts for name, node in part.graph.outputs}
+        return MemoryUse(
+            weights=_bytes(node for node in leaves.values() if node.op == "weight"),
+            states=_bytes(node for node in leaves.values() if node.op == "state"),
+            values=_bytes(node for node in leaves.values() if node.op == "input")
+            + _bytes(results.values()),
+            arena=max(part.arena_bytes for part in parts),
+            budget=self.budgets[device],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "graph": self.graph.key,
+            "parts": [
+                {
+                    "device": part.device,
+                    "nodes": sum(not node.is_leaf for node in part.graph.nodes),
+                    "receives": [copy.name for copy in part.receives],
+                }
+                for part in self.parts
+            ],
+            "nodes": [
+                {
+                    "name": node.name,
+                    "type": str(node.type),
+                    "device": self.choices[node].device,
+                    "reason": self.choices[node].reason,
+                }
+                for node in self.graph.nodes
+            ],
+            "copies": [
+                {
+                    "name": copy.name,
+                    "value": copy.node.name,
+                    "from": copy.source,
+                    "to": copy.target,
+                    "bytes": copy.nbytes,
+                }
+                for copy in self.copies
+            ],
+            "memory": {
+                device: {
+                    "weights": use.weights,
+                    "states": use.states,
+                    "values": use.values,
+                    "arena": use.arena,
+                    "total": use.total,
+                    "budget": use.budget,
+                }
+                for device, use in self.memory.items()
+            },
+        }
+
+    def table(self) -> str:
+        """A line per node that computes something: name, type, device, reason."""
+        rows = [
+            (node.name, str(node.type), self.choices[node].device, self.choices[node].reason)
+            for node in self.graph.nodes
+            if not node.is_leaf
+        ]
+        return _columns(("node", "result", "device", "because"), rows)
+
+    def explain(self) -> str:
+        """The decisions in short: parts, what crosses, memory, and how often each reason held."""
+        lines = [f"{len(self.parts)} part(s) on {', '.join(self.devices)}"]
+        for number, part in enumerate(self.parts):
+            count = sum(not node.is_leaf for node in part.graph.nodes)
+            crossing = sum(copy.nbytes for copy in part.receives)
+            brought = f", {crossing} bytes brought" if part.receives else ""
+            lines.append(f"  part {number}: {count} nodes on {part.device}{brought}")
+        lines += [f"  memory of {device}: {_told(use)}" for device, use in self.memory.items()]
+        lines += self._reasons()
+        return "\n".join(lines)
+
+    def _reasons(self) -> list[str]:
+        counts = Counter(
+            (choice.device, _general(choice.reason))
+            for node, choice in self.choices.items()
+            if not node.is_leaf
+        )
+        return [f"  {n} node(s) on {device}: {why}" for (device, why), n in counts.most_common()]
+
+
+def _bytes(nodes: Any) -> int:
+    return sum(node.type.nbytes for node in nodes)
+
+
+def _told(use: MemoryUse) -> str:
+    limit = "no limit" if use.budget is None else f"limit {use.budget}"
+    return (
+        f"{use.total} bytes (weights {use.weights}, states {use.states}, "
+        f"values {use.values}, arena {use.arena}; {limit})"
+    )
+
+
+def _general(reason: str) -> str:
+    """The reason without the name of the single weight or state."""
+    for kind in ("weight", "state"):
+        if reason.startswith(f"{kind} ") and reason.endswith("lives there"):
+            return f"its {kind} lives there"
+    return reason
+
+
+def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
+    lines = [titles, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

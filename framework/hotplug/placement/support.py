@@ -1,0 +1,54 @@
+"""First pass: ask every device about every node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hotplug.backend import YES, Device, Support, no
+from hotplug.errors import UnsupportedOpError
+from hotplug.graph import Graph
+from hotplug.node import Node
+
+__all__ = ["SupportTable", "ask"]
+
+SupportTable = Mapping[Node, Mapping[str, Support]]
+"""Node -> device id -> answer, devices in order of preference. Leaves are not in it."""
+
+
+def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
+    """Ask every device about every node that computes something.
+
+    Raises:
+        UnsupportedOpError: a node that no device runs; holds each device's reason.
+    """
+    table = {node: _answers(node, devices) for node in graph.nodes if not node.is_leaf}
+    for node, answers in table.items():
+        if not any(answers.values()):
+            raise _nobody_runs(node, answers)
+    return table
+
+
+def _answers(node: Node, devices: Sequence[Device]) -> dict[str, Support]:
+    return {device.id: _answer(device, node) for device in devices}
+
+
+def _answer(device: Device, node: Node) -> Support:
+    try:
+        answer: object = device.supports(node)
+    except Exception as error:  # noqa: BLE001 - a plug-in's fault costs that plug-in the node, no more
+        return no(f"its supports() failed: {error!r}")
+    if isinstance(answer, Support):
+        return answer
+    return YES if answer is True else no(f"its supports() answered {answer!r}")
+
+
+def _nobody_runs(node: Node, answers: Mapping[str, Support]) -> UnsupportedOpError:
+    reasons = {device: answer.reason or "it does not say why" for device, answer in answers.items()}
+    operands = ", ".join(str(operand.type) for operand in node.operands)
+    tried = "; ".join(f"{device}: {reason}" for device, reason in reasons.items())
+    return UnsupportedOpError(
+        f"no device runs {node.op}({operands}): {tried or 'there is no device'}",
+        op=node.op,
+        reasons=reasons,
+        remedy=None if "cpu:0" in reasons else "let the CPU take over: add cpu to the devices",
+    )

@@ -1,0 +1,229 @@
+"""One graph, compiled for the devices of a session."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hotplug.backend import Buffer, Device, Executable, Partition
+from hotplug.errors import ExecutionError, HotplugError
+from hotplug.graph import Graph
+from hotplug.node import Node
+from hotplug.placement import Copy, Part, Plan
+from hotplug.session.storage import Storage
+from hotplug.session.values import Slot, Value, check_names
+
+if TYPE_CHECKING:
+    from hotplug.session.session import Session
+
+__all__ = ["Compiled", "DeviceFault", "Program"]
+
+
+_log = logging.getLogger("hotplug.session")
+
+
+class Program:
+    """A graph that can be run. Made by `Session.compile`.
+
+    Attributes:
+        graph: what it computes.
+    """
+
+    def __init__(self, session: Session, graph: Graph) -> None:
+        self.graph = graph
+        self._session = session
+
+    @property
+    def plan(self) -> Plan:
+        """Where each node runs, and why."""
+        return self._session.compiled(self.graph).plan
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Compute.
+
+        Args:
+            inputs: a value for every input by name: an array of the input's shape, or a
+                `HostTensor` where NumPy lacks the dtype.
+
+        Returns:
+            Output name -> array, or host tensor where NumPy lacks the dtype; copies.
+
+        Raises:
+            UsageError: an input is missing, unknown, or of another shape or kind.
+            StatesLostError: a device failed; others go on, but with states that are all zero.
+            HotplugError: a device failed, and no other may take over.
+        """
+        return self._session.run(self.graph, inputs)
+
+    def explain(self) -> str:
+        """The placement in short, then what each device will do, step by step."""
+        compiled = self._session.compiled(self.graph)
+        return "\n".join([compiled.plan.explain(), *compiled.explain()])
+
+    def __repr__(self) -> str:
+        return f"<Program {self.graph!r}>"
+
+
+class DeviceFault(Exception):  # noqa: N818 - control flow within a session, never seen outside
+    """Something went wrong on a device.
+
+    Attributes:
+        device: its id.
+        error: what it raised, or an ExecutionError around what is no error of ours.
+    """
+
+    def __init__(self, device: str, error: Exception) -> None:
+        super().__init__(device)
+        self.device = device
+        self.error = error if isinstance(error, HotplugError) else _foreign(device, error)
+
+
+def _foreign(device: str, error: Exception) -> ExecutionError:
+    wrapped = ExecutionError(f"{device} failed: {error!r}", device=device)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+@contextlib.contextmanager
+def _at(device: str) -> Iterator[None]:
+    """Whatever is raised inside is the fault of a device."""
+    try:
+        yield
+    except Exception as error:
+        raise DeviceFault(device, error) from error
+
+
+@dataclass(slots=True)
+class _Step:
+    """One part of a plan, ready to run: copies in, then one call."""
+
+    device: str
+    executable: Executable
+    bindings: dict[str, Buffer]
+    copies: list[tuple[str, Buffer, Buffer]]  # device it comes from, from, to
+
+    def run(self) -> None:
+        for source, made, received in self.copies:
+            with _at(source if made.host() is None else self.device):
+                received.copy_from(made)
+        try:
+            self.executable.run(self.bindings)
+        except Exception as error:
+            raise DeviceFault(self.device, error) from error
+
+
+class Compiled:
+    """A plan's executables with every buffer bound.
+
+    Attributes:
+        plan: where each node runs.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        devices: Mapping[str, Device],
+        storage: Storage,
+        threads: int | None,
+    ) -> None:
+        """Compile and bind.
+
+        Raises:
+            DeviceFault: a device failed at it; nothing is left behind but weights and states.
+        """
+        self.plan = plan
+        self._storage = storage
+        self._threads = threads
+        self._steps: list[_Step] = []
+        self._inputs: list[tuple[str, str, Slot]] = []  # device, name, place
+        self._outputs: dict[str, tuple[str, Slot]] = {}  # name -> device, place
+        self._values: dict[tuple[str, str], Buffer] = {}  # (device, name) -> input or made value
+        try:
+            for part in plan.parts:
+                with _at(part.device):
+                    self._add(part, devices[part.device])
+        except BaseException:
+            self.free()
+            raise
+
+    def _add(self, part: Part, device: Device) -> None:
+        partition = Partition(part.graph, part.arena_bytes, self._threads)
+        step = _Step(device.id, device.compile(partition), {}, [])
+        self._steps.append(step)
+        for copy in part.receives:
+            self._receive(copy, device, step)
+        for node in part.graph.nodes:
+            if node.op == "input":
+                step.bindings[node.name] = self._input(node, device)
+            elif node.is_leaf:
+                step.bindings[node.name] = self._storage.leaf(node, device)
+        for name, node in part.graph.outputs:
+            buffer = self._allocate(name, node, device)
+            step.bindings[f"output:{name}"] = buffer
+            self._outputs[name] = device.id, Slot(name, node.type, buffer)
+
+    def _receive(self, copy: Copy, device: Device, step: _Step) -> None:
+        """A value from another device: brought by the first part that needs it here."""
+        if (device.id, copy.name) not in self._values:
+            made = self._values[copy.source, copy.name]
+            received = self._allocate(copy.name, copy.node, device)
+            step.copies.append((copy.source, made, received))
+
+    def _input(self, node: Node, device: Device) -> Buffer:
+        """The buffer of an input of the whole graph, or of a value that an earlier part made."""
+        held = self._values.get((device.id, node.name))
+        if held is None:
+            held = self._allocate(node.name, node, device)
+            self._inputs.append((device.id, node.name, Slot(node.name, node.type, held)))
+        return held
+
+    def _allocate(self, name: str, node: Node, device: Device) -> Buffer:
+        buffer = self._values[device.id, name] = device.buffers.allocate(node.type.nbytes)
+        return buffer
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Compute once.
+
+        Raises:
+            UsageError: the inputs are not those of the graph; nothing has been done.
+            DeviceFault: a device failed on the way.
+        """
+        check_names(self.plan.graph.inputs, inputs)
+        arrays = [slot.convert(inputs[name]) for _, name, slot in self._inputs]
+        for (device, _, slot), array in zip(self._inputs, arrays, strict=True):
+            with _at(device):
+                slot.store(array)
+        for step in self._steps:
+            step.run()
+        return {name: self._read(name) for name, _ in self.plan.graph.outputs}
+
+    def _read(self, name: str) -> Value:
+        device, slot = self._outputs[name]
+        with _at(device):
+            return slot.read()
+
+    def explain(self) -> list[str]:
+        """What each device will do, step by step."""
+        lines = []
+        for number, step in enumerate(self._steps):
+            lines.append(f"part {number} on {step.device}:")
+            lines += [f"  {line}" for line in step.executable.explain()]
+        return lines
+
+    def free(self) -> None:
+        """Let go of executables and of buffers that belong to no one else.
+
+        What a device that failed says to that is logged: there is nothing more to be done.
+        """
+        frees = [step.executable.free for step in self._steps]
+        frees += [buffer.free for buffer in self._values.values()]
+        for free in frees:
+            try:
+                free()
+            except Exception as error:  # noqa: BLE001 - see above
+                _log.debug("freeing failed: %r", error)
+        self._steps.clear()
+        self._values.clear()

@@ -1,0 +1,321 @@
+"""Devices, the graphs compiled for them, and what happens when one of them fails.
+
+Recovery: a device that fails while compiling or running is set aside for the rest of the session.
+The graph is placed anew on the others and, as the policy HOTPLUG_FALLBACK allows, on the CPU. A run
+without states is simply repeated. If states were changed by the run or lived on the device, nobody
+can tell how far it got: all states are made zero and `StatesLostError` is raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from hotplug.backend import Device
+from hotplug.errors import (
+    DeviceLostError,
+    FallbackWarning,
+    HotplugError,
+    PlacementError,
+    StatesLostError,
+    UnsupportedOpError,
+)
+from hotplug.graph import Graph
+from hotplug.placement import Plan, place
+from hotplug.registry import DeviceHandle, Registry, default
+from hotplug.session.program import Compiled, DeviceFault, Program
+from hotplug.session.storage import Storage
+from hotplug.session.values import Value
+from hotplug.settings import Fallback, settings
+from hotplug.tensor import HostTensor
+
+__all__ = ["Session"]
+
+_log = logging.getLogger("hotplug.session")
+
+_KEPT = 16
+"""Compiled graphs kept at once: each holds an arena, and a session may meet many widths."""
+
+_BUDGET = 0.9
+"""Share of a device's free memory for weights and states; the rest is for arenas and the driver."""
+
+_RESERVE = "cpu"
+"""Selector of the devices that take over where others cannot."""
+
+
+class Session:
+    """Runs graphs that share weights and states; one run at a time, from any thread.
+
+    Attributes:
+        fallback: "error", "warn" or "allow": what happens when something cannot run as asked.
+    """
+
+    def __init__(
+        self,
+        device: str | Sequence[Device] | None = None,
+        weights: Mapping[str, HostTensor] | None = None,
+        *,
+        threads: int | None = None,
+        pins: Mapping[str, str] | None = None,
+        fallback: Fallback | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        """Open devices.
+
+        Args:
+            device: a selector, such as "cuda:1" or "gpu,cpu"; None takes HOTPLUG_DEVICE or chooses.
+                Or devices that are open already, in order of preference.
+            weights: name -> value. They are not copied where a device can use them as they lie.
+            threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
+            pins: pattern of the names of weights and states -> id of the device they live on.
+            fallback: None takes HOTPLUG_FALLBACK.
+            registry: where devices come from; None takes the process' own.
+
+        Raises:
+            SelectorError: the selector is not of the grammar.
+            DeviceNotFoundError: it names nothing that is here.
+            DeviceUnavailableError: the device cannot be opened.
+        """
+        now = settings()
+        self.fallback: Fallback = fallback or now.fallback
+        self._threads = threads or now.threads
+        self._pins = dict(pins or {})
+        self._storage = Storage(weights or {})
+        self._compiled: OrderedDict[Graph, Compiled] = OrderedDict()
+        self._lock = threading.RLock()
+        self._handles: list[DeviceHandle] = []
+        self._failed: dict[str, HotplugError] = {}
+        self._registry = registry
+        self._devices: dict[str, Device] = {}
+        if device is None or isinstance(device, str):
+            self._open(device or now.device or "auto")
+        else:
+            self._devices = {item.id: item for item in device}
+        self._holds_reserve = False
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices in use, in order of preference."""
+        return list(self._devices.values())
+
+    @property
+    def failed(self) -> dict[str, HotplugError]:
+        """Device id -> why it was set aside."""
+        return dict(self._failed)
+
+    def plan(self, graph: Graph) -> Plan:
+        """Where each node of a graph would run, and why. Nothing is compiled.
+
+        Raises:
+            GraphError: the graph breaks a rule.
+            UnsupportedOpError: a node runs nowhere.
+            PlacementError: there is no device left, or not enough memory.
+        """
+        with self._lock:
+            try:
+                return self._place(graph)
+            except (UnsupportedOpError, PlacementError) as error:
+                if not self._add_reserve(str(error)):
+                    raise
+                return self._place(graph)
+
+    def compile(self, graph: Graph) -> Program:
+        """Make a graph ready to run; a second time, it is ready already.
+
+        Raises:
+            UsageError: a weight of the graph was not given, or is of another type.
+            GraphError: the graph breaks a rule, or a state has another type than before.
+            UnsupportedOpError: a node runs nowhere.
+            PlacementError: there is no device left, or not enough memory.
+            StatesLostError: see `run`.
+        """
+        self.compiled(graph)
+        return Program(self, graph)
+
+    def compiled(self, graph: Graph) -> Compiled:
+        """The executables of a graph, with their buffers; made if they are not there."""
+        with self._lock:
+            held = self._compiled.get(graph)
+            if held is not None:
+                self._compiled.move_to_end(graph)
+                return held
+            self._storage.check(graph)
+            made = self._compile(graph)
+            self._compiled[graph] = made
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)[1].free()
+            return made
+
+    def run(self, graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Value]:
+        """Compute a graph's outputs and update its states; see `Program.run`."""
+        with self._lock:
+            while True:
+                compiled = self.compiled(graph)
+                try:
+                    return compiled.run(inputs)
+                except DeviceFault as fault:
+                    self._set_aside(fault, states_changed=bool(graph.updates))
+
+    def read(self, state: str) -> Value:
+        """A copy of a state's value.
+
+        Raises:
+            UsageError: no graph has used a state of that name.
+        """
+        with self._lock:
+            return self._storage.state(state).read()
+
+    def write(self, state: str, value: Any) -> None:
+        """Give a state a value.
+
+        Raises:
+            UsageError: no graph has used a state of that name, or the value does not fit.
+        """
+        with self._lock:
+            self._storage.state(state).write(value)
+
+    def reset(self) -> None:
+        """Make all states zero."""
+        with self._lock:
+            self._drop_compiled()  # they are bound to the states' memory
+            self._storage.reset()
+
+    def close(self) -> None:
+        """Give everything back; a second call does nothing."""
+        with self._lock:
+            self._drop_compiled()
+            self._storage.free()
+            for handle in self._handles:
+                handle.close()
+            self._handles.clear()
+            self._devices.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session on {', '.join(self._devices) or 'nothing'}>"
+
+    def _open(self, selector: str) -> None:
+        registry = self._registry or default()
+        selection = registry.select(selector)
+        _log.info("%s", selection.explain())
+        for info in selection.devices:
+            if info.id not in self._devices and info.id not in self._failed:
+                handle = registry.open(info, holder=f"session {id(self):#x}")
+                self._handles.append(handle)
+                self._devices[info.id] = handle.device
+
+    def _add_reserve(self, why: str) -> bool:
+        """Let the CPU take over, if that is allowed and not the case yet."""
+        if self.fallback == "error" or self._holds_reserve:
+            return False
+        self._holds_reserve = True
+        before = len(self._devices)
+        try:
+            self._open(_RESERVE)
+        except HotplugError as error:
+            _log.warning("the CPU cannot take over: %s", error)
+        if len(self._devices) == before:
+            return False
+        self._tell(f"the CPU takes over what others do not do: {why}")
+        return True
+
+    def _tell(self, what: str) -> None:
+        _log.info("%s", what)
+        if self.fallback == "warn":
+            warnings.warn(what, FallbackWarning, stacklevel=2)
+
+    def _place(self, graph: Graph) -> Plan:
+        if not self._devices:
+            raise PlacementError(
+                "no device is left",
+                reasons={device: str(error) for device, error in self._failed.items()},
+            )
+        budgets = {device.id: _budget(device) for device in self.devices}
+        return place(
+            graph,
+            self.devices,
+            pins={name: device for name, device in self._pins.items() if device in self._devices},
+            budgets=budgets,
+            settled=self._storage.homes(),
+        )
+
+    def _compile(self, graph: Graph) -> Compiled:
+        while True:
+            plan = self.plan(graph)
+            try:
+                return Compiled(plan, self._devices, self._storage, self._threads)
+            except DeviceFault as fault:
+                self._set_aside(fault, states_changed=False)
+
+    def _set_aside(self, fault: DeviceFault, *, states_changed: bool) -> None:
+        """Go on without a device, or raise what it raised.
+
+        Raises:
+            StatesLostError: states were lost on the way.
+            HotplugError: the fault's own error, where no other device may take over.
+        """
+        error = fault.error
+        self._failed[fault.device] = error
+        lost = states_changed or not self._carry_states(fault)
+        self._drop_compiled()
+        self._leave(fault.device)
+        if lost:
+            self._storage.reset()
+        if self.fallback == "error" or not (self._devices or self._add_reserve(str(error))):
+            raise error
+        self._tell(f"{fault.device} is set aside: {error}; {', '.join(self._devices)} goes on")
+        if lost:
+            raise StatesLostError(
+                f"{fault.device} failed and the states are lost: {error}", device=fault.device
+            ) from error
+
+    def _carry_states(self, fault: DeviceFault) -> bool:
+        """Save the states of a device that failed while compiling; False if that is impossible."""
+        if not self._storage.has_states_on(fault.device):
+            return True
+        if isinstance(fault.error, DeviceLostError):
+            return False
+        try:
+            self._storage.carry_from(fault.device)
+        except Exception as error:  # noqa: BLE001 - the device is faulty; that is why we are here
+            _log.warning("the states on %s cannot be read: %r", fault.device, error)
+            return False
+        return True
+
+    def _leave(self, device: str) -> None:
+        try:
+            self._storage.leave(device)
+        except Exception as error:  # noqa: BLE001 - as above
+            _log.debug("freeing on %s failed: %r", device, error)
+        self._devices.pop(device, None)
+        for handle in [handle for handle in self._handles if handle.info.id == device]:
+            self._handles.remove(handle)
+            handle.close()
+
+    def _drop_compiled(self) -> None:
+        for compiled in self._compiled.values():
+            compiled.free()
+        self._compiled.clear()
+
+
+def _budget(device: Device) -> int | None:
+    """Bytes that weights and states may take; None where they lie in the host's own memory."""
+    if device.buffers.is_host:
+        return None
+    free = device.memory().free
+    return None if free is None else int(free * _BUDGET)
