@@ -38,7 +38,7 @@ from hotplug.errors import (
 from hotplug.node import Node
 from hotplug.ops import OPS
 from hotplug.tensor import HostTensor, TensorType
-from hotplug.testing.oracle import Array, evaluate, to_bytes
+from hotplug.testing.oracle import Array, evaluate, evaluate_blocks, to_bytes
 
 __all__ = [
     "HostBuffer",
@@ -120,8 +120,14 @@ class HostMemory(BufferType):
                     requested=nbytes,
                     free=free,
                 )
+            try:
+                data = bytearray(nbytes)
+            except (MemoryError, OverflowError) as error:
+                raise OutOfDeviceMemoryError(
+                    f"the system refused {nbytes} bytes", device=self._device, requested=nbytes
+                ) from error
             self.used += nbytes
-        return HostBuffer(memoryview(bytearray(nbytes)), self)
+        return HostBuffer(memoryview(data), self)
 
     def give_back(self, nbytes: int) -> None:
         """Count bytes of a freed buffer as free again."""
@@ -146,11 +152,14 @@ class ReferenceExecutable(Executable):
         leaves = {
             node.name: self._load(node, bindings) for node in self.graph.nodes if node.is_leaf
         }
+        targets = [(node, f"output:{name}", name) for name, node in self.graph.outputs]
+        targets += [(node, name, f"state:{name}") for name, node in self.graph.updates]
+        buffers = [self._bound(bindings, bound, node.type) for node, bound, _ in targets]
         results = self.compute(leaves)
-        for name, node in self.graph.outputs:
-            self._store(results[name], node.type, self._bound(bindings, f"output:{name}"))
-        for name, node in self.graph.updates:
-            self._store(results[f"state:{name}"], node.type, self._bound(bindings, name))
+        blocks = evaluate_blocks(self.graph, leaves)
+        for (node, _, name), buffer in zip(targets, buffers, strict=True):
+            data = blocks[node] if node in blocks else to_bytes(results[name], node.dtype)
+            buffer.write(0, data.data)
 
     def compute(self, leaves: Mapping[str, HostTensor]) -> dict[str, Array]:
         """Values by output name and "state:" + state name; what a scripted device overrides."""
@@ -162,16 +171,19 @@ class ReferenceExecutable(Executable):
 
     def _load(self, node: Node, bindings: Mapping[str, Buffer]) -> HostTensor:
         data = np.empty(node.type.nbytes, np.uint8)
-        self._bound(bindings, node.name).read(0, data.data)
+        self._bound(bindings, node.name, node.type).read(0, data.data)
         return HostTensor(node.type, data)
 
-    def _store(self, values: Array, tensor: TensorType, target: Buffer) -> None:
-        target.write(0, to_bytes(values, tensor.dtype).data)
-
-    def _bound(self, bindings: Mapping[str, Buffer], name: str) -> Buffer:
+    def _bound(self, bindings: Mapping[str, Buffer], name: str, tensor: TensorType) -> Buffer:
         buffer = bindings.get(name)
         if buffer is None:
             raise ExecutionError(f"no buffer is bound to {name!r}", device=self.device.id)
+        if buffer.nbytes < tensor.nbytes:
+            raise ExecutionError(
+                f"{name!r} is {tensor} and needs {tensor.nbytes} bytes; "
+                f"the buffer bound to it has {buffer.nbytes}",
+                device=self.device.id,
+            )
         return buffer
 
 
@@ -203,7 +215,8 @@ class ReferenceDevice(Device):
         for operand in node.operands:
             if not quants.can_decode(operand.dtype):
                 return no(f"{operand.dtype} cannot be decoded")
-        if node.is_leaf or OPS[node.op].view or quants.can_encode(node.dtype):
+        moved = node.is_leaf or node.operands[-1:] and node.operands[-1].dtype == node.dtype
+        if moved or quants.can_encode(node.dtype):
             return YES
         return no(f"{node.dtype} cannot be encoded")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from hotplug.errors import GraphError
 from hotplug.graph import Graph
@@ -24,10 +25,20 @@ from hotplug.testing.oracle import (  # noqa: F401  (importing them fills the ta
     reduction,
     rope,
 )
+from hotplug.testing.oracle.blocks import moved_blocks
 from hotplug.testing.oracle.table import REFERENCES, Array
 from hotplug.testing.oracle.values import from_bytes, leaf_value, rounded, to_bytes, widen
 
-__all__ = ["REFERENCES", "Array", "evaluate", "evaluate_node", "from_bytes", "to_bytes"]
+__all__ = [
+    "REFERENCES",
+    "Array",
+    "evaluate",
+    "evaluate_blocks",
+    "evaluate_node",
+    "evaluate_nodes",
+    "from_bytes",
+    "to_bytes",
+]
 
 
 def evaluate(graph: Graph, leaves: Mapping[str, Array | HostTensor]) -> dict[str, Array]:
@@ -46,6 +57,14 @@ def evaluate(graph: Graph, leaves: Mapping[str, Array | HostTensor]) -> dict[str
     Raises:
         GraphError: a leaf is missing or has another type.
     """
+    values = evaluate_nodes(graph, leaves)
+    results = {name: values[node] for name, node in graph.outputs}
+    results.update({f"state:{name}": values[node] for name, node in graph.updates})
+    return results
+
+
+def evaluate_nodes(graph: Graph, leaves: Mapping[str, Array | HostTensor]) -> dict[Node, Array]:
+    """Compute a graph once and give the value of every node, leaves too; see `evaluate`."""
     values: dict[Node, Array] = {}
     for node in graph.nodes:
         if node.is_leaf:
@@ -53,9 +72,22 @@ def evaluate(graph: Graph, leaves: Mapping[str, Array | HostTensor]) -> dict[str
         else:
             operands = [None if item is None else values[item] for item in node.inputs]
             values[node] = evaluate_node(node, operands)
-    results = {name: values[node] for name, node in graph.outputs}
-    results.update({f"state:{name}": values[node] for name, node in graph.updates})
-    return results
+    return values
+
+
+def evaluate_blocks(
+    graph: Graph, leaves: Mapping[str, HostTensor]
+) -> dict[Node, npt.NDArray[np.uint8]]:
+    """The bytes of the quantised results of a graph.
+
+    Values alone do not tell them: blocks that only move must stay as they are, and encoding what
+    they decode to may give others.
+    """
+    results = [node for node in graph.results if node.dtype.quantised]
+    if not results:
+        return {}
+    values = evaluate_nodes(graph, leaves)
+    return {node: moved_blocks(node, values, leaves).reshape(-1).view(np.uint8) for node in results}
 
 
 def evaluate_node(node: Node, operands: Sequence[Array | None]) -> Array:
