@@ -11,19 +11,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Template, TemplateError
-from jinja2.sandbox import SecurityError
+from jinja2.exceptions import SecurityError
 
 from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import Fields
-from hotplug_llm.template_sandbox import Budget, ChatEnvironment, Spending
+from hotplug_llm.template_sandbox import Budget, ChatEnvironment, spending
 from hotplug_llm.tokenizers import Tokenizer
 
 __all__ = ["ChatTemplate"]
 
 _KEY = "tokenizer.chat_template"
-_MAX_TEMPLATE = 1 << 18  # characters; the longest of known models have about 30 thousand
+_MAX_TEMPLATE = 1 << 17  # characters; the longest of known models have about 30 thousand
 _MAX_OUTPUT = 1 << 26  # characters
-_BASE_UNITS = 1 << 23
+_BASE_UNITS = 1 << 22
 _UNITS_PER_INPUT = 64  # templates look at a message some dozen times
 
 _RAW = "give the prompt as it is with --raw, or use a model that was tuned for chat"
@@ -140,7 +140,7 @@ def _refuse(message: object) -> None:
 
 def _compile(source: str) -> Template:
     try:
-        with Spending(Budget(_BASE_UNITS)):
+        with spending(Budget(_BASE_UNITS)):
             return ChatEnvironment().from_string(source)
     # A template is foreign code, and so is, by way of it, what Jinja gives Python to compile:
     # deep nesting alone raises four kinds of errors.
@@ -155,7 +155,7 @@ def _render(template: Template, variables: Mapping[str, Any]) -> str:
     try:
         size.charge_depths(variables)
         units = _BASE_UNITS + _UNITS_PER_INPUT * (_MAX_OUTPUT - size.units)
-        with Spending(Budget(units)):
+        with spending(Budget(units)):
             return "".join(_limited(template, variables))
     except _RefusalError as exc:
         raise ModelError(

@@ -7,17 +7,20 @@ padding; widths are spaced so that padding stays under an eighth of the work abo
 from __future__ import annotations
 
 import bisect
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from hotplug.session import Program, Session
 
-from hotplug.errors import ContextLengthError
+from hotplug.errors import ContextLengthError, StatesLostError
 from hotplug.graph import Graph
+from hotplug.session import Program, Session
 from hotplug_llm.decoder import BatchShape, Decoder
 
 __all__ = ["BATCH", "Evaluator", "width_for"]
+
+_log = logging.getLogger("hotplug.llm")
 
 BATCH = 512
 """Most tokens taken at once."""
@@ -114,6 +117,20 @@ class Evaluator:
         return np.concatenate(pieces)
 
     def _step(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
+        """Evaluate one batch, whatever becomes of devices: lost caches are made again."""
+        while True:
+            try:
+                return self._evaluate(ids, last_only=last_only)
+            except StatesLostError as error:
+                _log.warning("%s; reading %d tokens again", error, len(self._past))
+                self._replay()
+
+    def _replay(self) -> None:
+        past, self._past = self._past, []
+        for start in range(0, len(past), BATCH):
+            self._step(past[start : start + BATCH], last_only=True)
+
+    def _evaluate(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
         count = len(ids)
         width = width_for(count)
         tokens = np.zeros(width, np.int32)
@@ -127,7 +144,7 @@ class Evaluator:
             {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
         )
         self._past.extend(ids)
-        logits: npt.NDArray[np.float32] = result["logits"]
+        logits = np.asarray(result["logits"])
         return logits if last_only else logits[:count]
 
     def _check_room(self, count: int) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from hotplug.session import Session
 
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import Fields, GGUFFile
 from hotplug.ops.linear import PRECISIONS
+from hotplug.session import Session
 from hotplug.settings import settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.chat import ChatTemplate
@@ -44,7 +44,7 @@ def load(
     *,
     context: int | None = None,
     threads: int | None = None,
-    cache_dtype: str = "f16",
+    cache_dtype: str | None = None,
 ) -> Model:
     """Open a GGUF model on a device.
 
@@ -56,7 +56,8 @@ def load(
         context: most tokens of prompt and answer together; None takes the model's own limit, but
             no more than DEFAULT_CONTEXT.
         threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
-        cache_dtype: "f16" or "f32", how keys and values are kept.
+        cache_dtype: "f16" or "f32", how keys and values are kept; None takes f32 for exact
+            precision, else f16.
 
     Raises:
         UsageError: there is no such file, or an option is out of range.
@@ -93,10 +94,11 @@ class Model:
         precision: str = "default",
         context: int | None = None,
         threads: int | None = None,
-        cache_dtype: str = "f16",
+        cache_dtype: str | None = None,
     ) -> None:
         began = time.perf_counter()
         _check_choice("precision", precision, PRECISIONS)
+        cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
         _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
         self.path = Path(path)
         self._file = GGUFFile.open(self.path)

@@ -17,137 +17,64 @@ amount, not by the clock, so that a template that renders once does so on every 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any
 
 from jinja2 import nodes, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-__all__ = ["Budget", "ChatEnvironment", "Spending"]
+__all__ = ["Budget", "ChatEnvironment", "spending"]
 
 _STEP = 8  # units; a step in Python takes about as long as copying some characters
 _MAX_INTEGER_BITS = 4096
 _MAX_INDENT = 16
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # The filters and tests of Jinja that chat templates use, by what they look at: an element or a
 # length; a list but not what is in it; everything down to the last text. Absent are those that
 # reach into objects (attr) or make much out of little (center, format, wordwrap, batch ...); a few
 # of these are defined below.
-_GLANCES = frozenset(["abs", "count", "d", "default", "first", "last", "length", "safe"])
-_WALKS = frozenset(
-    ["items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"]
+_GLANCES = _names("abs count d default first last length")
+_WALKS = _names("items list map reject rejectattr reverse select selectattr")
+_DEEP_FILTERS = _names(
+    "capitalize dictsort float int lower max min sort string title unique upper wordcount"
 )
-_DEEP_FILTERS = frozenset(
-    [
-        "capitalize",
-        "dictsort",
-        "e",
-        "escape",
-        "float",
-        "int",
-        "lower",
-        "max",
-        "min",
-        "sort",
-        "string",
-        "title",
-        "trim",
-        "unique",
-        "upper",
-        "wordcount",
-    ]
+_TESTS = _names(
+    "boolean callable defined divisibleby even false float integer iterable mapping none number "
+    "odd sameas sequence string true undefined"
 )
-_TESTS = frozenset(
-    [
-        "boolean",
-        "callable",
-        "defined",
-        "divisibleby",
-        "even",
-        "false",
-        "float",
-        "integer",
-        "iterable",
-        "mapping",
-        "none",
-        "number",
-        "odd",
-        "sameas",
-        "sequence",
-        "string",
-        "true",
-        "undefined",
-    ]
+_DEEP_TESTS = _names(
+    "!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lower lt ne upper"
 )
-_DEEP_TESTS = frozenset(
-    [
-        "!=",
-        "<",
-        "<=",
-        "==",
-        ">",
-        ">=",
-        "eq",
-        "equalto",
-        "ge",
-        "greaterthan",
-        "gt",
-        "in",
-        "le",
-        "lessthan",
-        "lower",
-        "lt",
-        "ne",
-        "upper",
-    ]
-)
-_TEXT_METHODS = frozenset(
-    [
-        "capitalize",
-        "casefold",
-        "count",
-        "endswith",
-        "find",
-        "index",
-        "isalnum",
-        "isalpha",
-        "isdecimal",
-        "isdigit",
-        "islower",
-        "isnumeric",
-        "isspace",
-        "isupper",
-        "join",
-        "lower",
-        "lstrip",
-        "partition",
-        "removeprefix",
-        "removesuffix",
-        "replace",
-        "rfind",
-        "rindex",
-        "rpartition",
-        "rsplit",
-        "rstrip",
-        "split",
-        "splitlines",
-        "startswith",
-        "strip",
-        "swapcase",
-        "title",
-        "upper",
-    ]
-)
+
+# Methods of values, for the same reasons.
+_METHODS: dict[type, frozenset[str]] = {
+    str: _names(
+        "capitalize casefold count endswith find index isalnum isalpha isdecimal isdigit islower "
+        "isnumeric isspace isupper join lower lstrip partition removeprefix removesuffix replace "
+        "rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title "
+        "upper"
+    ),
+    list: _names("count index"),
+    tuple: _names("count index"),
+    dict: _names("get items keys values"),
+}
+_SEARCHES = _names("lstrip rfind rindex rpartition rsplit rstrip strip")
 _PLAIN_CONVERSION = re.compile(r"%[sdi%]")
 
 
@@ -204,22 +131,14 @@ def _parts(value: object) -> list[object]:
 _budget: ContextVar[Budget] = ContextVar("_budget")
 
 
-class Spending:
-    """A context manager: within it, compiling and rendering are charged to `budget`."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._own = budget
-
-    def __enter__(self) -> None:
-        self._token = _budget.set(self._own)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _budget.reset(self._token)
+@contextlib.contextmanager
+def spending(budget: Budget) -> Iterator[None]:
+    """Within it, compiling and rendering are charged to `budget`."""
+    token = _budget.set(budget)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -227,7 +146,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     Whitespace is treated as by the program most templates were written for: a block on a line of
     its own leaves no trace. `break`, `continue` and `generation` are there. Compiling and rendering
-    need a `Spending` block around them.
+    need a `spending` block around them.
     """
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
@@ -250,6 +169,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             "join": _join,
             "replace": _replace,
             "indent": _indent,
+            "trim": _trim,
+            "safe": _charged(str, Budget.charge_depths),  # nothing is escaped
         }
         self.tests = {
             **{name: self.tests[name] for name in _TESTS},
@@ -300,7 +221,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: D102
         if super().wrap_str_format(value) is not None:
             # A width in the pattern makes any amount of text: "{:9999999999}".
-            raise SecurityError("it calls the text method format, which chat templates may not")
+            raise SecurityError("it calls str.format, which chat templates may not")
         return None
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -407,7 +328,8 @@ def _charged(function: Callable[..., Any], charge: Callable[..., None]) -> Calla
 
     @functools.wraps(function)  # also copies the mark that asks for the context as first argument
     def charged(*args: Any, **kwargs: Any) -> Any:
-        charge(_budget.get(), *args, *kwargs.values())
+        values = (value for value in args if not isinstance(value, Context))
+        charge(_budget.get(), *values, *kwargs.values())
         result = function(*args, **kwargs)
         _budget.get().charge_lengths(result)
         return result
@@ -421,22 +343,32 @@ def _charge_call(function: object, owner: object, args: Sequence[Any]) -> None:
     if isinstance(function, Macro | LoopContext):
         budget.charge()
         return
-    budget.charge_depths(*args)
-    budget.charge_lengths(owner)
     name = getattr(function, "__name__", "")
+    for kind in (str, list, tuple, dict, int, float, bytes):
+        if isinstance(owner, kind) and name not in _METHODS.get(kind, ()):
+            raise SecurityError(f"it calls {kind.__name__}.{name}, which chat templates may not")
+    budget.charge_depths(*args)
     if isinstance(owner, str):
+        budget.charge_lengths(owner)
         _charge_text_method(owner, name, args)
-    elif isinstance(owner, list | tuple) and name in ("count", "index"):
+    elif name in ("count", "index"):
         budget.charge_depths(owner)
+    else:
+        budget.charge_lengths(owner)
 
 
 def _charge_text_method(text: str, name: str, args: Sequence[Any]) -> None:
-    if name not in _TEXT_METHODS:
-        raise SecurityError(f"it calls the text method {name}, which chat templates may not")
     if name == "join" and args:
         _charge_joined(text, args[0])
     elif name == "replace" and len(args) > 1:
         _charge_replaced(text, args[0], args[1])
+    elif name in _SEARCHES and args and isinstance(args[0], str):
+        _charge_search(text, args[0])
+
+
+def _charge_search(text: str, wanted: str) -> None:
+    """Python looks for each of the set's characters, or backwards, in quadratic time."""
+    _budget.get().charge(len(text) * len(wanted) // _STEP)
 
 
 def _check_product(left: Any, right: Any) -> None:
@@ -491,6 +423,13 @@ def _replace(s: Any, old: str, new: str, count: int | None = None) -> str:
     text, old, new = str(s), str(old), str(new)
     _charge_replaced(text, old, new)
     return text.replace(old, new, -1 if count is None else count)
+
+
+def _trim(value: Any, chars: str | None = None) -> str:
+    """The filter `trim`, with the names of Jinja's own."""
+    _budget.get().charge_depths(value, chars)
+    _charge_search(str(value), chars or "")
+    return str(value).strip(chars)
 
 
 def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
