@@ -47,7 +47,11 @@ _PRODUCT = (
     "unpack weights row_bytes rows count chunk_bytes tiles tokens "
     "out out_stride add add_stride scratch scratch_stride"
 )
-_UNPACK = "source row_bytes rows blocks panel"
+_UNPACK = "source row_bytes rows"
+_BYTE_TYPES = "q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl q4_k q5_k"
+_FLOAT_TYPES = f"f32 f16 bf16 q2_k q3_k q6_k {_BYTE_TYPES}"
+
+_LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
 _TABLE: list[KernelSpec] = [
     *_specs(
@@ -63,8 +67,41 @@ _TABLE: list[KernelSpec] = [
     ),
     *_specs(
         "weights",
-        {f"weights_{name}": _UNPACK for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")},
+        {f"weights_{name}": f"{_UNPACK} blocks panel" for name in _BYTE_TYPES.split()},
         in_plan=False,
+    ),
+    *_specs(
+        "floats",
+        {f"floats_{name}": f"{_UNPACK} count panel" for name in _FLOAT_TYPES.split()},
+        in_plan=False,
+    ),
+    *_specs(
+        "matvec",
+        {
+            f"matvec_{name}": "weights row_bytes rows count x x_stride tokens "
+            "out out_stride add add_stride"
+            for name in (*_LEGACY, *(f"{name}_f32" for name in (*_LEGACY, "f16", "bf16", "f32")))
+        },
+    ),
+    *_specs(
+        "rows",
+        {
+            "add": "a a_stride b b_stride rows count out out_stride",
+            "quantise": "x x_stride rows blocks out",
+            "rms_norm": "x x_stride weight eps rows count out out_stride",
+            "rms_norm_quantise": "x x_stride weight eps rows blocks out",
+            "rope": "x x_token x_head tokens heads length table turned half "
+            "out out_token out_head indices wide out_rows narrow",
+            "rope_table": "positions wide tokens frequencies factors pairs magnitude half out",
+            "scatter_rows": "x x_stride rows count indices wide table table_stride table_rows half",
+            "swiglu": "gate gate_stride up up_stride rows count out out_stride",
+            "swiglu_quantise": "gate gate_stride up up_stride rows blocks out",
+            **{
+                f"take_{name}": "table table_stride table_rows indices wide "
+                "rows count out out_stride"
+                for name in ("f32", *_LEGACY)
+            },
+        },
     ),
     *_specs("walk", {"walk": "plan rows thread threads arrivals row_bytes"}, in_plan=False),
 ]

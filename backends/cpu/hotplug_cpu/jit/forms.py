@@ -6,6 +6,7 @@ no f16 and no fused multiply-add, for which it would call one where the hardware
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -36,6 +37,7 @@ __all__ = [
     "float_to_half",
     "fused_multiply_add",
     "half_to_float",
+    "lookup",
     "pairs_u7",
     "pause",
     "sum_pairs",
@@ -122,6 +124,18 @@ def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
     if ISA == "neon_dot":
         return _sdot(builder, sums, first, second)
     return builder.add(sums, dot_i8(builder, first, second))
+
+
+def lookup(builder: Any, table: Sequence[int], indices: Any) -> Any:
+    """Each of 32 bytes 0..15 replaced by that entry of a table of 16."""
+    if X86:
+        values = ir.Constant(vector(I8, 32), [*table, *table])
+        return call(builder, "llvm.x86.avx2.pshuf.b", vector(I8, 32), values, indices)
+    result = splat(table[0], I8, 32)
+    for index, value in enumerate(table):
+        here = builder.icmp_unsigned("==", indices, splat(index, I8, 32))
+        result = builder.select(here, splat(value, I8, 32), result)
+    return result
 
 
 def half_to_float(builder: Any, half_bits: Any) -> Any:

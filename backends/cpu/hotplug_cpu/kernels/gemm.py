@@ -7,9 +7,9 @@ them. Several products may use the same tiles. Layouts and sizes: see `panels`.
 Integers, for weights of the kernels in `weights`:
 
     quantise_tiles  x x_stride tokens blocks tiles
-    gemm_u4         for Q4_0, Q4_1
-    gemm_u5         for Q5_0, Q5_1 and all of the above
-    gemm_i8         for Q8_0
+    gemm_u4         for Q4_0, Q4_1, Q4_K
+    gemm_u5         for Q5_0, Q5_1, Q5_K, and all of the above
+    gemm_i8         for Q8_0, IQ4_NL
 
 Floats, for every type with a kernel in `floats`:
 

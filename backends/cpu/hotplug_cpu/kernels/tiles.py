@@ -33,6 +33,7 @@ from hotplug_cpu.kernels.panels import BLOCK, PANEL_BLOCK, ROWS, TILE_BLOCK, TOK
 
 __all__ = [
     "call_unpack",
+    "lookup_iq4_nl",
     "multiply_f32",
     "multiply_i8",
     "multiply_u4",
@@ -40,6 +41,7 @@ __all__ = [
     "store_columns",
     "store_transposed",
     "store_words",
+    "transpose_part",
 ]
 
 _STEPS = BLOCK // 4
@@ -251,6 +253,27 @@ def store_transposed(builder: Any, at: Any, rows: Any) -> None:
     values = [builder.extract_value(rows, i) for i in range(8)]
     for index, column in enumerate(_transpose(builder, values)):
         store(builder, _at(builder, at, 32 * index), column)
+
+
+@instruction(types.none, address)
+def transpose_part(builder: Any, at: Any) -> None:
+    """Eight rows of 32 floats, f32[8][32], to f32[32][8] in the same place."""
+    rows = [
+        [load(builder, _at(builder, at, 128 * row + 32 * part), _FLOATS) for row in range(8)]
+        for part in range(4)
+    ]
+    columns = [column for part in rows for column in _transpose(builder, part)]
+    for index, column in enumerate(columns):
+        store(builder, _at(builder, at, 32 * index), column)
+
+
+_IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+@instruction(i8x32, i8x32)
+def lookup_iq4_nl(builder: Any, nibbles: Any) -> Any:
+    """What the numbers 0..15 stand for in IQ4_NL and IQ4_XS."""
+    return forms.lookup(builder, _IQ4_NL, nibbles)
 
 
 @instruction(types.none, address, types.int64, i8x32)

@@ -12,8 +12,14 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.kernels.blocks import (
+    bytes_of_q4_k,
+    bytes_of_q5_k,
+    minimum_of_k4,
+    scale_of_k4,
+)
 from hotplug_cpu.kernels.panels import PANEL_BLOCK, ROWS
-from hotplug_cpu.kernels.tiles import store_columns
+from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_columns
 
 __all__ = ["KERNELS"]
 
@@ -105,10 +111,63 @@ def _q8_0(block: int) -> Any:
     return simd.load_i8x32(block + 2) + simd.splat_i8(_WIDE_OFFSET)
 
 
+def _unpacker_k4(block_bytes: int, quants: Any) -> Any:
+    """A kernel for blocks of 256 whose parts of 32 have scales and minima of 6 bits."""
+
+    @_inline
+    def unpack(source: int, row_bytes: int, rows: int, blocks: int, panel: int) -> int:
+        last = rows - 1
+        for number in range(blocks):
+            part = number % 8
+            start = source + number // 8 * block_bytes
+            for row in range(ROWS):
+                block = start + min(row, last) * row_bytes
+                d, m = simd.load_f16(block), -simd.load_f16(block + 2)
+                simd.store_f32(panel + 4 * row, d * float32(scale_of_k4(block + 4, part)))
+                simd.store_f32(
+                    panel + 4 * (ROWS + row), m * float32(minimum_of_k4(block + 4, part))
+                )
+            store_columns(
+                panel + 8 * ROWS,
+                (
+                    quants(start, part),
+                    quants(start + min(1, last) * row_bytes, part),
+                    quants(start + min(2, last) * row_bytes, part),
+                    quants(start + min(3, last) * row_bytes, part),
+                    quants(start + min(4, last) * row_bytes, part),
+                    quants(start + min(5, last) * row_bytes, part),
+                    quants(start + min(6, last) * row_bytes, part),
+                    quants(start + min(7, last) * row_bytes, part),
+                ),
+            )
+            panel += PANEL_BLOCK
+        return 0
+
+    return unpack
+
+
+@_inline
+def _iq4_nl(block: int) -> Any:
+    return lookup_iq4_nl(simd.load_nibbles(block + 2)) + simd.splat_i8(_WIDE_OFFSET)
+
+
+@_inline
+def _q4_k(block: int, part: int) -> Any:
+    return bytes_of_q4_k(block + 16, part)
+
+
+@_inline
+def _q5_k(block: int, part: int) -> Any:
+    return bytes_of_q5_k(block + 16, block + 48, part)
+
+
 KERNELS = {
     "weights_q4_0": _unpacker(18, _scale, _centre(8), _q4_0),
     "weights_q4_1": _unpacker(20, _scale, _minimum, _q4_1),
     "weights_q5_0": _unpacker(22, _scale, _centre(16), _q5_0),
     "weights_q5_1": _unpacker(24, _scale, _minimum, _q5_1),
     "weights_q8_0": _unpacker(34, _scale, _centre(_WIDE_OFFSET), _q8_0),
+    "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), _iq4_nl),
+    "weights_q4_k": _unpacker_k4(144, _q4_k),
+    "weights_q5_k": _unpacker_k4(176, _q5_k),
 }

@@ -1,0 +1,87 @@
+"""Reading blocks of quantised weights: 32 bytes, and what turns them into numbers.
+
+Functions take the address of a row, or of a whole block in it, and the number of a *part*: 32
+weights. In the K formats eight parts make a block of 256. Formats: ggml's `ggml-common.h`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hotplug_cpu.jit import simd
+
+__all__ = [
+    "bytes_of_q2_k",
+    "bytes_of_q3_k",
+    "bytes_of_q4_k",
+    "bytes_of_q5_k",
+    "bytes_of_q6_k",
+    "minimum_of_k4",
+    "scale_of_k4",
+    "scale_of_q3_k",
+]
+
+_inline = simd.inline
+
+
+@_inline
+def scale_of_k4(scales: int, part: int) -> Any:
+    """The 6-bit scale of a part, from the 12 bytes of Q4_K and Q5_K."""
+    if part < 4:
+        return simd.load_u8(scales + part) & 63
+    return (simd.load_u8(scales + part + 4) & 15) | (simd.load_u8(scales + part - 4) >> 6 << 4)
+
+
+@_inline
+def minimum_of_k4(scales: int, part: int) -> Any:
+    """The 6-bit minimum of a part, from the 12 bytes of Q4_K and Q5_K."""
+    if part < 4:
+        return simd.load_u8(scales + part + 4) & 63
+    return (simd.load_u8(scales + part + 4) >> 4) | (simd.load_u8(scales + part) >> 6 << 4)
+
+
+@_inline
+def scale_of_q3_k(scales: int, group: int) -> Any:
+    """The signed scale of a group of 16, from the 12 bytes of Q3_K."""
+    low = simd.load_u8(scales + group % 8) >> (group // 8 * 4) & 15
+    high = simd.load_u8(scales + 8 + group % 4) >> (group // 4 * 2) & 3
+    return (low | high << 4) - 32
+
+
+@_inline
+def bytes_of_q4_k(quants: int, part: int) -> Any:
+    """0..15, from the 128 bytes of Q4_K."""
+    packed = simd.load_i8x32(quants + part // 2 * 32)
+    return simd.shift_right(packed, part % 2 * 4) & simd.splat_i8(15)
+
+
+@_inline
+def bytes_of_q5_k(high: int, quants: int, part: int) -> Any:
+    """0..31, from the fifth bits and the 128 bytes of Q5_K."""
+    bits = simd.shift_right(simd.load_i8x32(high), part) & simd.splat_i8(1)
+    return bytes_of_q4_k(quants, part) | simd.shift_left(bits, 4)
+
+
+@_inline
+def bytes_of_q6_k(block: int, part: int) -> Any:
+    """0..63, from a block of Q6_K."""
+    half, quarter = part // 4, part % 4
+    low = simd.load_i8x32(block + 64 * half + quarter % 2 * 32)
+    low = simd.shift_right(low, quarter // 2 * 4) & simd.splat_i8(15)
+    high = simd.load_i8x32(block + 128 + 32 * half)
+    high = simd.shift_right(high, 2 * quarter) & simd.splat_i8(3)
+    return low | simd.shift_left(high, 4)
+
+
+@_inline
+def bytes_of_q2_k(quants: int, part: int) -> Any:
+    """0..3, from the 64 bytes of Q2_K and Q3_K."""
+    packed = simd.load_i8x32(quants + part // 4 * 32)
+    return simd.shift_right(packed, part % 4 * 2) & simd.splat_i8(3)
+
+
+@_inline
+def bytes_of_q3_k(high: int, quants: int, part: int) -> Any:
+    """0..7, four more than the weight, from the third bits and the 64 bytes of Q3_K."""
+    bits = simd.shift_right(simd.load_i8x32(high), part) & simd.splat_i8(1)
+    return bytes_of_q2_k(quants, part) | simd.shift_left(bits, 2)

@@ -1,0 +1,48 @@
+"""Running one compiled kernel at a time, by real threads."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+import numpy as np
+import pytest
+
+from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, kernel
+
+
+def _word(value):
+    return value.__array_interface__["data"][0] if isinstance(value, np.ndarray) else int(value)
+
+
+class KernelRunner:
+    """Calls kernels by name, as the rows of a plan are called; arrays stand for their addresses."""
+
+    def address(self, name):
+        from hotplug_cpu.jit import loader
+
+        return loader.load([name])[name]
+
+    def __call__(self, name, *, threads=1, **arguments):
+        spec = kernel(name)
+        assert tuple(arguments) == spec.arguments
+        address = self.address(name)
+        row = np.zeros(ROW_WORDS, np.int64)
+        row[0] = address
+        words = [_word(value) for value in arguments.values()]
+        row[FIRST_ARGUMENT : FIRST_ARGUMENT + len(words)] = words
+        function = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)
+        others = [
+            threading.Thread(target=function, args=(row.ctypes.data, thread, threads))
+            for thread in range(1, threads)
+        ]
+        for thread in others:
+            thread.start()
+        function(row.ctypes.data, 0, threads)
+        for thread in others:
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def run_kernel():
+    return KernelRunner()

@@ -1,0 +1,222 @@
+"""Products of many tokens, against NumPy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hotplug_cpu.kernels import panels
+
+from hotplug import quants
+from hotplug.dtypes import get
+from hotplug.tensor import TensorType
+
+BYTES = {
+    "q4_0": "gemm_u4",
+    "q4_1": "gemm_u4",
+    "q4_k": "gemm_u4",
+    "q5_0": "gemm_u5",
+    "q5_1": "gemm_u5",
+    "q5_k": "gemm_u5",
+    "q8_0": "gemm_i8",
+    "iq4_nl": "gemm_i8",
+}
+FLOATS = ["f32", "f16", "bf16", *BYTES, "q2_k", "q3_k", "q6_k"]
+GUARD = 77.0
+
+# Where the f16 factors of a block lie, so that random bytes make finite weights.
+FACTORS = {
+    "q2_k": (80, 82),
+    "q3_k": (108,),
+    "q4_k": (0, 2),
+    "q5_k": (0, 2),
+    "q6_k": (208,),
+}
+
+
+def weights(rng, dtype, rows, width):
+    """Stored bytes of a matrix and what they stand for."""
+    if dtype.name in FACTORS:
+        blocks = rng.integers(0, 256, (rows * width // dtype.block, dtype.block_bytes), np.uint8)
+        for at in FACTORS[dtype.name]:
+            factors = rng.uniform(-0.1, 0.1, (len(blocks), 1)).astype(np.float16)
+            blocks[:, at : at + 2] = factors.view(np.uint8)
+        stored = blocks.reshape(-1)
+    else:
+        numbers = rng.standard_normal((rows, width)).astype(np.float32)
+        stored = quants.encode(numbers, dtype).view(np.uint8).reshape(-1)
+    return stored, quants.decode(stored, dtype, (rows, width))
+
+
+def quantised(x):
+    """Activations as `quantise_tiles` rounds them."""
+    blocks = x.reshape(len(x), -1, panels.BLOCK)
+    largest = np.abs(blocks).max(-1, keepdims=True)
+    factor = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    return (np.rint(blocks * factor) * (largest / np.float32(127))).reshape(x.shape)
+
+
+class Product:
+    """Operands of one product, and how it is run."""
+
+    def __init__(self, name, tokens, width, rows, *, seed=0, slack=3):
+        rng = np.random.default_rng(seed)
+        self.dtype = get(name)
+        self.tokens, self.width, self.rows, self.slack = tokens, width, rows, slack
+        self.stored, self.weights = weights(rng, self.dtype, rows, width)
+        self.x = rng.standard_normal((tokens, width)).astype(np.float32)
+        self.x[tokens // 2, : min(width, 32)] = 0
+        self.residual = rng.standard_normal((tokens, rows)).astype(np.float32)
+        self.out = np.full((tokens, rows + slack), GUARD, np.float32)
+
+    def run(self, runner, *, integers, threads, residual=None):
+        tiles = self._activations(runner, integers, threads)
+        scratch = panels.gemm_int8_scratch() if integers else panels.gemm_f32_scratch()
+        chunk = panels.CHUNK_BLOCKS * panels.BLOCK if integers else panels.CHUNK_FLOATS
+        family = "weights" if integers else "floats"
+        runner(
+            BYTES[self.dtype.name] if integers else "gemm_f32",
+            threads=threads,
+            unpack=runner.address(f"{family}_{self.dtype.name}"),
+            weights=self.stored,
+            row_bytes=TensorType(self.dtype, (self.rows, self.width)).row_bytes,
+            rows=self.rows,
+            count=self.width // panels.BLOCK if integers else self.width,
+            chunk_bytes=self.dtype.nbytes(chunk),
+            tiles=tiles,
+            tokens=self.tokens,
+            out=self.out,
+            out_stride=self.out.strides[0],
+            add=0 if residual is None else residual,
+            add_stride=0 if residual is None else residual.strides[0],
+            scratch=np.empty(threads * scratch, np.uint8),
+            scratch_stride=scratch,
+        )
+        assert (self.out[:, self.rows :] == GUARD).all()
+        return self.out[:, : self.rows]
+
+    def _activations(self, runner, integers, threads):
+        common = {"x": self.x, "x_stride": self.x.strides[0], "tokens": self.tokens}
+        if integers:
+            tiles = np.empty(panels.quantised_bytes(self.tokens, self.width), np.uint8)
+            blocks = self.width // panels.BLOCK
+            runner("quantise_tiles", threads=threads, **common, blocks=blocks, tiles=tiles)
+        else:
+            tiles = np.empty(panels.packed_bytes(self.tokens, self.width), np.uint8)
+            runner("pack_tiles", threads=threads, **common, width=self.width, tiles=tiles)
+        return tiles
+
+    def expected(self, *, integers):
+        x = quantised(self.x) if integers else self.x
+        return x.astype(np.float64) @ self.weights.T.astype(np.float64)
+
+
+def assert_close(found, expected):
+    assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", BYTES)
+def test_integer_products(run_kernel, name, threads):
+    product = Product(name, 7, 512, 19)
+    found = product.run(run_kernel, integers=True, threads=threads)
+    assert_close(found, product.expected(integers=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", FLOATS)
+def test_float_products(run_kernel, name, threads):
+    product = Product(name, 7, 512, 19)
+    found = product.run(run_kernel, integers=False, threads=threads)
+    assert_close(found, product.expected(integers=False))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 6, 13])
+@pytest.mark.parametrize("rows", [1, 8, 9, 16, 40])
+def test_tails_of_tokens_and_rows(run_kernel, tokens, rows):
+    integers = Product("q4_1", tokens, 64, rows)
+    found = integers.run(run_kernel, integers=True, threads=2)
+    assert_close(found, integers.expected(integers=True))
+    floats = Product("f16", tokens, 64, rows)
+    found = floats.run(run_kernel, integers=False, threads=2)
+    assert_close(found, floats.expected(integers=False))
+
+
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("width", [1, 7, 33, 259, 520])
+def test_plain_weights_have_any_width(run_kernel, name, width):
+    product = Product(name, 3, width, 10)
+    found = product.run(run_kernel, integers=False, threads=1)
+    assert_close(found, product.expected(integers=False))
+
+
+@pytest.mark.parametrize("name", ["q5_1", "q8_0"])
+def test_a_contraction_longer_than_a_chunk(run_kernel, name):
+    product = Product(name, 4, 2 * panels.CHUNK_BLOCKS * panels.BLOCK + 96, 17)
+    for integers in (True, False):
+        found = product.run(run_kernel, integers=integers, threads=2)
+        assert_close(found, product.expected(integers=integers))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_a_residual_is_added_once(run_kernel, integers):
+    product = Product("q4_0", 8, 1536, 24)
+    found = product.run(run_kernel, integers=integers, threads=2, residual=product.residual)
+    assert_close(found, product.expected(integers=integers) + product.residual)
+
+
+@pytest.mark.parametrize("integers", [True, False])
+def test_a_residual_is_added_in_place(run_kernel, integers):
+    product = Product("q4_0", 8, 1536, 24)
+    product.out[:, :24] = product.residual
+    found = product.run(run_kernel, integers=integers, threads=2, residual=product.out)
+    assert_close(found, product.expected(integers=integers) + product.residual)
+
+
+def test_five_bit_products_serve_four_bits(run_kernel, monkeypatch):
+    monkeypatch.setitem(BYTES, "q4_1", "gemm_u5")
+    product = Product("q4_1", 5, 96, 16)
+    found = product.run(run_kernel, integers=True, threads=1)
+    assert_close(found, product.expected(integers=True))
+
+
+def test_extreme_bytes_do_not_overflow(run_kernel):
+    """All products of a block at their largest, with one sign."""
+    for name in ("q4_0", "q5_1", "q8_0"):
+        product = Product(name, 6, 64, 16)
+        product.x[:] = 1
+        dtype = get(name)
+        largest = np.linspace(-1, 1, 64 * 16).reshape(16, 64).astype(np.float32)
+        largest[:, ::32] = -1
+        largest[:, 1:32] = largest[:, 33:] = 1
+        product.stored = quants.encode(largest, dtype).view(np.uint8).reshape(-1)
+        product.weights = quants.decode(product.stored, dtype, (16, 64))
+        found = product.run(run_kernel, integers=True, threads=1)
+        assert_close(found, product.expected(integers=True))
+
+
+def test_more_threads_than_work(run_kernel):
+    product = Product("q4_0", 2, 32, 3)
+    found = product.run(run_kernel, integers=True, threads=5)
+    assert_close(found, product.expected(integers=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["generic", "avx2"])
+def test_with_lesser_instruction_sets(isa):
+    """This file again, in a process of its own."""
+    from hotplug_cpu.jit.target import host_target
+
+    if isa == "avx2" and host_target().isa != "vnni":
+        pytest.skip("the AVX2 forms are this processor's own, or it has none")
+    again = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", __file__],
+        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout[-3000:]
