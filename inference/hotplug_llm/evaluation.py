@@ -25,7 +25,7 @@ _log = logging.getLogger("hotplug.llm")
 BATCH = 512
 """Most tokens taken at once."""
 
-_WIDTHS = (
+_WIDTHS: tuple[int, ...] = (
     *range(1, 9),
     *(10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64),
     *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),

@@ -50,8 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache-type",
         choices=("f16", "f32"),
-        default="f16",
-        help="how the KV cache is kept (%(default)s)",
+        help="how the KV cache is kept (f16; f32 with --precision exact)",
     )
 
 
