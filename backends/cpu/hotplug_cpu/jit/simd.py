@@ -20,6 +20,7 @@ from hotplug_cpu.jit.vectors import (
     I16,
     I32,
     I64,
+    Vector,
     address,
     call,
     concatenate,
@@ -38,6 +39,7 @@ from hotplug_cpu.jit.vectors import (
 
 F32X8, I32X8, I16X8, I16X16 = vector(F32, 8), vector(I32, 8), vector(I16, 8), vector(I16, 16)
 I8X8, I8X16, I8X32 = vector(I8, 8), vector(I8, 16), vector(I8, 32)
+f32x4 = Vector("f32x4", F32, 4)
 four_f32x8 = types.containers.UniTuple(f32x8, 4)
 eight_f32x8 = types.containers.UniTuple(f32x8, 8)
 
@@ -246,6 +248,18 @@ def dot_i8(builder: Any, first: Any, second: Any) -> Any:
     return forms.dot_i8(builder, first, second)
 
 
+@instruction(i32x8, i32x8, i8x32, i8x32)
+def add_dots(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    """The sums plus `dot_u7` of the others."""
+    return forms.add_dots(builder, sums, unsigned, signed)
+
+
+@instruction(i32x8, i32x8, i8x32, i8x32)
+def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
+    """The sums plus `dot_i8` of the others, the first with `forms.WIDE_OFFSET` added."""
+    return forms.add_dots_i8(builder, sums, first, second)
+
+
 @instruction(i16x16, i8x32, i8x32)
 def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """Products of bytes 0..127 with signed ones, summed by two into 16 bits."""
@@ -266,6 +280,44 @@ def zero_i16x16(_builder: Any) -> Any:
 @instruction(i32x8)
 def zero_i32x8(_builder: Any) -> Any:
     return splat(0, I32, 8)
+
+
+@instruction(i32x8, types.int32)
+def splat_i32(builder: Any, value: Any) -> Any:
+    return _broadcast(builder, value, 8)
+
+
+# --- pairs of floats, in the low half of four
+
+
+@instruction(f32x4)
+def zero_pair(_builder: Any) -> Any:
+    return splat(0.0, F32, 4)
+
+
+@instruction(f32x4, address)
+def load_f16_pair(builder: Any, at: Any) -> Any:
+    """Two f16 as f32; the other elements are zero."""
+    both = builder.insert_element(splat(0, I32, 4), load(builder, at, I32), ir.Constant(I32, 0))
+    floats = forms.half_to_float(builder, builder.bitcast(both, I16X8))
+    return _lanes(builder, floats, 0, 4)
+
+
+@instruction(f32x4, address)
+def load_f32_pair(builder: Any, at: Any) -> Any:
+    """Two f32; the other elements are undefined."""
+    pair = load(builder, at, vector(F32, 2))
+    return shuffle(builder, pair, pair, [0, 1, 0, 1])
+
+
+@instruction(f32x8, f32x4)
+def splat_first(builder: Any, pair: Any) -> Any:
+    return shuffle(builder, pair, pair, [0] * 8)
+
+
+@instruction(f32, f32x4)
+def second_of(builder: Any, pair: Any) -> Any:
+    return builder.extract_element(pair, ir.Constant(I32, 1))
 
 
 # --- floats
@@ -316,6 +368,12 @@ def maximum(builder: Any, a: Any, b: Any) -> Any:
 def minimum(builder: Any, a: Any, b: Any) -> Any:
     """The smaller; b where either is NaN."""
     return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+@instruction(f32x8, f32x8)
+def swap_pairs(builder: Any, value: Any) -> Any:
+    """Each even element exchanged with the next."""
+    return shuffle(builder, value, value, [1, 0, 3, 2, 5, 4, 7, 6])
 
 
 @instruction(f32x8, f32x8)
@@ -447,6 +505,23 @@ def atomic_load(builder: Any, at: Any) -> Any:
 def pause(builder: Any) -> None:
     """A short wait that leaves the core to its other hardware thread."""
     forms.pause(builder)
+
+
+@instruction(types.none, address)
+def call_plain(builder: Any, function: Any) -> None:
+    """Call a C function that takes nothing; what it returns is ignored."""
+    kind = ir.FunctionType(ir.VoidType(), [])
+    builder.call(builder.inttoptr(function, kind.as_pointer()), [])
+
+
+@instruction(types.none, address, types.int64)
+def store_i64(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
+
+
+@instruction(types.none, address, types.int32)
+def store_i32(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
 
 
 @instruction(types.none, address, types.int64, types.int64, types.int64)

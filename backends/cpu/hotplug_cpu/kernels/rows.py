@@ -1,0 +1,487 @@
+"""Kernels of decoding that work on rows of floats: norm, gate, rope, tables, caches.
+
+All strides are bytes, all counts elements. An index outside the table is dropped or gives zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.legacy import BLOCK_BYTES, QUANTS, WITH_MINIMUM, ZERO, quantise_block
+from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
+
+__all__ = ["KERNELS"]
+
+_inline = simd.inline
+_f32 = types.float32
+_ONE = _f32(1.0)
+_FLOATS = 4 * BLOCK
+
+
+@_inline
+def _share(count: int, thread: int, threads: int) -> Any:
+    return count * thread // threads, count * (thread + 1) // threads
+
+
+@_inline
+def _index(indices: int, position: int, wide: int) -> Any:
+    if wide:
+        return simd.word(indices, position)
+    return types.int64(simd.load_i32(indices + 4 * position))
+
+
+@_inline
+def _inverse_rms(x: int, count: int, eps: float) -> Any:
+    total, other = simd.zero(), simd.zero()
+    for at in range(0, 4 * (count // 16 * 16), 64):
+        a, b = simd.load_f32x8(x + at), simd.load_f32x8(x + at + 32)
+        total = simd.fma(a, a, total)
+        other = simd.fma(b, b, other)
+    squares = simd.sum_of(total + other)
+    for at in range(4 * (count // 16 * 16), 4 * count, 4):
+        value = simd.load_f32(x + at)
+        squares += value * value
+    return _ONE / simd.sqrt_f32(squares / _f32(count) + eps)
+
+
+@_inline
+def rms_norm(
+    thread: int,
+    threads: int,
+    x: int,
+    x_stride: int,
+    weight: int,
+    eps: int,
+    rows: int,
+    count: int,
+    out: int,
+    out_stride: int,
+) -> None:
+    """Rows divided by their root mean square, times a weight, of which 0 means none."""
+    first, last = _share(rows, thread, threads)
+    for row in range(first, last):
+        source, target = x + row * x_stride, out + row * out_stride
+        factor = _inverse_rms(source, count, simd.float_of(eps))
+        vector = simd.splat_f32(factor)
+        for at in range(0, 4 * (count // 8 * 8), 32):
+            value = simd.load_f32x8(source + at) * vector
+            if weight != 0:
+                value = value * simd.load_f32x8(weight + at)
+            simd.store_f32x8(target + at, value)
+        for at in range(4 * (count // 8 * 8), 4 * count, 4):
+            scaled = simd.load_f32(source + at) * factor
+            if weight != 0:
+                scaled *= simd.load_f32(weight + at)
+            simd.store_f32(target + at, scaled)
+
+
+@_inline
+def rms_norm_quantise(
+    thread: int,
+    threads: int,
+    x: int,
+    x_stride: int,
+    weight: int,
+    eps: int,
+    rows: int,
+    blocks: int,
+    out: int,
+) -> None:
+    """As `rms_norm`, the result as blocks of bytes."""
+    first, last = _share(rows, thread, threads)
+    for row in range(first, last):
+        source = x + row * x_stride
+        target = out + row * blocks * X_BLOCK
+        factor = simd.splat_f32(_inverse_rms(source, blocks * BLOCK, simd.float_of(eps)))
+        for block in range(blocks):
+            at = block * _FLOATS
+            a = simd.load_f32x8(source + at) * factor
+            b = simd.load_f32x8(source + at + 32) * factor
+            c = simd.load_f32x8(source + at + 64) * factor
+            d = simd.load_f32x8(source + at + 96) * factor
+            if weight != 0:
+                a = a * simd.load_f32x8(weight + at)
+                b = b * simd.load_f32x8(weight + at + 32)
+                c = c * simd.load_f32x8(weight + at + 64)
+                d = d * simd.load_f32x8(weight + at + 96)
+            quantise_block(a, b, c, d, target + block * X_BLOCK)
+
+
+@_inline
+def quantise(
+    thread: int, threads: int, x: int, x_stride: int, rows: int, blocks: int, out: int
+) -> None:
+    """Rows of floats as blocks of bytes."""
+    first, last = _share(rows * blocks, thread, threads)
+    for unit in range(first, last):
+        source = x + unit // blocks * x_stride + unit % blocks * _FLOATS
+        quantise_block(
+            simd.load_f32x8(source),
+            simd.load_f32x8(source + 32),
+            simd.load_f32x8(source + 64),
+            simd.load_f32x8(source + 96),
+            out + unit * X_BLOCK,
+        )
+
+
+@_inline
+def _silu(value: Any) -> Any:
+    one = simd.splat_f32(_ONE)
+    return value / (one + simd.exp(simd.zero() - value))
+
+
+@_inline
+def swiglu(
+    thread: int,
+    threads: int,
+    gate: int,
+    gate_stride: int,
+    up: int,
+    up_stride: int,
+    rows: int,
+    count: int,
+    out: int,
+    out_stride: int,
+) -> None:
+    """silu(gate) * up; `count` is a multiple of 8."""
+    groups = count // 8
+    first, last = _share(rows * groups, thread, threads)
+    for unit in range(first, last):
+        row, at = unit // groups, unit % groups * 32
+        value = _silu(simd.load_f32x8(gate + row * gate_stride + at))
+        value = value * simd.load_f32x8(up + row * up_stride + at)
+        simd.store_f32x8(out + row * out_stride + at, value)
+
+
+@_inline
+def swiglu_quantise(
+    thread: int,
+    threads: int,
+    gate: int,
+    gate_stride: int,
+    up: int,
+    up_stride: int,
+    rows: int,
+    blocks: int,
+    out: int,
+) -> None:
+    """As `swiglu`, the result as blocks of bytes."""
+    first, last = _share(rows * blocks, thread, threads)
+    for unit in range(first, last):
+        row, at = unit // blocks, unit % blocks * _FLOATS
+        g, u = gate + row * gate_stride + at, up + row * up_stride + at
+        quantise_block(
+            _silu(simd.load_f32x8(g)) * simd.load_f32x8(u),
+            _silu(simd.load_f32x8(g + 32)) * simd.load_f32x8(u + 32),
+            _silu(simd.load_f32x8(g + 64)) * simd.load_f32x8(u + 64),
+            _silu(simd.load_f32x8(g + 96)) * simd.load_f32x8(u + 96),
+            out + unit * X_BLOCK,
+        )
+
+
+@_inline
+def add(
+    thread: int,
+    threads: int,
+    a: int,
+    a_stride: int,
+    b: int,
+    b_stride: int,
+    rows: int,
+    count: int,
+    out: int,
+    out_stride: int,
+) -> None:
+    """a + b; `count` is a multiple of 8; a stride of 0 repeats a row."""
+    groups = count // 8
+    first, last = _share(rows * groups, thread, threads)
+    for unit in range(first, last):
+        row, at = unit // groups, unit % groups * 32
+        value = simd.load_f32x8(a + row * a_stride + at) + simd.load_f32x8(b + row * b_stride + at)
+        simd.store_f32x8(out + row * out_stride + at, value)
+
+
+# --- tables
+
+
+@_inline
+def scatter_rows(
+    thread: int,
+    threads: int,
+    x: int,
+    x_stride: int,
+    rows: int,
+    count: int,
+    indices: int,
+    wide: int,
+    table: int,
+    table_stride: int,
+    table_rows: int,
+    half: int,
+) -> None:
+    """Rows of floats into a table of f32, or f16 if `half`; `count` is a multiple of 8.
+
+    Threads share columns and not rows, so that of equal indices the last one wins.
+    """
+    first, last = _share(count // 8, thread, threads)
+    for row in range(rows):
+        index = _index(indices, row, wide)
+        if 0 <= index < table_rows:
+            source, target = x + row * x_stride, table + index * table_stride
+            for group in range(first, last):
+                value = simd.load_f32x8(source + 32 * group)
+                if half:
+                    simd.store_f16x8(target + 16 * group, value)
+                else:
+                    simd.store_f32x8(target + 32 * group, value)
+
+
+@_inline
+def take_f32(
+    thread: int,
+    threads: int,
+    table: int,
+    table_stride: int,
+    table_rows: int,
+    indices: int,
+    wide: int,
+    rows: int,
+    count: int,
+    out: int,
+    out_stride: int,
+) -> None:
+    """Rows of a table of f32."""
+    first, last = _share(rows, thread, threads)
+    for row in range(first, last):
+        index = _index(indices, row, wide)
+        known = 0 <= index < table_rows
+        source, target = table + index * table_stride, out + row * out_stride
+        for at in range(0, 4 * (count // 8 * 8), 32):
+            simd.store_f32x8(target + at, simd.load_f32x8(source + at) if known else simd.zero())
+        for at in range(4 * (count // 8 * 8), 4 * count, 4):
+            simd.store_f32(target + at, simd.load_f32(source + at) if known else _f32(0.0))
+
+
+def _take_blocks(quants: Any, block_bytes: int, offset: int, has_minimum: bool) -> Any:
+    middle = _f32(-offset)
+
+    @_inline
+    def take(
+        thread: int,
+        threads: int,
+        table: int,
+        table_stride: int,
+        table_rows: int,
+        indices: int,
+        wide: int,
+        rows: int,
+        count: int,
+        out: int,
+        out_stride: int,
+    ) -> None:
+        first, last = _share(rows, thread, threads)
+        for row in range(first, last):
+            index = _index(indices, row, wide)
+            target = out + row * out_stride
+            if 0 <= index < table_rows:
+                block = table + index * table_stride
+                for _ in range(count // BLOCK):
+                    scale = simd.load_f16(block)
+                    lowest = simd.load_f16(block + 2) if has_minimum else scale * middle
+                    factor, minimum = simd.splat_f32(scale), simd.splat_f32(lowest)
+                    a, b, c, d = simd.floats_of_i8(quants(block))
+                    simd.store_f32x8(target, simd.fma(a, factor, minimum))
+                    simd.store_f32x8(target + 32, simd.fma(b, factor, minimum))
+                    simd.store_f32x8(target + 64, simd.fma(c, factor, minimum))
+                    simd.store_f32x8(target + 96, simd.fma(d, factor, minimum))
+                    block += block_bytes
+                    target += _FLOATS
+            else:
+                for at in range(0, 4 * count, 32):
+                    simd.store_f32x8(target + at, simd.zero())
+
+    return take
+
+
+# --- rope
+
+_HALF_PI_HIGH, _HALF_PI_LOW = 1.5707963267341256, 6.077100506506192e-11
+"""pi / 2 in two parts, the first with 33 bits (fdlibm), so that its multiples are exact."""
+
+
+@_inline
+def _sine_cosine(angle: float) -> Any:
+    """Sine and cosine within 1e-15 for angles up to 10^6: Taylor series about multiples of pi/2."""
+    turns = angle * 0.6366197723675814
+    quarter = int(turns + 0.5) if turns >= 0 else -int(0.5 - turns)
+    x = (angle - quarter * _HALF_PI_HIGH) - quarter * _HALF_PI_LOW
+    y = x * x
+    sine = -1.0 / 1307674368000.0
+    sine = sine * y + 1.0 / 6227020800.0
+    sine = sine * y - 1.0 / 39916800.0
+    sine = sine * y + 1.0 / 362880.0
+    sine = sine * y - 1.0 / 5040.0
+    sine = sine * y + 1.0 / 120.0
+    sine = sine * y - 1.0 / 6.0
+    sine = sine * y * x + x
+    cosine = 1.0 / 20922789888000.0
+    cosine = cosine * y - 1.0 / 87178291200.0
+    cosine = cosine * y + 1.0 / 479001600.0
+    cosine = cosine * y - 1.0 / 3628800.0
+    cosine = cosine * y + 1.0 / 40320.0
+    cosine = cosine * y - 1.0 / 720.0
+    cosine = cosine * y + 1.0 / 24.0
+    cosine = cosine * y - 0.5
+    cosine = cosine * y + 1.0
+    if quarter & 1:
+        sine, cosine = cosine, -sine
+    if quarter & 2:
+        sine, cosine = -sine, -cosine
+    return sine, cosine
+
+
+@_inline
+def rope_table(
+    thread: int,
+    threads: int,
+    positions: int,
+    wide: int,
+    tokens: int,
+    frequencies: int,
+    factors: int,
+    pairs: int,
+    magnitude: int,
+    half: int,
+    out: int,
+) -> None:
+    """For each token `2 * pairs` factors of an element itself, then as many of its partner.
+
+    Args:
+        thread: number of this thread.
+        threads: number of threads.
+        positions: address of i32, or of i64 if `wide`.
+        wide: whether positions have 64 bits.
+        tokens: number of positions.
+        frequencies: f64 (pairs,), radians for each position.
+        factors: f32 (pairs,) that divide the frequencies, or 0.
+        pairs: pairs of a head.
+        magnitude: f32 bits of a factor on everything.
+        half: whether pairs lie half a head apart, and not side by side.
+        out: f32 (tokens, 2, 2 * pairs).
+    """
+    first, last = _share(tokens, thread, threads)
+    size = simd.float_of(magnitude)
+    for token in range(first, last):
+        position = float(_index(positions, token, wide))
+        own = out + token * 16 * pairs
+        partner = own + 8 * pairs
+        for pair in range(pairs):
+            angle = position * simd.load_f64(frequencies + 8 * pair)
+            if factors != 0:
+                angle /= float(simd.load_f32(factors + 4 * pair))
+            sine, cosine = _sine_cosine(angle)
+            a, b = 8 * pair, 8 * pair + 4
+            if half:
+                a, b = 4 * pair, 4 * (pair + pairs)
+            simd.store_f32(own + a, _f32(cosine) * size)
+            simd.store_f32(own + b, _f32(cosine) * size)
+            simd.store_f32(partner + a, _f32(-sine) * size)
+            simd.store_f32(partner + b, _f32(sine) * size)
+
+
+@_inline
+def _put(out: int, at: int, value: Any, narrow: int) -> None:
+    if narrow:
+        simd.store_f16x8(out + at // 2, value)
+    else:
+        simd.store_f32x8(out + at, value)
+
+
+@_inline
+def rope(
+    thread: int,
+    threads: int,
+    x: int,
+    x_token: int,
+    x_head: int,
+    tokens: int,
+    heads: int,
+    length: int,
+    table: int,
+    turned: int,
+    half: int,
+    out: int,
+    out_token: int,
+    out_head: int,
+    indices: int,
+    wide: int,
+    out_rows: int,
+    narrow: int,
+) -> None:
+    """Heads turned by a table of `rope_table`, into rows of their own or rows of a cache.
+
+    Args:
+        thread: number of this thread.
+        threads: number of threads. They share heads, so that of equal indices the last one wins.
+        x: f32 (tokens, heads, length) with the strides given.
+        x_token: bytes from a token to the next.
+        x_head: bytes from a head to the next.
+        tokens: number of tokens.
+        heads: number of heads.
+        length: elements of a head, a multiple of 8.
+        table: what `rope_table` wrote.
+        turned: how many leading elements are turned; a multiple of 8, of 16 if `half`.
+        half: as for the table.
+        out: f32, or f16 if `narrow`.
+        out_token: bytes from one row to the next.
+        out_head: bytes from a head to the next.
+        indices: row of each token, or 0 if token and row are the same.
+        wide: whether indices have 64 bits.
+        out_rows: rows that there are; a token with another index is dropped.
+        narrow: whether the result is stored as f16.
+    """
+    first, last = _share(heads, thread, threads)
+    middle = 2 * turned
+    for token in range(tokens):
+        row = _index(indices, token, wide) if indices != 0 else token
+        if 0 <= row < out_rows:
+            own = table + token * 8 * turned
+            partner = own + 4 * turned
+            for head in range(first, last):
+                source = x + token * x_token + head * x_head
+                target = out + row * out_token + head * out_head
+                for at in range(0, 4 * turned, 32):
+                    value = simd.load_f32x8(source + at)
+                    if half:
+                        other = simd.load_f32x8(
+                            source + (at + middle if at < middle else at - middle)
+                        )
+                    else:
+                        other = simd.swap_pairs(value)
+                    value = value * simd.load_f32x8(own + at)
+                    _put(target, at, simd.fma(other, simd.load_f32x8(partner + at), value), narrow)
+                for at in range(4 * turned, 4 * length, 32):
+                    _put(target, at, simd.load_f32x8(source + at), narrow)
+
+
+KERNELS = {
+    "add": add,
+    "quantise": quantise,
+    "rms_norm": rms_norm,
+    "rms_norm_quantise": rms_norm_quantise,
+    "rope": rope,
+    "rope_table": rope_table,
+    "scatter_rows": scatter_rows,
+    "swiglu": swiglu,
+    "swiglu_quantise": swiglu_quantise,
+    "take_f32": take_f32,
+    **{
+        f"take_{name}": _take_blocks(
+            QUANTS[name], BLOCK_BYTES[name], ZERO.get(name, 0), name in WITH_MINIMUM
+        )
+        for name in QUANTS
+    },
+}
