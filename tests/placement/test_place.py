@@ -1,0 +1,299 @@
+"""Where nodes go, and why: pins, weights, support, budgets, copies, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hotplug import ops
+from hotplug.backend import DeviceInfo, DeviceType, Support
+from hotplug.errors import DeviceNotFoundError, GraphError, PlacementError, UnsupportedOpError
+from hotplug.graph import Graph
+from hotplug.node import Node
+from hotplug.placement import Plan, place
+from hotplug.tensor import HostTensor
+from hotplug.testing.fakes import FakeDevice
+from hotplug.testing.graphs import DecoderShape, decoder
+from hotplug.testing.oracle import evaluate
+
+
+def gpu(index: int = 0, **options: object) -> FakeDevice:
+    return FakeDevice(f"gpu:{index}", **options)  # type: ignore[arg-type]
+
+
+def cpu(**options: object) -> FakeDevice:
+    return FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True, **options)  # type: ignore[arg-type]
+
+
+def layers(count: int = 4, width: int = 8) -> Graph:
+    x = ops.input(name="x", dtype="f32", shape=(2, width))
+    for layer in range(count):
+        w = ops.weight(name=f"blk.{layer}.w", dtype="f32", shape=(width, width))
+        x = ops.relu(ops.matmul(x, w, transpose_b=True))
+    return Graph.build({"y": x})
+
+
+def device_of(plan: Plan, op: str) -> list[str]:
+    return [plan.choices[node].device for node in plan.graph.nodes if node.op == op]
+
+
+def test_one_device_takes_the_graph_as_it_is() -> None:
+    graph = layers()
+    plan = place(graph, [cpu()])
+    assert len(plan.parts) == 1
+    assert plan.parts[0].graph is graph
+    assert plan.devices == ("cpu:0",)
+    assert not plan.copies
+
+
+def test_the_first_device_takes_all_that_it_can() -> None:
+    plan = place(layers(), [gpu(), cpu()])
+    assert plan.devices == ("gpu:0",)
+
+
+def test_no_device() -> None:
+    with pytest.raises(PlacementError, match="no device"):
+        place(layers(), [])
+
+
+def test_a_node_that_nobody_runs_names_every_reason() -> None:
+    devices = [
+        gpu(unsupported={"relu"}),
+        cpu(unsupported=lambda node: "too hot" * (node.op == "relu")),
+    ]
+    with pytest.raises(UnsupportedOpError) as caught:
+        place(layers(), devices)
+    assert caught.value.op == "relu"
+    assert caught.value.reasons == {"gpu:0": "gpu:0 refuses relu", "cpu:0": "too hot"}
+
+
+def test_a_device_whose_supports_raises_loses_the_node_and_no_more() -> None:
+    class Broken(FakeDevice):
+        def supports(self, node: Node) -> Support:
+            if node.op == "relu":
+                raise ZeroDivisionError("oops")
+            return super().supports(node)
+
+    plan = place(layers(1), [Broken("gpu:0"), cpu()])
+    assert device_of(plan, "matmul") == ["gpu:0"]
+    assert device_of(plan, "relu") == ["cpu:0"]
+    relu = next(node for node in plan.graph.nodes if node.op == "relu")
+    assert "oops" in plan.choices[relu].reason
+
+
+def test_unsupported_ops_go_to_the_other_device_and_come_back() -> None:
+    plan = place(layers(3), [gpu(unsupported={"relu"}), cpu()])
+    assert device_of(plan, "matmul") == ["gpu:0"] * 3
+    assert device_of(plan, "relu") == ["cpu:0"] * 3
+    assert [part.device for part in plan.parts] == ["gpu:0", "cpu:0"] * 3
+    assert [(copy.source, copy.target) for copy in plan.copies] == [
+        ("gpu:0", "cpu:0"),
+        ("cpu:0", "gpu:0"),
+    ] * 2 + [("gpu:0", "cpu:0")]
+    assert all(copy.nbytes == 2 * 8 * 4 for copy in plan.copies)
+
+
+def test_pins_say_where_weights_live_and_nodes_follow() -> None:
+    plan = place(layers(4), [gpu(0), gpu(1)], pins={"blk.[23].*": "gpu:1"})
+    assert device_of(plan, "matmul") == ["gpu:0", "gpu:0", "gpu:1", "gpu:1"]
+    assert len(plan.copies) == 1
+    weight = plan.graph.weights["blk.2.w"]
+    assert plan.choices[weight].reason == "pinned by 'blk.[23].*'"
+
+
+def test_a_pin_to_a_device_not_in_use() -> None:
+    with pytest.raises(DeviceNotFoundError) as caught:
+        place(layers(), [gpu()], pins={"*": "gpu:7"})
+    assert caught.value.available == ("gpu:0",)
+
+
+def test_weights_fill_devices_in_order() -> None:
+    nbytes = 8 * 8 * 4
+    plan = place(
+        layers(6), [gpu(0), gpu(1), cpu()], budgets={"gpu:0": 2 * nbytes, "gpu:1": 3 * nbytes}
+    )
+    assert device_of(plan, "matmul") == ["gpu:0"] * 2 + ["gpu:1"] * 3 + ["cpu:0"]
+    assert len(plan.parts) == 3
+    assert plan.memory["gpu:1"].weights == 3 * nbytes
+
+
+def test_a_full_device_stays_full_for_smaller_weights() -> None:
+    x = ops.input(name="x", dtype="f32", shape=(1, 8))
+    for name, rows in (("a", 8), ("b", 64), ("c", 8)):
+        w = ops.weight(name=name, dtype="f32", shape=(rows, x.shape[-1]))
+        x = ops.matmul(x, w, transpose_b=True)
+    plan = place(Graph.build({"y": x}), [gpu(), cpu()], budgets={"gpu:0": 4096 - 1024})
+    assert device_of(plan, "matmul") == ["gpu:0", "gpu:0", "cpu:0"]
+    plan = place(Graph.build({"y": x}), [gpu(), cpu()], budgets={"gpu:0": 2000})
+    assert device_of(plan, "matmul") == ["gpu:0", "cpu:0", "cpu:0"]
+
+
+def test_no_room_anywhere_says_how_much_is_missing() -> None:
+    with pytest.raises(PlacementError, match=r"256 bytes needed, 100 left") as caught:
+        place(layers(), [gpu()], budgets={"gpu:0": 100})
+    assert "gpu:0" in caught.value.reasons
+
+
+def test_settled_leaves_stay_and_take_no_budget() -> None:
+    plan = place(
+        layers(2),
+        [gpu(0), gpu(1)],
+        settled={"blk.0.w": "gpu:1", "blk.1.w": "gpu:1"},
+        budgets={"gpu:1": 0},
+    )
+    assert device_of(plan, "matmul") == ["gpu:1", "gpu:1"]
+
+
+def test_states_keep_their_users_together() -> None:
+    graph = decoder(SMALL)
+    plan = place(graph, [gpu(), cpu()], pins={"k*": "cpu:0", "v*": "cpu:0"})
+    assert set(device_of(plan, "scatter_rows")) == {"cpu:0"}
+    assert set(device_of(plan, "scaled_dot_product_attention")) == {"cpu:0"}
+    assert set(device_of(plan, "matmul")) == {"gpu:0"}
+
+
+def test_a_faster_device_wins_what_nothing_ties_down() -> None:
+    slow = DeviceInfo("a", 0, "slow", DeviceType.CPU, properties={"flops": 1e6, "bandwidth": 1e6})
+    fast = DeviceInfo("b", 0, "fast", DeviceType.CPU, properties={"flops": 1e9, "bandwidth": 1e9})
+    x = ops.input(name="x", dtype="f32", shape=(64, 64))
+    plan = place(Graph.build({"y": ops.matmul(x, x)}), [FakeDevice(slow), FakeDevice(fast)])
+    assert plan.devices == ("b:0",)
+
+
+def test_a_graph_that_breaks_a_rule_is_refused_first() -> None:
+    x = ops.input(name="x", dtype="f32", shape=(2,))
+    bad = Node("relu", (x,), (), ops.input(name="z", dtype="f32", shape=(3,)).type)
+    with pytest.raises(GraphError):
+        place(Graph.build({"y": bad}), [cpu()])
+
+
+def test_told_as_table_json_and_text() -> None:
+    plan = place(layers(2), [gpu(unsupported={"relu"}), cpu()])
+    lines = plan.table().splitlines()
+    assert len(lines) == 2 + 4
+    assert "gpu:0 refuses relu" in plan.table()
+    told = json.loads(json.dumps(plan.to_json()))
+    assert len(told["nodes"]) == len(plan.graph.nodes)
+    assert told["memory"]["gpu:0"]["weights"] == 2 * 256
+    assert {copy["bytes"] for copy in told["copies"]} == {64}
+    text = plan.explain()
+    assert "part 0: 1 nodes on gpu:0" in text
+    assert "2 node(s) on cpu:0: gpu:0 does not: gpu:0 refuses relu" in text
+
+
+SMALL = DecoderShape(
+    layers=2,
+    width=32,
+    hidden=64,
+    heads=2,
+    kv_heads=1,
+    head=16,
+    vocabulary=64,
+    context=8,
+    tokens=2,
+    weights="q8_0",
+)
+
+
+def _numbers(node: Node, rng: np.random.Generator) -> np.ndarray:
+    if node.dtype.name == "i32":
+        return np.arange(node.type.size, dtype=np.int32)
+    if node.dtype.name == "f32":
+        return rng.standard_normal(node.type.size, dtype=np.float32)
+    return np.zeros(node.type.nbytes, np.uint8)
+
+
+def host_values(graph: Graph, seed: int) -> dict[str, HostTensor]:
+    rng = np.random.default_rng(seed)
+    values = {}
+    for node in graph.nodes:
+        if not node.is_leaf:
+            continue
+        values[node.name] = HostTensor(node.type, _numbers(node, rng).view(np.uint8))
+    return values
+
+
+def run_parts(plan: Plan, leaves: Mapping[str, HostTensor]) -> dict[str, np.ndarray]:
+    """The plan's parts by the oracle, one after the other, states updated in between."""
+    values = dict(leaves)
+    results: dict[str, np.ndarray] = {}
+    for part in plan.parts:
+        made = evaluate(part.graph, {n.name: values[n.name] for n in part.graph.nodes if n.is_leaf})
+        types = {name: node.type for name, node in part.graph.outputs}
+        types |= {f"state:{name}": node.type for name, node in part.graph.updates}
+        for name, array in made.items():
+            kept = HostTensor(types[name], np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            values[name.removeprefix("state:")] = kept
+            results[name] = array
+    return {name: array for name, array in results.items() if not name.startswith("@")}
+
+
+def random_graph(rng: random.Random) -> Graph:
+    """Chains, joins, views, weights and states in no order in particular."""
+    x = ops.input(name="x", dtype="f32", shape=(4, 4))
+    y = ops.input(name="y", dtype="f32", shape=(4, 4))
+    values = [x, y]
+    states: dict[str, Node] = {}
+    for number in range(rng.randint(1, 3)):
+        states[f"s{number}"] = ops.state(name=f"s{number}", dtype="f32", shape=(4, 4))
+    rows = ops.input(name="rows", dtype="i32", shape=(4,))
+    updates = dict(states)
+    for number in range(rng.randint(3, 14)):
+        a, b = rng.choice(values), rng.choice(values)
+        kind = rng.randrange(7)
+        if kind == 0:
+            values.append(ops.add(a, b))
+        elif kind == 1:
+            values.append(ops.relu(a))
+        elif kind == 2:
+            values.append(ops.transpose(a))
+        elif kind == 3:
+            w = ops.weight(name=f"w{number}", dtype="f32", shape=(4, 4))
+            values.append(ops.matmul(a, w))
+        elif kind == 4:
+            name = rng.choice(sorted(states))
+            updates[name] = ops.scatter_rows(updates[name], rows, a)
+        elif kind == 5:
+            values.append(ops.mul(updates[rng.choice(sorted(states))], a))
+        else:
+            name = rng.choice(sorted(states))
+            updates[name] = ops.sub(updates[name], a)
+    changed = {name: node for name, node in updates.items() if not node.is_leaf}
+    return Graph.build({"out": values[-1], "other": rng.choice(values)}, changed)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6))
+def test_any_split_computes_what_the_whole_does(seed: int) -> None:
+    rng = random.Random(seed)
+    graph = random_graph(rng)
+    refused = {
+        f"gpu:{n}": {
+            rng.choice(["add", "relu", "mul", "sub", "matmul", "scatter_rows", "transpose"])
+        }
+        for n in range(2)
+    }
+    devices = [gpu(0, unsupported=refused["gpu:0"]), gpu(1, unsupported=refused["gpu:1"]), cpu()]
+    pins = {
+        name: rng.choice(["gpu:0", "gpu:1", "cpu:0"]) for name in [*graph.states, *graph.weights]
+    }
+    try:
+        plan = place(graph, devices, pins=pins)
+    except GraphError:
+        # Reading a state after it was updated is refused for the whole graph already.
+        return
+    leaves = host_values(graph, seed)
+    whole = evaluate(graph, leaves)
+    parts = run_parts(plan, leaves)
+    assert parts.keys() == whole.keys()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(parts[name], array)
+    for node, choice in plan.choices.items():
+        if not node.is_leaf:
+            assert node.op not in refused.get(choice.device, ())
