@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hotplug.cli.render import amount, console, printable, table
 from hotplug.dtypes import DType
 from hotplug.formats.gguf import GGUFFile, NestedArray, StringArray, TensorInfo
 
@@ -23,7 +22,6 @@ __all__ = ["GGUFCommand", "command"]
 
 _FEW = 8  # elements of an array that are shown without --full
 _CUT = 72  # characters of a value that the table shows
-_PIPE_WIDTH = 140  # columns where no terminal says how many it has
 
 
 class GGUFCommand:
@@ -136,90 +134,71 @@ def _plain(value: Any, limit: int | None) -> Any:
 
 
 def _print_tables(file: GGUFFile, *, full: bool) -> None:
-    # A pipe has no width of its own, and folded columns are hard to search in.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    console.print(_summary(file))
-    console.print(_metadata_table(file, full=full))
+    screen = console()
+    screen.print(_summary(file))
+    screen.print(_metadata_table(file, full=full))
     if file.tensors:
-        console.print(_tensor_table(file))
-        console.print(_totals_table(file))
+        screen.print(_tensor_table(file))
+        screen.print(_totals_table(file))
 
 
 def _summary(file: GGUFFile) -> Text:
     files = f" in {len(file.paths)} files" if len(file.paths) > 1 else ""
     return Text(
-        f"{_printable(str(file.path))}: GGUF version {file.version}, {_amount(file.size)}{files}, "
+        f"{printable(str(file.path))}: GGUF version {file.version}, {amount(file.size)}{files}, "
         f"alignment {file.alignment}"
     )
 
 
 def _metadata_table(file: GGUFFile, *, full: bool) -> Table:
-    table = Table(title="Metadata", title_justify="left")
-    table.add_column("key", overflow="fold")
-    table.add_column("type")
-    table.add_column("value", overflow="fold")
-    for key, value in file.metadata.items():
-        cells = (_printable(key), file.metadata.type_name(key), _shown(value, full=full))
-        table.add_row(*map(Text, cells))  # plain text: brackets in it are no markup
-    return table
+    rows = (
+        (key, file.metadata.type_name(key), _shown(value, full=full))
+        for key, value in file.metadata.items()
+    )
+    return table("Metadata", ("key", "type", "value"), rows)
 
 
 def _tensor_table(file: GGUFFile) -> Table:
-    table = Table(title=f"{len(file.tensors)} tensors", title_justify="left")
-    table.add_column("name", overflow="fold")
-    table.add_column("dtype")
-    table.add_column("shape", justify="right")
-    table.add_column("offset", justify="right")
-    table.add_column("bytes", justify="right")
-    for info in file.tensors.values():
-        shape = " x ".join(map(str, info.type.shape)) or "scalar"
-        numbers = (f"{info.offset:,}", f"{info.nbytes:,}")
-        table.add_row(Text(_printable(info.name)), info.type.dtype.name, shape, *numbers)
-    return table
+    numbers = ("shape", "offset", "bytes")
+    rows = (
+        (
+            info.name,
+            info.type.dtype.name,
+            " x ".join(map(str, info.type.shape)) or "scalar",
+            f"{info.offset:,}",
+            f"{info.nbytes:,}",
+        )
+        for info in file.tensors.values()
+    )
+    return table(f"{len(file.tensors)} tensors", ("name", "dtype", *numbers), rows, numbers)
 
 
 def _totals_table(file: GGUFFile) -> Table:
-    table = Table(title="Totals", title_justify="left")
-    for heading in ("dtype", "tensors", "parameters", "bytes", "bits each"):
-        table.add_column(heading, justify="left" if heading == "dtype" else "right")
     whole = _Total()
     for info in file.tensors.values():
         whole.add(info)
-    rows = [(dtype.name, total) for dtype, total in _totals(file.tensors.values()).items()]
-    for name, total in [*rows, ("all", whole)]:
-        numbers = (total.tensors, total.parameters, total.nbytes)
-        table.add_row(name, *(f"{number:,}" for number in numbers), f"{total.bits:.2f}")
-    return table
+    totals = [(dtype.name, total) for dtype, total in _totals(file.tensors.values()).items()]
+    rows = (
+        (name, f"{t.tensors:,}", f"{t.parameters:,}", f"{t.nbytes:,}", f"{t.bits:.2f}")
+        for name, t in [*totals, ("all", whole)]
+    )
+    numbers = ("tensors", "parameters", "bytes", "bits each")
+    return table("Totals", ("dtype", *numbers), rows, numbers)
 
 
 def _shown(value: Any, *, full: bool) -> str:
     """A value in one line, cut unless all is wanted."""
     if not _is_array(value):
-        text = _printable(str(value))
+        text = printable(str(value))
     else:
         items = _plain(value, None if full else _FEW)
         more = "" if len(items) == len(value) else ", ..."
-        text = f"{len(value)}: {_printable(', '.join(map(str, items)))}{more}"
+        text = f"{len(value)}: {printable(', '.join(map(str, items)))}{more}"
     return text if full or len(text) <= _CUT else f"{text[: _CUT - 3]}..."
 
 
 def _is_array(value: object) -> TypeGuard[StringArray | NestedArray | npt.NDArray[Any]]:
     return isinstance(value, StringArray | NestedArray | np.ndarray)
-
-
-def _printable(text: str) -> str:
-    """Text from a file without what could steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _amount(nbytes: int) -> str:
-    """Bytes for people, in powers of 1000 as disks are sold."""
-    amount = float(nbytes)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} GB"
 
 
 command = GGUFCommand()
