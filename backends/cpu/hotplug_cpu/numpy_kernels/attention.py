@@ -98,8 +98,7 @@ def _attend(
             scores = _scores(rules, q[tokens, own], keys[inner])
             np.copyto(scores, -np.inf, where=_hidden(rules, rules.positions[tokens], near))
             masked_softmax(scores, shown, _of(rules.slopes, own), _of(rules.sinks, own))
-            mixed = scores.reshape(-1, scores.shape[-1]) @ values[inner]
-            out[tokens, own] = mixed.reshape(*scores.shape[:2], -1).swapaxes(0, 1)
+            out[tokens, own] = (scores @ values[inner]).swapaxes(0, 1)
 
 
 def _span(rules: _Rules, positions: AnyArray, rows: int) -> slice:
@@ -114,14 +113,13 @@ def _span(rules: _Rules, positions: AnyArray, rows: int) -> slice:
 
 def _scores(rules: _Rules, q: AnyArray, keys: AnyArray) -> AnyArray:
     """Scaled and capped scores of queries (tokens, group, d); (group, tokens, rows)."""
-    tokens, group, width = q.shape
-    flat = q.swapaxes(0, 1).reshape(-1, width) @ keys.T
-    flat *= rules.scale
+    scores: AnyArray = q.swapaxes(0, 1) @ keys.T
+    scores *= rules.scale
     if rules.softcap:
-        flat /= rules.softcap
-        np.tanh(flat, out=flat)
-        flat *= rules.softcap
-    return flat.reshape(group, tokens, len(keys))
+        scores /= rules.softcap
+        np.tanh(scores, out=scores)
+        scores *= rules.softcap
+    return scores
 
 
 def _hidden(rules: _Rules, positions: AnyArray, seen: slice) -> AnyArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hotplug_cpu.numpy_kernels.pieces import PIECE, part_at
@@ -43,8 +45,11 @@ def _multiply_rows(out: AnyArray, a: AnyArray, b: TensorView) -> None:
 
 def _multiply(out: AnyArray, a: AnyArray, b: TensorView) -> None:
     """Products of a (..., m, k) with the rows of one matrix b (n, k)."""
+    columns = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]).T
     for rows in b.pieces(0, PIECE):
-        out[..., rows] = a @ b.part(rows).float32().T
+        # Weights on the left: for a few columns BLAS is then up to three times as fast.
+        products = b.part(rows).float32() @ columns
+        out[..., rows] = products.T.reshape(*out.shape[:-1], len(products))
 
 
 @kernel("matmul_grouped")

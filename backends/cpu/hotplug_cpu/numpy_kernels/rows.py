@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from hotplug.tensor import TensorType
@@ -41,15 +39,11 @@ def _scatter_rows(
 @kernel("cast")
 def _cast(out: TensorView, x: TensorView, *, dtype: str) -> None:
     del dtype  # that of the result
-    for piece in _pieces(x):
+    if len(x.shape) < 2:  # a single axis may be packed, and is small
+        np.copyto(out.array, _stored_as(x, out))
+        return
+    for piece in x.pieces(0, PIECE):
         np.copyto(out.array[piece], _stored_as(x.part(piece), out))
-
-
-def _pieces(x: TensorView) -> Iterator[tuple[slice, ...]]:
-    """Parts along the first axis; a single axis may be packed, and is small."""
-    if len(x.shape) < 2:
-        return iter(((),))
-    return ((piece,) for piece in x.pieces(0, PIECE))
 
 
 def _stored_as(x: TensorView, like: TensorView) -> AnyArray:
