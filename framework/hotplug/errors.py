@@ -70,8 +70,7 @@ __all__ = [
 
 
 def _restore(cls: type[HotplugError], args: tuple[Any, ...], state: dict[str, Any]) -> HotplugError:
-    error = cls.__new__(cls, *args)
-    error.args = args
+    error = cls(*args)
     error.__dict__.update(state)
     return error
 

@@ -14,12 +14,12 @@ from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
 from hotplug.session.storage import Storage
-from hotplug.session.values import Slot, Value, check_names
+from hotplug.session.values import Slot, check_names
 
 if TYPE_CHECKING:
     from hotplug.session.session import Session
 
-__all__ = ["Compiled", "DeviceFault", "Program"]
+__all__ = ["Compiled", "DeviceFault", "Program", "at_device"]
 
 
 _log = logging.getLogger("hotplug.session")
@@ -41,7 +41,7 @@ class Program:
         """Where each node runs, and why."""
         return self._session.compiled(self.graph).plan
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute.
 
         Args:
@@ -88,7 +88,7 @@ def _foreign(device: str, error: Exception) -> ExecutionError:
 
 
 @contextlib.contextmanager
-def _at(device: str) -> Iterator[None]:
+def at_device(device: str) -> Iterator[None]:
     """Whatever is raised inside is the fault of a device."""
     try:
         yield
@@ -107,7 +107,7 @@ class _Step:
 
     def run(self) -> None:
         for source, made, received in self.copies:
-            with _at(source if made.host() is None else self.device):
+            with at_device(source if made.host() is None else self.device):
                 received.copy_from(made)
         try:
             self.executable.run(self.bindings)
@@ -143,7 +143,7 @@ class Compiled:
         self._values: dict[tuple[str, str], Buffer] = {}  # (device, name) -> input or made value
         try:
             for part in plan.parts:
-                with _at(part.device):
+                with at_device(part.device):
                     self._add(part, devices[part.device])
         except BaseException:
             self.free()
@@ -184,7 +184,7 @@ class Compiled:
         buffer = self._values[device.id, name] = device.buffers.allocate(node.type.nbytes)
         return buffer
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Value]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute once.
 
         Raises:
@@ -194,15 +194,15 @@ class Compiled:
         check_names(self.plan.graph.inputs, inputs)
         arrays = [slot.convert(inputs[name]) for _, name, slot in self._inputs]
         for (device, _, slot), array in zip(self._inputs, arrays, strict=True):
-            with _at(device):
+            with at_device(device):
                 slot.store(array)
         for step in self._steps:
             step.run()
         return {name: self._read(name) for name, _ in self.plan.graph.outputs}
 
-    def _read(self, name: str) -> Value:
+    def _read(self, name: str) -> Any:
         device, slot = self._outputs[name]
-        with _at(device):
+        with at_device(device):
             return slot.read()
 
     def explain(self) -> list[str]:

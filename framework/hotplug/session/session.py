@@ -23,14 +23,12 @@ from hotplug.errors import (
     HotplugError,
     PlacementError,
     StatesLostError,
-    UnsupportedOpError,
 )
 from hotplug.graph import Graph
 from hotplug.placement import Plan, place
 from hotplug.registry import DeviceHandle, Registry, default
-from hotplug.session.program import Compiled, DeviceFault, Program
+from hotplug.session.program import Compiled, DeviceFault, Program, at_device
 from hotplug.session.storage import Storage
-from hotplug.session.values import Value
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
 
@@ -117,12 +115,14 @@ class Session:
             PlacementError: there is no device left, or not enough memory.
         """
         with self._lock:
-            try:
-                return self._place(graph)
-            except (UnsupportedOpError, PlacementError) as error:
-                if not self._add_reserve(str(error)):
-                    raise
-                return self._place(graph)
+            while True:
+                try:
+                    return self._place(graph)
+                except DeviceFault as fault:
+                    self._set_aside(fault, states_changed=False)
+                except PlacementError as error:
+                    if not self._add_reserve(str(error)):
+                        raise
 
     def compile(self, graph: Graph) -> Program:
         """Make a graph ready to run; a second time, it is ready already.
@@ -151,7 +151,7 @@ class Session:
                 self._compiled.popitem(last=False)[1].free()
             return made
 
-    def run(self, graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Value]:
+    def run(self, graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute a graph's outputs and update its states; see `Program.run`."""
         with self._lock:
             while True:
@@ -161,7 +161,7 @@ class Session:
                 except DeviceFault as fault:
                     self._set_aside(fault, states_changed=bool(graph.updates))
 
-    def read(self, state: str) -> Value:
+    def read(self, state: str) -> Any:
         """A copy of a state's value.
 
         Raises:
@@ -317,5 +317,6 @@ def _budget(device: Device) -> int | None:
     """Bytes that weights and states may take; None where they lie in the host's own memory."""
     if device.buffers.is_host:
         return None
-    free = device.memory().free
+    with at_device(device.id):
+        free = device.memory().free
     return None if free is None else int(free * _BUDGET)
