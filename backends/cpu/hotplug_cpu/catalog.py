@@ -103,7 +103,11 @@ _TABLE: list[KernelSpec] = [
             },
         },
     ),
-    *_specs("walk", {"walk": "plan rows thread threads arrivals row_bytes"}, in_plan=False),
+    *_specs(
+        "walk",
+        {"post": "control plan rows", "finish": "control", "serve": "control thread"},
+        in_plan=False,
+    ),
 ]
 
 KERNELS: dict[str, KernelSpec] = {spec.name: spec for spec in _TABLE}
