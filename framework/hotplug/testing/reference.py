@@ -215,7 +215,7 @@ class ReferenceDevice(Device):
         for operand in node.operands:
             if not quants.can_decode(operand.dtype):
                 return no(f"{operand.dtype} cannot be decoded")
-        moved = node.is_leaf or node.operands[-1:] and node.operands[-1].dtype == node.dtype
+        moved = node.is_leaf or (bool(node.operands) and node.operands[-1].dtype == node.dtype)
         if moved or quants.can_encode(node.dtype):
             return YES
         return no(f"{node.dtype} cannot be encoded")

@@ -1,8 +1,8 @@
 """The conformance suite: what every backend must compute, and how it must behave.
 
 `check_backend(backend)` runs all of it; `pytest_suite.BackendTests` does so as pytest tests. A case
-is a graph and values for its leaves; its results are compared with the oracle's within the bounds of
-`bounds`. What a device declares not to support is skipped, with its reason, and counted.
+is a graph and values for its leaves; its results are compared with the oracle's within the bounds
+of `bounds`. What a device declares not to support is skipped, with its reason, and counted.
 """
 
 from __future__ import annotations

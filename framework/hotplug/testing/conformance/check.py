@@ -18,7 +18,7 @@ from hotplug.testing.conformance.bounds import allowed, exact
 from hotplug.testing.conformance.case import Case
 from hotplug.testing.oracle import Array, evaluate_node, evaluate_nodes, from_bytes
 
-__all__ = ["Mismatch", "Outcome", "Result", "check", "compile_graph", "download", "upload"]
+__all__ = ["Mismatch", "Outcome", "Result", "check", "compile_graph", "download"]
 
 _POISON = 0xA5
 
@@ -84,17 +84,10 @@ def compile_graph(device: Device, graph: Graph) -> Executable:
     return device.compile(Partition(graph, plan(graph).arena_bytes))
 
 
-def upload(device: Device, tensor: HostTensor) -> Buffer:
-    """A new buffer with a tensor's bytes."""
-    buffer = device.buffers.allocate(tensor.nbytes)
-    buffer.write(0, memoryview(tensor.data))
-    return buffer
-
-
 def download(buffer: Buffer, kind: TensorType) -> HostTensor:
     """A tensor's bytes from a buffer."""
     data = np.empty(kind.nbytes, np.uint8)
-    buffer.read(0, memoryview(data))
+    buffer.read(0, data.data)
     return HostTensor(kind, data)
 
 
@@ -115,10 +108,8 @@ def _bindings(device: Device, case: Case) -> dict[str, Buffer]:
     leaves = [node for node in graph.nodes if node.is_leaf]
     bindings = {node.name: device.buffers.allocate(node.type.nbytes) for node in leaves}
     for node in leaves:
-        if node.op == "weight":
-            bindings[node.name].write(0, memoryview(case.leaf(node).data))
-        elif node.op == "state" and node.name in case.data:
-            bindings[node.name].write(0, memoryview(case.leaf(node).data))
+        if node.op == "weight" or (node.op == "state" and node.name in case.data):
+            bindings[node.name].write(0, case.leaf(node).data.data)
     for name, node in graph.outputs:
         bindings[f"output:{name}"] = device.buffers.allocate(node.type.nbytes)
     return bindings
@@ -127,10 +118,10 @@ def _bindings(device: Device, case: Case) -> dict[str, Buffer]:
 def _run_once(case: Case, run: int, executable: Executable, bindings: Mapping[str, Buffer]) -> None:
     graph = case.graph
     for name, node in graph.inputs.items():
-        bindings[name].write(0, memoryview(case.leaf(node, run).data))
+        bindings[name].write(0, case.leaf(node, run).data.data)
     for name, _ in graph.outputs:  # what was there before must not pass for a result
         poison = np.full(bindings[f"output:{name}"].nbytes, _POISON, np.uint8)
-        bindings[f"output:{name}"].write(0, memoryview(poison))
+        bindings[f"output:{name}"].write(0, poison.data)
     # The oracle goes on from the states that the device has, so that errors do not add up.
     before = {n.name: download(bindings[n.name], n.type) for n in graph.nodes if n.is_leaf}
     executable.run(bindings)

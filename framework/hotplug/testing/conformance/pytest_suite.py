@@ -1,4 +1,4 @@
-"""The suite as pytest tests, for a backend's own repository:
+"""The suite as pytest tests, for a backend's own repository.
 
 from hotplug.testing.conformance.pytest_suite import BackendTests
 
@@ -8,8 +8,8 @@ class TestMyBackend(BackendTests):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import ClassVar, TypeAlias
 
 import pytest
 
@@ -19,6 +19,8 @@ from hotplug.testing.conformance.check import Outcome, check
 from hotplug.testing.conformance.suite import case_groups, check_behaviour
 
 __all__ = ["BackendTests"]
+
+Recorder: TypeAlias = Callable[[str, object], None]
 
 
 class BackendTests:
@@ -36,10 +38,10 @@ class BackendTests:
     index: ClassVar[int] = 0
 
     @pytest.fixture(scope="class")
-    def device(self, request: pytest.FixtureRequest) -> Iterator[Device]:
+    @classmethod
+    def device(cls) -> Iterator[Device]:
         """The device, open while the class's tests run."""
-        backend: Backend = request.cls.backend
-        with backend.open(backend.probe()[request.cls.index]) as device:
+        with cls.backend.open(cls.backend.probe()[cls.index]) as device:
             yield device
 
     @pytest.mark.parametrize("behaviour", BEHAVIOURS)
@@ -49,22 +51,18 @@ class BackendTests:
         assert result.outcome is Outcome.PASSED, result.reason
 
     @pytest.mark.parametrize("group", case_groups(slow=False))
-    def test_op(self, device: Device, group: str, record_property: pytest.RecordProperty) -> None:
+    def test_op(self, device: Device, group: str, record_property: Recorder) -> None:
         """Cases of one op, or of one kind of program."""
         _check_group(device, group, record_property, slow=False)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("group", case_groups(slow=True))
-    def test_op_exhaustively(
-        self, device: Device, group: str, record_property: pytest.RecordProperty
-    ) -> None:
+    def test_op_exhaustively(self, device: Device, group: str, record_property: Recorder) -> None:
         """More shapes, dtypes and layouts."""
         _check_group(device, group, record_property, slow=True)
 
 
-def _check_group(
-    device: Device, group: str, record_property: pytest.RecordProperty, *, slow: bool
-) -> None:
+def _check_group(device: Device, group: str, record_property: Recorder, *, slow: bool) -> None:
     results = [check(device, case) for case in case_groups(slow=slow)[group]]
     skipped = [result for result in results if result.outcome is Outcome.SKIPPED]
     failed = [str(result) for result in results if result.outcome is Outcome.FAILED]

@@ -36,7 +36,7 @@ def integers(low: int, high: int) -> Recipe:
 
 def given(*numbers: float) -> Recipe:
     """These numbers in order, over and over."""
-    return lambda rng, kind: np.resize(np.array(numbers), kind.shape)
+    return lambda _, kind: np.resize(np.array(numbers), kind.shape)
 
 
 def whole_range(rng: np.random.Generator, kind: TensorType) -> Array:

@@ -74,7 +74,8 @@ def _moved(node: Node, blocks: Array) -> Array:
 
 def _box(node: Node, block: int) -> tuple[slice, ...]:
     starts, stops, steps = (dict(node.params)[name] for name in ("starts", "stops", "steps"))
-    steps = steps or (1,) * len(node.shape)
-    box = [slice(*edges) for edges in zip(starts, stops, steps, strict=True)]  # type: ignore[arg-type]
-    box[-1] = slice(box[-1].start // block, box[-1].stop // block)
-    return tuple(box)
+    assert isinstance(starts, tuple)
+    assert isinstance(stops, tuple)
+    steps = steps if isinstance(steps, tuple) else (1,) * len(node.shape)
+    box = [slice(*edges) for edges in zip(starts, stops, steps, strict=True)]
+    return (*box[:-1], slice(int(starts[-1]) // block, int(stops[-1]) // block))

@@ -48,7 +48,9 @@ def _hardsigmoid(x: Array) -> Array:
 
 def _round_half_away(x: Floats) -> Floats:
     whole = np.trunc(x)
-    return whole + np.trunc(2 * (x - whole))
+    rest: Floats = np.where(np.isinf(x), 0, x - whole)
+    away: Floats = np.trunc(2 * rest)
+    return whole + away
 
 
 _UNARY: dict[str, Callable[[Array], Array]] = {
