@@ -72,7 +72,7 @@ def test_long_runs_take_no_quadratic_time(name):
         ("viking", "ab 12", ["ab", " ", "1", "2"]),
         ("seed-coder", "a.\nb", ["a", ".", "\n", "b"]),
         ("deepseek-llm", "ab\n12", ["ab", "\n", "12"]),
-        ("deepseek-llm", "\u038f\u00e9a \u4f60", ["\u038f\u00e9a", " ", "\u4f60"]),
+        ("deepseek-llm", "\u00e9\u038f1 \u4f60", ["\u00e9\u038f", "1", " ", "\u4f60"]),
         ("ufakzeka", "it's", ["it", "'s"]),
     ],
 )
