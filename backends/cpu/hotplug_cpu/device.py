@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import warnings
+
 from hotplug.backend import YES, Device, DeviceInfo, Executable, MemoryInfo, Partition, Support
+from hotplug.errors import FallbackWarning, KernelCompileError
 from hotplug.node import Node
 from hotplug.ops import OPS
+from hotplug.settings import settings
 from hotplug_cpu import host, numpy_kernels
 from hotplug_cpu.buffers import HostBufferType
 from hotplug_cpu.interpreter import NumpyExecutable
 
 __all__ = ["CPUDevice"]
+
+_log = logging.getLogger("hotplug.cpu")
 
 
 class CPUDevice(Device):
@@ -18,6 +26,8 @@ class CPUDevice(Device):
     def __init__(self, info: DeviceInfo) -> None:
         self.info = info
         self._buffers = HostBufferType(info.id)
+        self._told = False
+        self._lock = threading.Lock()
 
     def memory(self) -> MemoryInfo:
         """Memory of the machine, or of the container where that is less."""
@@ -39,6 +49,24 @@ class CPUDevice(Device):
         """Make a partition ready to run.
 
         Raises:
+            KernelCompileError: there are no compiled kernels, and HOTPLUG_FALLBACK=error.
             OutOfDeviceMemoryError: its intermediate values do not fit in memory.
         """
+        if self.info.kernels == "numpy":
+            self._fall_back(str(self.info.properties.get("compiler", "no compiler is here")))
         return NumpyExecutable(partition, self._buffers)
+
+    def _fall_back(self, reason: str) -> None:
+        """Say once that NumPy computes, or refuse, as HOTPLUG_FALLBACK has it."""
+        remedy = "pip install numba llvmlite"
+        policy = settings().fallback
+        if policy == "error":
+            raise KernelCompileError(f"{self.id} has no compiled kernels: {reason}", remedy=remedy)
+        with self._lock:
+            told, self._told = self._told, True
+        if told:
+            return
+        text = f"{self.id} computes with NumPy, many times slower: {reason} ({remedy})"
+        _log.info("%s", text)
+        if policy == "warn":
+            warnings.warn(text, FallbackWarning, stacklevel=3)

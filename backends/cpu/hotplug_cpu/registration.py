@@ -56,7 +56,7 @@ class CPUBackend(Backend):
 def _properties(missing: str | None) -> dict[str, str | int | float | bool]:
     """What `hotplug devices` shows besides: why kernels are slower, or will not be compiled."""
     if missing:
-        return {"compiler": f"none, llvmlite is missing: {missing}"}
+        return {"compiler": f"llvmlite cannot be used: {missing}"}
     if importlib.util.find_spec("numba") is None:
-        return {"compiler": "none, numba is not installed: only kernels in the cache are used"}
+        return {"compiler": "numba is not installed: only kernels in the cache are used"}
     return {}
