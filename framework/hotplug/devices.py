@@ -7,12 +7,12 @@ Which device is meant is said in four places, the nearest of which counts: the a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 from hotplug.backend import DeviceInfo
 from hotplug.registry import default
-from hotplug.registry.choice import ranked, same_device
+from hotplug.registry.choice import group, ranked
 from hotplug.registry.selectors import parse
 from hotplug.settings import settings
 
@@ -46,21 +46,6 @@ def list_devices() -> list[DeviceInfo]:
         SettingsError: a HOTPLUG_* variable is not understood.
     """
     return ranked(default())
-
-
-def group(infos: Iterable[DeviceInfo]) -> list[tuple[DeviceInfo, ...]]:
-    """Put together what is one physical device, in the order given.
-
-    Only an equal UUID or PCI address tells; names do not, since two cards may share one.
-    """
-    groups: list[list[DeviceInfo]] = []
-    for info in infos:
-        mates = next((g for g in groups if any(same_device(info, mate) for mate in g)), None)
-        if mates is None:
-            groups.append([info])
-        else:
-            mates.append(info)
-    return [tuple(mates) for mates in groups]
 
 
 @contextlib.contextmanager

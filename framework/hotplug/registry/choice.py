@@ -16,7 +16,7 @@ from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.errors import DeviceNotFoundError
 from hotplug.registry.selectors import TYPES, Kind, Term, parse
 
-__all__ = ["Pool", "Selection", "ranked", "same_device", "select"]
+__all__ = ["Pool", "Selection", "group", "ranked", "same_device", "select"]
 
 _TYPE_ORDER = {kind: number for number, kind in enumerate(DeviceType)}
 
@@ -104,6 +104,21 @@ def same_device(one: DeviceInfo, other: DeviceInfo) -> bool:
     return _equal(one.uuid, other.uuid) or _equal(one.pci, other.pci)
 
 
+def group(infos: Iterable[DeviceInfo]) -> list[tuple[DeviceInfo, ...]]:
+    """Put together what is one physical device, in the order given.
+
+    Only an equal UUID or PCI address tells; names do not, since two cards may share one.
+    """
+    groups: list[list[DeviceInfo]] = []
+    for info in infos:
+        mates = next((g for g in groups if any(same_device(info, mate) for mate in g)), None)
+        if mates is None:
+            groups.append([info])
+        else:
+            mates.append(info)
+    return [tuple(mates) for mates in groups]
+
+
 def _equal(one: str | None, other: str | None) -> bool:
     return one is not None and other is not None and one.lower() == other.lower()
 
@@ -116,11 +131,12 @@ def _match(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:
         return found, {} if found else {term.text: why}
     if term.kind is Kind.WORD and (term.word in pool.names() or term.word not in TYPES):
         return _match_backend(pool, term)
-    problems = _problems(pool)
     matching = [info for info in ranked(pool) if _fits(term, info)]
     if term.index is not None:
-        matching = matching[term.index : term.index + 1]
-    return matching, problems if not matching or term.kind is Kind.AUTO else {}
+        physical = [mates[0] for mates in group(matching)]
+        matching = physical[term.index : term.index + 1]
+    wanted = not matching or term.kind is Kind.AUTO
+    return matching, _problems(pool) if wanted else {}
 
 
 def _match_backend(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:
