@@ -6,6 +6,7 @@ keys and tensor names are those of GGUF (docs/gguf.md of ggml, and the names tha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hotplug.errors import ModelError
@@ -85,7 +86,7 @@ def read_hyperparameters(fields: Fields) -> Hyperparameters:
     row = ARCHITECTURES.get(name)
     if row is None:
         raise ModelError(
-            f"architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}",
+            f"general.architecture {name!r} is not known; known are {', '.join(ARCHITECTURES)}",
             key="general.architecture",
         )
     own = fields.within(f"{name}.")
@@ -102,6 +103,9 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
     heads = _uniform(own, row, "attention.head_count", layers)
     kv_heads = _uniform(own, row, "attention.head_count_kv", layers, default=heads)
     key_length = own.get("attention.key_length", int, width // heads)
+    if "attention.key_length" not in own and width % heads:
+        key = f"{row.name}.attention.head_count"
+        raise ModelError(f"{key}: {heads} heads do not divide a width of {width}", key=key)
     return Hyperparameters(
         architecture=row,
         layers=layers,
@@ -170,21 +174,21 @@ def _uniform(
 
 
 def _checked(shape: Hyperparameters) -> Hyperparameters:
-    name = shape.architecture.name
-    if shape.heads % shape.kv_heads:
-        raise ModelError(
-            f"{shape.heads} heads cannot share {shape.kv_heads} key heads evenly",
-            key=f"{name}.attention.head_count_kv",
-        )
-    dims = shape.rope.dims
-    if not 0 < dims <= shape.key_length or dims % 2:
-        raise ModelError(
-            f"RoPE over {dims} of a head's {shape.key_length} elements is not possible",
-            key=f"{name}.rope.dimension_count",
-        )
-    if not 0 < shape.norm_eps < 1 or shape.rope.base <= 0:
-        raise ModelError(
-            f"a norm epsilon of {shape.norm_eps} with a RoPE base of {shape.rope.base} cannot be",
-            key=f"{name}.attention.layer_norm_rms_epsilon",
-        )
+    heads, kv_heads, length = shape.heads, shape.kv_heads, shape.key_length
+    if heads % kv_heads:
+        what = f"{heads} heads cannot share {kv_heads} key heads evenly"
+        raise _wrong(shape, "attention.head_count_kv", what)
+    if not 0 < shape.rope.dims <= length or shape.rope.dims % 2:
+        what = f"RoPE cannot turn {shape.rope.dims} of a head's {length} elements"
+        raise _wrong(shape, "rope.dimension_count", what)
+    if not 0 < shape.norm_eps < 1:
+        what = f"{shape.norm_eps} is no epsilon for a norm"
+        raise _wrong(shape, "attention.layer_norm_rms_epsilon", what)
+    if not 0 < shape.rope.base < math.inf:
+        raise _wrong(shape, "rope.freq_base", f"{shape.rope.base} is no base for RoPE")
     return shape
+
+
+def _wrong(shape: Hyperparameters, key: str, what: str) -> ModelError:
+    full = f"{shape.architecture.name}.{key}"
+    return ModelError(f"{full}: {what}", key=full)

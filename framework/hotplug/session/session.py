@@ -23,6 +23,7 @@ from hotplug.errors import (
     HotplugError,
     PlacementError,
     StatesLostError,
+    UsageError,
 )
 from hotplug.graph import Graph
 from hotplug.placement import Plan, place
@@ -78,10 +79,13 @@ class Session:
             SelectorError: the selector is not of the grammar.
             DeviceNotFoundError: it names nothing that is here.
             DeviceUnavailableError: the device cannot be opened.
+            UsageError: fewer than one thread.
         """
+        if threads is not None and threads < 1:
+            raise UsageError(f"the number of threads must be at least 1, not {threads}")
         now = settings()
         self.fallback: Fallback = fallback or now.fallback
-        self._threads = threads or now.threads
+        self._threads = now.threads if threads is None else threads
         self._pins = dict(pins or {})
         self._storage = Storage(weights or {})
         self._compiled: OrderedDict[Graph, Compiled] = OrderedDict()
