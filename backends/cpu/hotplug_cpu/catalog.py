@@ -53,7 +53,21 @@ _FLOAT_TYPES = f"f32 f16 bf16 q2_k q3_k q6_k {_BYTE_TYPES}"
 
 _LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
+_CACHE = "q q_stride k k_stride v v_stride positions"
+_HEADS = "tokens heads kv_heads width value_width rows scale softcap window causal"
+_ATTENTION = f"{_CACHE} sinks out out_stride {_HEADS} scratch scratch_stride"
+_SPLIT = f"{_CACHE} {_HEADS} splits partials scratch scratch_stride"
+
 _TABLE: list[KernelSpec] = [
+    *_specs("attention", {"attention_f16": _ATTENTION, "attention_f32": _ATTENTION}),
+    *_specs(
+        "attention_split",
+        {
+            "attention_split_f16": _SPLIT,
+            "attention_split_f32": _SPLIT,
+            "attention_combine": ("partials sinks out out_stride tokens heads value_width splits"),
+        },
+    ),
     *_specs(
         "gemm",
         {

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from hotplug_cpu.kernels import panels
 
 from hotplug import quants
 from hotplug.dtypes import get
 from hotplug.tensor import TensorType
+from hotplug_cpu.kernels import panels
 
 BYTES = {
     "q4_0": "gemm_u4",

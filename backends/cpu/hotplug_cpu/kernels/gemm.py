@@ -230,7 +230,7 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
 
 @_inline
 def _multiply_f32(first: int, second: int, tile: int, count: int, result: int) -> None:
-    multiply_f32(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result)
+    multiply_f32(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result, 8 * ROWS)
 
 
 KERNELS = {

@@ -22,6 +22,12 @@ __all__ = [
     "ROWS",
     "TILE_BLOCK",
     "TOKENS",
+    "CHUNK_FLOATS",
+    "KEYS",
+    "PARTIAL_HEAD",
+    "QUERIES",
+    "attention_partials",
+    "attention_scratch",
     "gemm_f32_scratch",
     "gemm_int8_scratch",
     "packed_bytes",
@@ -67,3 +73,30 @@ def gemm_int8_scratch() -> int:
 def gemm_f32_scratch() -> int:
     """Scratch of one thread of `gemm_f32`: panels, and rows of floats on the way to them."""
     return RESULT + 3 * CHUNK_FLOATS * ROWS * 4
+
+
+# --- attention
+
+QUERIES = 96
+"""Query rows (a token and a head) that are processed at once; a multiple of TOKENS."""
+
+KEYS = 64
+"""Rows of the cache that are processed at once; a multiple of 2 * ROWS."""
+
+PARTIAL_HEAD = 32
+"""Bytes before the values of a partial result: its largest score, its sum of weights."""
+
+
+def attention_scratch(width: int, value_width: int) -> int:
+    """Scratch of one thread of `attention_*` and `attention_split_*`.
+
+    Queries and results, a block of keys and of values, scores of a tile twice, state of the rows.
+    """
+    padded = -(-value_width // (2 * ROWS)) * 2 * ROWS
+    floats = (QUERIES + KEYS) * (width + padded) + KEYS * (TOKENS + 8) + 2 * QUERIES
+    return 4 * floats
+
+
+def attention_partials(tokens: int, heads: int, splits: int, value_width: int) -> int:
+    """What `attention_split_*` writes and `attention_combine` reads."""
+    return tokens * heads * splits * (PARTIAL_HEAD + 4 * value_width)

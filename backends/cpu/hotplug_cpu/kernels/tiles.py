@@ -34,6 +34,7 @@ from hotplug_cpu.kernels.panels import BLOCK, PANEL_BLOCK, ROWS, TILE_BLOCK, TOK
 __all__ = [
     "call_unpack",
     "lookup_iq4_nl",
+    "multiply_add_f32",
     "multiply_f32",
     "multiply_i8",
     "multiply_u4",
@@ -187,34 +188,59 @@ multiply_i8 = _multiply("multiply_i8", _dots_wide)
 # --- floats
 
 
-@instruction(types.none, address, address, types.int64, address, types.int64, types.int64, address)
-def multiply_f32(
-    builder: Any,
-    first: Any,
-    second: Any,
-    stride: Any,
-    tile: Any,
-    tile_stride: Any,
-    count: Any,
-    result: Any,
-) -> None:
-    """Products of a tile and two panels of floats: f32[TOKENS][2 * ROWS] at `result`.
+def _multiply_floats(name: str, *, adds: bool) -> Any:
+    words = (types.int64,) * 8
 
-    `stride` and `tile_stride` are bytes from one step of the contraction to the next; `count` is
-    how many there are.
-    """
-    sums = _sums(builder)
-    with cgutils.for_range(builder, count) as loop:
-        step = builder.mul(loop.index, stride)
-        weights = [load(builder, builder.add(panel, step), _FLOATS) for panel in (first, second)]
-        here = builder.add(tile, builder.mul(loop.index, tile_stride))
-        for token in range(TOKENS):
-            x = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
-            for panel in _PANELS:
-                before = builder.load(sums[token][panel])
-                after = forms.fused_multiply_add(builder, weights[panel], x, before)
-                builder.store(after, sums[token][panel])
-    _store_sums(builder, sums, result)
+    @instruction(types.none, *words)
+    def multiply(
+        builder: Any,
+        first: Any,
+        second: Any,
+        stride: Any,
+        tile: Any,
+        tile_stride: Any,
+        count: Any,
+        result: Any,
+        result_stride: Any,
+    ) -> None:
+        """Products of a tile and two panels of floats: TOKENS rows of 2 * ROWS at `result`.
+
+        `stride` and `tile_stride` are bytes from one step of the contraction to the next, of which
+        there are `count`; `result_stride` from one token to the next. `multiply_add_f32` adds to
+        what is there.
+        """
+        places = [
+            [
+                _at(builder, builder.add(result, builder.mul(result_stride, _constant(token))), at)
+                for at in (0, 4 * ROWS)
+            ]
+            for token in range(TOKENS)
+        ]
+        sums = _sums(builder)
+        if adds:
+            for row, variables in zip(places, sums, strict=True):
+                for place, variable in zip(row, variables, strict=True):
+                    builder.store(load(builder, place, _FLOATS), variable)
+        with cgutils.for_range(builder, count) as loop:
+            step = builder.mul(loop.index, stride)
+            weights = [load(builder, builder.add(p, step), _FLOATS) for p in (first, second)]
+            here = builder.add(tile, builder.mul(loop.index, tile_stride))
+            for token in range(TOKENS):
+                x = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
+                for panel in _PANELS:
+                    before = builder.load(sums[token][panel])
+                    after = forms.fused_multiply_add(builder, weights[panel], x, before)
+                    builder.store(after, sums[token][panel])
+        for row, variables in zip(places, sums, strict=True):
+            for place, variable in zip(row, variables, strict=True):
+                store(builder, place, builder.load(variable))
+
+    multiply.__name__ = name
+    return multiply
+
+
+multiply_f32 = _multiply_floats("multiply_f32", adds=False)
+multiply_add_f32 = _multiply_floats("multiply_add_f32", adds=True)
 
 
 # --- laying out

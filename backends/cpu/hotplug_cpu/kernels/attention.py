@@ -1,0 +1,295 @@
+"""Scaled dot-product attention over a cache, for many queries.
+
+Online softmax over blocks of keys (FlashAttention-2, arXiv 2307.08691), with the micro-kernel of
+wide products for both of its products. The query rows of a key head, one per token and query head,
+stand together, so that a block of keys is laid out once for all of them. Threads share these rows.
+
+Arguments, one row of a plan:
+
+    q, q_stride         f32 (T, heads, width), bytes from one token to the next
+    k, k_stride         (rows, kv_heads, width), bytes from one row to the next; f16 or f32 by name
+    v, v_stride         (rows, kv_heads, value_width), the same
+    positions           i32 (T), negative for padding, whose result is zeros; address 0: rows - T + t
+    sinks               f32 (heads), scores that take part in the softmax only; address 0: none
+    out, out_stride     f32 (T, heads, value_width), bytes from one token to the next
+    tokens heads kv_heads width value_width rows
+                        T, H, Hkv, D, Dv, C; widths are multiples of 8, heads of kv_heads
+    scale softcap       bits of f32 in the low half of the word; softcap 0 for none
+    window              how many rows a query sees at most; 0 for all
+    causal              whether a query sees only rows up to its position
+    scratch             `panels.attention_scratch(D, Dv)` bytes for each thread
+    scratch_stride      bytes from one thread's to the next
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import float32
+
+from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.panels import KEYS, QUERIES, ROWS, TOKENS
+from hotplug_cpu.kernels.softmax import (
+    NOTHING,
+    ZERO,
+    exp_f32,
+    scale_row,
+    softmax_step,
+    visible,
+)
+from hotplug_cpu.kernels.tiles import multiply_add_f32, multiply_f32, store_transposed
+
+__all__ = ["KERNELS"]
+
+_inline = simd.inline
+_PAIR = 2 * ROWS
+_UNITS = 4  # shares of work per thread, at least
+_SCORES = 4 * KEYS
+_ONE = float32(1.0)
+
+
+@_inline
+def _pack_queries(
+    q: int,
+    stride: int,
+    head: int,
+    group: int,
+    rows: tuple[int, int],
+    width: int,
+    scale: float,
+    target: int,
+) -> None:
+    """Query rows first to first + count, scaled, as f32[tile][width][TOKENS]."""
+    first, count = rows
+    for row in range(count):
+        token, member = (first + row) // group, (first + row) % group
+        source = q + token * stride + 4 * width * (head * group + member)
+        at = target + 4 * (row // TOKENS * TOKENS * width + row % TOKENS)
+        for column in range(width):
+            simd.store_f32(at + 4 * TOKENS * column, simd.load_f32(source + 4 * column) * scale)
+
+
+@_inline
+def _weights_of_keys(scores: int, keys: int, weights: int) -> None:
+    """Scores f32[TOKENS][KEYS] as f32[keys][8], for the second product."""
+    for key in range(0, 4 * keys, 32):
+        at = scores + key
+        last = simd.load_f32x8(at + 5 * _SCORES)
+        rows = (
+            simd.load_f32x8(at),
+            simd.load_f32x8(at + _SCORES),
+            simd.load_f32x8(at + 2 * _SCORES),
+            simd.load_f32x8(at + 3 * _SCORES),
+            simd.load_f32x8(at + 4 * _SCORES),
+            last,
+            last,
+            last,
+        )
+        store_transposed(weights + 8 * key, rows)
+
+
+@_inline
+def _finish(
+    at: int, values: int, width: int, sinks: int, head: int, state: tuple[int, int]
+) -> None:
+    """One row of the result: values divided by the sum of the weights."""
+    largest, total = simd.load_f32(state[0]), simd.load_f32(state[1])
+    factor = _ONE
+    if sinks != 0 and largest > NOTHING:
+        sink = simd.load_f32(sinks + 4 * head)
+        top = max(largest, sink)
+        factor = exp_f32(largest - top)
+        total = total * factor + exp_f32(sink - top)
+    by = simd.splat_f32(factor / total if total > ZERO else ZERO)
+    for column in range(0, 4 * width, 32):
+        simd.store_f32x8(at + column, simd.load_f32x8(values + column) * by)
+
+
+def _attention(size: int, load: Any) -> Any:
+    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
+
+    @_inline
+    def pack_keys(source: int, stride: int, keys: int, width: int, target: int) -> None:
+        """Rows of keys as panels f32[keys / ROWS][width][ROWS], an even number of them."""
+        last = keys - 1
+        for first in range(0, keys, _PAIR):
+            for half in range(first, first + _PAIR, ROWS):
+                a0 = source + min(half, last) * stride
+                a1 = source + min(half + 1, last) * stride
+                a2 = source + min(half + 2, last) * stride
+                a3 = source + min(half + 3, last) * stride
+                a4 = source + min(half + 4, last) * stride
+                a5 = source + min(half + 5, last) * stride
+                a6 = source + min(half + 6, last) * stride
+                a7 = source + min(half + 7, last) * stride
+                for at in range(0, width * size, 8 * size):
+                    rows = (
+                        load(a0 + at),
+                        load(a1 + at),
+                        load(a2 + at),
+                        load(a3 + at),
+                        load(a4 + at),
+                        load(a5 + at),
+                        load(a6 + at),
+                        load(a7 + at),
+                    )
+                    store_transposed(target, rows)
+                    target += 4 * 8 * ROWS
+
+    @_inline
+    def copy_values(
+        source: int, stride: int, keys: int, width: int, target: int, padded: int
+    ) -> None:
+        """Rows of values as f32[keys][padded]."""
+        for key in range(keys):
+            for column in range(0, width, 8):
+                value = load(source + key * stride + column * size)
+                simd.store_f32x8(target + 4 * (key * padded + column), value)
+
+    @_inline
+    def attention(
+        thread: int,
+        threads: int,
+        q: int,
+        q_stride: int,
+        k: int,
+        k_stride: int,
+        v: int,
+        v_stride: int,
+        positions: int,
+        sinks: int,
+        out: int,
+        out_stride: int,
+        tokens: int,
+        heads: int,
+        kv_heads: int,
+        width: int,
+        value_width: int,
+        rows: int,
+        scale: int,
+        softcap: int,
+        window: int,
+        causal: int,
+        scratch: int,
+        scratch_stride: int,
+    ) -> None:
+        group = heads // kv_heads
+        padded = (value_width + _PAIR - 1) // _PAIR * _PAIR
+        cap = simd.float_of(softcap)
+        # Where things lie in scratch memory.
+        queries = scratch + thread * scratch_stride
+        results = queries + 4 * QUERIES * width
+        keys_at = results + 4 * QUERIES * padded
+        values_at = keys_at + 4 * KEYS * width
+        scores = values_at + 4 * KEYS * padded
+        weights = scores + _SCORES * TOKENS
+        largest = weights + 8 * _SCORES
+        totals = largest + 4 * QUERIES
+        # Units of work: some query rows of one key head.
+        query_rows = tokens * group
+        shares = (_UNITS * threads + kv_heads - 1) // kv_heads
+        unit_rows = ((query_rows + shares - 1) // shares + TOKENS - 1) // TOKENS * TOKENS
+        unit_rows = min(unit_rows, QUERIES)
+        units = (query_rows + unit_rows - 1) // unit_rows * kv_heads
+        for turn in range((units + threads - 1) // threads):
+            # Later tokens see more: the longest first, and threads change places every turn.
+            place = thread if turn % 2 == 0 else threads - 1 - thread
+            unit = units - 1 - (turn * threads + place)
+            if unit < 0:
+                continue
+            head = unit % kv_heads
+            first = unit // kv_heads * unit_rows
+            count = min(unit_rows, query_rows - first)
+            _pack_queries(
+                q, q_stride, head, group, (first, count), width, simd.float_of(scale), queries
+            )
+            low, high = rows, 0
+            for token in range(first // group, (first + count - 1) // group + 1):
+                begin, end = visible(positions, token, tokens, rows, causal, window)
+                if end > begin:
+                    low, high = min(low, begin), max(high, end)
+            for row in range(count):
+                simd.store_f32(largest + 4 * row, NOTHING)
+                simd.store_f32(totals + 4 * row, ZERO)
+            for at in range(0, 4 * count * padded, 32):
+                simd.store_f32x8(results + at, simd.zero())
+            for start in range(low, high, KEYS):
+                keys = min(KEYS, high - start)
+                pack_keys(
+                    k + start * k_stride + head * width * size, k_stride, keys, width, keys_at
+                )
+                copy_values(
+                    v + start * v_stride + head * value_width * size,
+                    v_stride,
+                    keys,
+                    value_width,
+                    values_at,
+                    padded,
+                )
+                for tile in range(0, count, TOKENS):
+                    here = min(TOKENS, count - tile)
+                    seen = 0
+                    for lane in range(here):
+                        token = (first + tile + lane) // group
+                        begin, end = visible(positions, token, tokens, rows, causal, window)
+                        if end > start and begin < start + keys:
+                            seen = max(seen, min(keys, end - start))
+                    if seen == 0:
+                        continue
+                    for pair in range(0, seen, _PAIR):
+                        panel = keys_at + 4 * pair * width
+                        multiply_f32(
+                            panel,
+                            panel + 4 * ROWS * width,
+                            4 * ROWS,
+                            queries + 4 * tile * width,
+                            4 * TOKENS,
+                            width,
+                            scores + 4 * pair,
+                            _SCORES,
+                        )
+                    for lane in range(here):
+                        row = tile + lane
+                        begin, end = visible(
+                            positions, (first + row) // group, tokens, rows, causal, window
+                        )
+                        factor = softmax_step(
+                            scores + lane * _SCORES,
+                            begin - start,
+                            end - start,
+                            cap,
+                            (largest + 4 * row, totals + 4 * row),
+                        )
+                        if factor != _ONE:
+                            scale_row(results + 4 * row * padded, padded, factor)
+                    _weights_of_keys(scores, seen, weights)
+                    for column in range(0, padded, _PAIR):
+                        multiply_add_f32(
+                            values_at + 4 * column,
+                            values_at + 4 * (column + ROWS),
+                            4 * padded,
+                            weights,
+                            32,
+                            seen,
+                            results + 4 * (tile * padded + column),
+                            4 * padded,
+                        )
+            for row in range(count):
+                token, member = (first + row) // group, (first + row) % group
+                query_head = head * group + member
+                _finish(
+                    out + token * out_stride + 4 * value_width * query_head,
+                    results + 4 * row * padded,
+                    value_width,
+                    sinks,
+                    query_head,
+                    (largest + 4 * row, totals + 4 * row),
+                )
+
+    return attention
+
+
+KERNELS = {
+    "attention_f16": _attention(2, simd.load_f16x8),
+    "attention_f32": _attention(4, simd.load_f32x8),
+}

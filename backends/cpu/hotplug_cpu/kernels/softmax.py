@@ -1,0 +1,103 @@
+"""Pieces of attention that its kernels share: which rows a query sees, and a running softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import float32
+
+from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.panels import KEYS
+
+__all__ = ["NOTHING", "ZERO", "exp_f32", "scale_row", "softmax_step", "visible"]
+
+_inline = simd.inline
+NOTHING = float32(float("-inf"))
+ZERO = float32(0.0)
+_ONE = float32(1.0)
+_TWO = float32(2.0)
+
+
+@_inline
+def exp_f32(value: float) -> Any:
+    """e^x of one number."""
+    return simd.max_of(simd.exp(simd.splat_f32(value)))
+
+
+@_inline
+def visible(
+    positions: int, token: int, tokens: int, rows: int, causal: int, window: int
+) -> tuple[int, int]:
+    """First row of the cache that a token sees, and the one after the last; equal for none."""
+    position = rows - tokens + token
+    if positions != 0:
+        position = int(simd.load_i32(positions + 4 * token))
+    if position < 0:
+        return 0, 0
+    high = min(position + 1, rows) if causal != 0 else rows
+    low = max(0, position - window + 1) if window > 0 else 0
+    return min(low, high), high
+
+
+@_inline
+def scale_row(at: int, width: int, factor: float) -> None:
+    """Multiply `width` floats, a multiple of 8."""
+    by = simd.splat_f32(factor)
+    for column in range(0, 4 * width, 32):
+        simd.store_f32x8(at + column, simd.load_f32x8(at + column) * by)
+
+
+@_inline
+def _cap(scores: int, softcap: float) -> None:
+    """Score becomes softcap * tanh(score / softcap)."""
+    one, two, limit = simd.splat_f32(_ONE), simd.splat_f32(_TWO), simd.splat_f32(softcap)
+    twice = simd.splat_f32(_TWO / softcap)
+    for at in range(0, 4 * KEYS, 32):
+        power = simd.exp(simd.load_f32x8(scores + at) * twice)
+        simd.store_f32x8(scores + at, limit * (one - two / (power + one)))
+
+
+@_inline
+def _hide(scores: int, low: int, high: int) -> None:
+    for key in range(min(low, KEYS)):
+        simd.store_f32(scores + 4 * key, NOTHING)
+    for key in range(max(high, 0), KEYS):
+        simd.store_f32(scores + 4 * key, NOTHING)
+
+
+@_inline
+def softmax_step(scores: int, low: int, high: int, softcap: float, state: tuple[int, int]) -> Any:
+    """Turn KEYS scores into weights and take them into a running softmax.
+
+    Args:
+        scores: f32[KEYS]; replaced by e^(score - largest score so far).
+        low: keys before it count as hidden.
+        high: keys from it on count as hidden.
+        softcap: 0 for none.
+        state: addresses of the largest score and of the sum of the weights so far.
+
+    Returns:
+        The factor that makes earlier weights fit.
+    """
+    if softcap > ZERO:
+        _cap(scores, softcap)
+    if low > 0 or high < KEYS:
+        _hide(scores, low, high)
+    largest_at, total_at = state
+    best = simd.load_f32x8(scores)
+    for at in range(32, 4 * KEYS, 32):
+        best = simd.maximum(best, simd.load_f32x8(scores + at))
+    before = simd.load_f32(largest_at)
+    largest = max(before, simd.max_of(best))
+    shift = simd.splat_f32(largest if largest > NOTHING else ZERO)
+    total = simd.zero()
+    for at in range(0, 4 * KEYS, 32):
+        weight = simd.exp(simd.load_f32x8(scores + at) - shift)
+        simd.store_f32x8(scores + at, weight)
+        total = total + weight
+    factor = _ONE
+    if largest > before:
+        factor = exp_f32(before - largest)
+        simd.store_f32(largest_at, largest)
+    simd.store_f32(total_at, simd.load_f32(total_at) * factor + simd.sum_of(total))
+    return factor
