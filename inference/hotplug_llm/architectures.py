@@ -105,7 +105,9 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
     key_length = own.get("attention.key_length", int, width // heads)
     if "attention.key_length" not in own and width % heads:
         key = f"{row.name}.attention.head_count"
-        raise ModelError(f"{key}: {heads} heads do not divide a width of {width}", key=key)
+        raise ModelError(
+            f"{key}: {heads} heads do not divide {row.name}.embedding_length {width}", key=key
+        )
     return Hyperparameters(
         architecture=row,
         layers=layers,

@@ -161,7 +161,7 @@ def test_truncated_at_two_hundred_places(
         assert path.name in refused(capsys, "generate", "hello", "-m", path)
 
 
-METADATA = {
+METADATA: dict[str, list[Any]] = {
     "general.architecture": ["no_such_architecture", 5, None, ""],
     "llama.context_length": [None, "many", -1, 0, 1.5],
     "llama.embedding_length": [None, 0, 33, 2**40],
