@@ -1,8 +1,8 @@
 """Teams of threads that run plans together, kept for the next plan.
 
 A team is shared by all executables that want as many threads; it runs one plan at a time. The
-thread that asks leads; the others are Python threads that spend their life in compiled code, without
-Python's lock. After a fork the child makes new ones.
+thread that asks leads; the others are Python threads that spend their life in compiled code and
+without Python's lock. After a fork the child makes new ones.
 """
 
 from __future__ import annotations

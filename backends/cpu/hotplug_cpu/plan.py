@@ -1,0 +1,208 @@
+"""A program made into rows of addresses, and run by a team of threads.
+
+Kernels are known when the plan is made; the addresses of buffers when it is bound. Runs with the
+same buffers go straight to the rows. Where the program has NumPy steps, the team runs the stretches
+between them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import is_
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hotplug.backend import Buffer, Executable, Partition, Stream
+from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError
+from hotplug_cpu import numpy_kernels, threads
+from hotplug_cpu.bindings import bytes_of, required_buffers
+from hotplug_cpu.buffers import HostBufferType
+from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS
+from hotplug_cpu.jit import loader
+from hotplug_cpu.lowering import lower
+from hotplug_cpu.program import Address, KernelAddress, NumpyStep, Place, Program, Step, Store
+from hotplug_cpu.tensor_view import TensorView
+
+__all__ = ["PlanExecutable"]
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Words: TypeAlias = npt.NDArray[np.int64]
+
+
+class PlanExecutable(Executable):
+    """A partition on the processor, run by compiled kernels wherever there are any.
+
+    Args:
+        partition: the work.
+        buffers: where the arena is taken from.
+        default_threads: how many threads run it if the partition does not say.
+
+    Raises:
+        KernelCompileError: compiled kernels cannot be had.
+        OutOfDeviceMemoryError: the arena does not fit in memory.
+    """
+
+    def __init__(self, partition: Partition, buffers: HostBufferType, default_threads: int) -> None:
+        self.graph = partition.graph
+        self.threads = partition.threads or default_threads
+        self._device = buffers.device
+        self._program = lower(self.graph, self.threads)
+        self._rows = _Rows(self._program)
+        self.arena_bytes = self._program.arena_bytes
+        self._arena = buffers.allocate(self.arena_bytes)
+        self._required = required_buffers(self.graph)
+        self._bound: tuple[Buffer, ...] = ()
+        self._calls: list[tuple[Callable[[], None], str, str]] = []
+        self._lock = threading.Lock()  # one arena serves one run at a time
+        threads.team(self.threads)
+
+    def run(self, bindings: Mapping[str, Buffer], stream: Stream | None = None) -> None:
+        """Compute; all is done when this returns, which every stream allows.
+
+        Raises:
+            ExecutionError: a buffer is missing or too small, or a NumPy kernel failed.
+            OutOfDeviceMemoryError: a NumPy kernel found no memory for its temporary values.
+        """
+        del stream
+        with self._lock:
+            buffers = tuple(bindings.values())
+            if len(buffers) != len(self._bound) or not all(map(is_, buffers, self._bound)):
+                self._bind(bindings)
+                self._bound = buffers
+            with np.errstate(all="ignore"):
+                for call, what, op in self._calls:
+                    self._do(call, what, op)
+
+    def explain(self) -> list[str]:
+        """A line per step: kernel, nodes, threads; NumPy steps begin with "numpy"."""
+        lines = []
+        for step in self._program.steps:
+            names = " + ".join(node.name for node in step.nodes)
+            if isinstance(step, NumpyStep):
+                lines.append(f"numpy{' copy' if step.copies else ''}: {names}")
+            else:
+                wait = ", then wait" if step.barrier else ""
+                lines.append(f"{step.kernel}: {names} ({self.threads} threads{wait})")
+        return lines
+
+    def free(self) -> None:
+        """Let go of the arena and of the buffers last bound."""
+        with self._lock:
+            self._bound, self._calls = (), []
+            self._arena.free()
+
+    def _do(self, call: Callable[[], None], what: str, op: str) -> None:
+        try:
+            call()
+        except MemoryError as error:
+            raise OutOfDeviceMemoryError(
+                f"no memory for temporary values of {what}", device=self._device
+            ) from error
+        except (HotplugError, ArithmeticError, ValueError, TypeError, IndexError) as error:
+            raise ExecutionError(f"{what} failed: {error}", device=self._device, op=op) from error
+
+    def _bind(self, bindings: Mapping[str, Buffer]) -> None:
+        self._bound = ()
+        memory: dict[str, Bytes] = {}
+        for name, (needed, written) in self._required.items():
+            if name not in bindings:
+                raise ExecutionError(f"no buffer is bound to {name!r}", device=self._device)
+            memory[name] = bytes_of(name, bindings[name], needed, written, self._device)
+        arena = self._arena.array
+
+        def place(store: Store) -> tuple[Bytes, int]:
+            if store.in_arena:
+                return arena, store.offset
+            if store.constant is not None:
+                return store.constant.view(np.uint8), 0
+            return memory[store.buffer], 0
+
+        rows = self._rows.bind({store: _address(*place(store)) for store in self._rows.stores})
+        self._calls = self._make_calls(rows, place)
+
+    def _make_calls(
+        self, rows: Words, place: Callable[[Store], tuple[Bytes, int]]
+    ) -> list[tuple[Callable[[], None], str, str]]:
+        calls: list[tuple[Callable[[], None], str, str]] = []
+        start = stop = 0
+
+        def flush() -> None:
+            if stop > start:
+                calls.append((partial(self._walk, rows[start:stop]), "a plan", "plan"))
+
+        for step in self._program.steps:
+            if isinstance(step, Step):
+                stop += 1
+                continue
+            flush()
+            start = stop
+            calls.append((_numpy_call(step, place), step.node.name, step.node.op))
+        flush()
+        return calls
+
+    def _walk(self, rows: Words) -> None:
+        threads.team(self.threads).run(rows)
+
+
+class _Rows:
+    """The rows of a program's compiled steps, with what is known of them before binding."""
+
+    def __init__(self, program: Program) -> None:
+        steps = [step for step in program.steps if isinstance(step, Step)]
+        addresses = loader.load(_kernels(steps))
+        self._template = np.zeros((len(steps), ROW_WORDS), np.int64)
+        places: list[tuple[int, int, int]] = []
+        stores: dict[Store, int] = {}
+        for row, step in enumerate(steps):
+            words = [addresses[step.kernel], int(step.barrier)]
+            for argument in step.arguments:
+                if isinstance(argument, Address):
+                    index = stores.setdefault(argument.store, len(stores))
+                    places.append((row, len(words), index))
+                    words.append(argument.offset)
+                elif isinstance(argument, KernelAddress):
+                    words.append(addresses[argument.name])
+                else:
+                    words.append(argument)
+            self._template[row, : len(words)] = words
+        self._places = np.array(places, np.int64).reshape(-1, 3).T
+        self.stores = tuple(stores)
+
+    def bind(self, addresses: Mapping[Store, int]) -> Words:
+        """Rows that can be run."""
+        bases = np.array([addresses[store] for store in self.stores], np.int64)
+        rows = self._template.copy()
+        row, column, store = self._places
+        rows[row, column] += bases[store] if len(bases) else 0
+        return rows
+
+
+def _kernels(steps: list[Step]) -> set[str]:
+    names = {step.kernel for step in steps}
+    for step in steps:
+        names.update(a.name for a in step.arguments if isinstance(a, KernelAddress))
+    return names
+
+
+def _numpy_call(step: NumpyStep, place: Callable[[Store], tuple[Bytes, int]]) -> Callable[[], None]:
+    def view(node_dtype: object, where: Place) -> TensorView:
+        data, start = place(where.store)
+        return TensorView.over(data, node_dtype, where.layout, start)  # type: ignore[arg-type]
+
+    out = view(step.node.dtype, step.out)
+    operands = [None if item is None else view(item[0].dtype, item[1]) for item in step.operands]
+    if step.copies:
+        assert operands[0] is not None
+        return partial(np.copyto, out.array, operands[0].array)
+    return partial(numpy_kernels.run, step.node, operands, out)
+
+
+def _address(data: Bytes, offset: int) -> int:
+    return int(data.__array_interface__["data"][0]) + offset
+
+
+assert FIRST_ARGUMENT == 2

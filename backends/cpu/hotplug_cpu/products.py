@@ -1,0 +1,112 @@
+"""Products with weights: which kernel, which form of activations.
+
+blocks    activations as blocks of bytes, few tokens            `kernels.matvec`
+floats    activations as they are, few tokens                   `kernels.matvec`
+tiles     activations as tiles of bytes, many tokens            `kernels.gemm`
+packed    activations as tiles of floats, many tokens           `kernels.gemm`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hotplug.node import Node
+from hotplug_cpu.kernels import panels
+from hotplug_cpu.kernels.sizes import BLOCK
+from hotplug_cpu.program import Address, Argument, KernelAddress, Rows, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hotplug_cpu.lowering import Lowering
+
+__all__ = ["LEGACY", "emit", "emit_tiles", "form"]
+
+LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+
+_FEW = 5
+"""Tokens up to which weights are read as they lie; from there on unpacking them pays."""
+
+_PLAIN = ("f32", "f16", "bf16")
+_LANES = 8
+_FOR_BYTES = {
+    "q4_0": "gemm_u4",
+    "q4_1": "gemm_u4",
+    "q4_k": "gemm_u4",
+    "q5_0": "gemm_u5",
+    "q5_1": "gemm_u5",
+    "q5_k": "gemm_u5",
+    "q8_0": "gemm_i8",
+    "iq4_nl": "gemm_i8",
+}
+_FOR_FLOATS = (*_PLAIN, *_FOR_BYTES, "q2_k", "q3_k", "q6_k")
+
+
+def form(node: Node) -> str | None:
+    """How a matmul wants its activations; None if no kernel computes it."""
+    x, weights = node.operands if len(node.operands) == 2 else (node.operands[0],) * 2
+    name = weights.dtype.name
+    if (
+        x.dtype.name != "f32"
+        or len(weights.shape) != 2
+        or not node.param("transpose_b")
+        or node.type.size * x.type.size == 0
+        or name not in _FOR_FLOATS
+    ):
+        return None
+    few = x.type.size // x.shape[-1] <= _FEW
+    if weights.dtype.quantised and node.param("precision") == "default" and name in _FOR_BYTES:
+        return "blocks" if few and name in LEGACY else "tiles"
+    fits = name in LEGACY or (name in _PLAIN and x.shape[-1] % _LANES == 0)
+    return "floats" if few and fits else "packed"
+
+
+def emit_tiles(low: Lowering, kind: str, rows: Rows, x: Node) -> Store:
+    """Lay out activations as tiles; returns where."""
+    if kind == "tiles":
+        name, count = "quantise_tiles", rows.count // BLOCK
+        store = Store(panels.quantised_bytes(rows.number, rows.count))
+    else:
+        name, count = "pack_tiles", rows.count
+        store = Store(panels.packed_bytes(rows.number, rows.count))
+    words = (rows.start, rows.stride, rows.number, count, Address(store))
+    low.emit(name, words, store, (x,))
+    return store
+
+
+def emit(
+    low: Lowering, node: Node, x: Rows, out: Address, add: Rows | None, nodes: Sequence[Node]
+) -> None:
+    """The step of a product.
+
+    Args:
+        low: where the step goes.
+        node: the matmul.
+        x: its activations in the form that `form` says.
+        out: where the result goes, contiguous.
+        add: rows that are added, or None.
+        nodes: the nodes that the step computes.
+    """
+    weights = node.inputs[1]
+    assert weights is not None
+    kind, dtype, rows = form(node), weights.dtype, weights.shape[0]
+    plus: tuple[Argument, ...] = (0, 0) if add is None else (add.start, add.stride)
+    source = (low.address(weights), weights.type.row_bytes, rows)
+    if kind in {"blocks", "floats"}:
+        count = x.count // (BLOCK if dtype.quantised else _LANES)
+        words = (*source, count, x.start, x.stride, x.number, out, 4 * rows, *plus)
+        suffix = "_f32" if kind == "floats" else ""
+        low.emit(f"matvec_{dtype.name}{suffix}", words, out.store, nodes)
+        return
+    if kind == "tiles":
+        kernel, unpack = _FOR_BYTES[dtype.name], f"weights_{dtype.name}"
+        count, size = x.count // BLOCK, panels.gemm_int8_scratch()
+        chunk = dtype.nbytes(panels.CHUNK_BLOCKS * BLOCK)
+    else:
+        kernel, unpack = "gemm_f32", f"floats_{dtype.name}"
+        count, size = x.count, panels.gemm_f32_scratch()
+        chunk = dtype.nbytes(panels.CHUNK_FLOATS)
+    scratch = Store(size * low.threads)
+    words = (KernelAddress(unpack), *source, count, chunk, x.start, x.number)
+    rest = (out, 4 * rows, *plus, Address(scratch), size)
+    low.emit(kernel, (*words, *rest), out.store, nodes, scratch)
