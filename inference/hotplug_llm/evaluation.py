@@ -18,7 +18,7 @@ from hotplug.graph import Graph
 from hotplug.session import Program, Session
 from hotplug_llm.decoder import BatchShape, Decoder
 
-__all__ = ["BATCH", "Evaluator", "width_for"]
+__all__ = ["BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
 
 _log = logging.getLogger("hotplug.llm")
 
@@ -31,7 +31,7 @@ _WIDTHS: tuple[int, ...] = (
     *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
 )
 
-_LOGIT_ROWS = 32
+LOGIT_ROWS = 32
 """Rows of logits computed at once when all are wanted: a vocabulary of 50k takes 6 MB for them."""
 
 
@@ -75,13 +75,12 @@ class Evaluator:
 
         At least the last token stays to be evaluated, since its logits are wanted.
         """
-        common = 0
-        for old, new in zip(self._past, ids[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
-        self.rewind(common)
-        return common
+        given = list(ids[:-1])
+        if given != self._past:  # as a rule they are the same
+            pairs = enumerate(zip(self._past, given, strict=False))
+            shorter = min(len(self._past), len(given))
+            self.rewind(next((i for i, (old, new) in pairs if old != new), shorter))
+        return len(self._past)
 
     def last_logits(
         self, ids: Sequence[int], *, proceed: Callable[[int], None] | None = None
@@ -95,7 +94,7 @@ class Evaluator:
         Raises:
             ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
         """
-        self._check_room(len(ids))
+        self.check_room(len(ids))
         logits = np.empty(0, np.float32)
         for start in range(0, len(ids), BATCH):
             logits = self._step(ids[start : start + BATCH], last_only=True)[0]
@@ -109,10 +108,10 @@ class Evaluator:
         Raises:
             ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
         """
-        self._check_room(len(ids))
+        self.check_room(len(ids))
         pieces = [
-            self._step(ids[start : start + _LOGIT_ROWS], last_only=False)
-            for start in range(0, len(ids), _LOGIT_ROWS)
+            self._step(ids[start : start + LOGIT_ROWS], last_only=False)
+            for start in range(0, len(ids), LOGIT_ROWS)
         ]
         return np.concatenate(pieces)
 
@@ -139,7 +138,6 @@ class Evaluator:
         positions[:count] = np.arange(len(self._past), len(self._past) + count)
         outputs = np.arange(count - 1, count) if last_only else np.arange(width)
         program = self.program(width, len(outputs))
-        # The cache rows past this point are about to change, whether or not the run succeeds.
         result = program.run(
             {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
         )
@@ -147,7 +145,12 @@ class Evaluator:
         logits = np.asarray(result["logits"])
         return logits if last_only else logits[:count]
 
-    def _check_room(self, count: int) -> None:
+    def check_room(self, count: int) -> None:
+        """Check that the sequence can go on for `count` tokens.
+
+        Raises:
+            ContextLengthError: it cannot.
+        """
         needed = len(self._past) + count
         if needed > self.context:
             raise ContextLengthError(

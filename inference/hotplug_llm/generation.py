@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from hotplug import progress
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ContextLengthError
@@ -137,13 +140,19 @@ class Generation:
         with progress.task("read the prompt", len(rest)) as advance:
             logits = self._evaluator.last_logits(rest, proceed=advance)
         self.prefill_seconds = time.perf_counter() - began
-        return self._sampler.sample(logits, history)
+        return self._sample(logits, history)
 
     def _next_token(self, history: list[int]) -> int:
         began = time.perf_counter()
-        token = self._sampler.sample(self._evaluator.last_logits(history[-1:]), history)
+        # All but the last token, as a rule: unless the model made something else in between.
+        held = self._evaluator.reuse(history)
+        token = self._sample(self._evaluator.last_logits(history[held:]), history)
         self.decode_seconds += time.perf_counter() - began
         return token
+
+    def _sample(self, logits: npt.NDArray[np.float32], history: list[int]) -> int:
+        # Embeddings may be padded with rows that are no tokens.
+        return self._sampler.sample(logits[: self._model.tokenizer.vocabulary_size], history)
 
     def _accept(self, token: int) -> str:
         """Text that the token lets out; sets `finish` if it is the last."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,14 +15,14 @@ import numpy.typing as npt
 
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ModelError, UsageError
-from hotplug.formats.gguf import Fields, GGUFFile
+from hotplug.formats.gguf import GGUFFile
 from hotplug.ops.linear import PRECISIONS
 from hotplug.session import Session
 from hotplug.settings import settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.chat import ChatTemplate
 from hotplug_llm.decoder import Decoder
-from hotplug_llm.evaluation import Evaluator
+from hotplug_llm.evaluation import LOGIT_ROWS, Evaluator
 from hotplug_llm.generation import Generation, Stopping
 from hotplug_llm.sampling import SamplingOptions
 from hotplug_llm.tokenizers import Tokenizer, from_gguf
@@ -34,7 +36,6 @@ DEFAULT_CONTEXT = 8192
 """Most tokens of context taken unless asked for more: a cache for 128k tokens is gigabytes."""
 
 _CACHE_DTYPES = ("f16", "f32")
-_NLL_ROWS = 256
 
 
 def load(
@@ -100,9 +101,25 @@ class Model:
         _check_choice("precision", precision, PRECISIONS)
         cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
         _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
         self.path = Path(path)
-        self._file = GGUFFile.open(self.path)
-        self.shape = _readable(self._file)
+        with contextlib.ExitStack() as held:
+            self._file = held.enter_context(GGUFFile.open(self.path))
+            self._open(device, context, threads, cache_dtype, precision)
+            held.enter_context(self._session)
+            self._held = held.pop_all()
+        self.load_seconds = time.perf_counter() - began
+
+    def _open(
+        self,
+        device: str | None,
+        context: int | None,
+        threads: int | None,
+        cache_dtype: str,
+        precision: str,
+    ) -> None:
+        self.shape = read_hyperparameters(self._file.fields())
         self.context = _context(context, self.shape)
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
         types = {name: info.type for name, info in self._file.tensors.items()}
@@ -116,7 +133,6 @@ class Model:
         weights = {name: self._file.tensor(name) for name in self._file.tensors}
         self._session = Session(device, weights, threads=threads)
         self._evaluator = Evaluator(self._session, decoder, self.context)
-        self.load_seconds = time.perf_counter() - began
 
     @property
     def name(self) -> str:
@@ -128,7 +144,7 @@ class Model:
         """The devices it runs on, in order of preference."""
         return [device.info for device in self._session.devices]
 
-    @property
+    @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """How the model wants conversations to be laid out, or None if its file does not say."""
         if "tokenizer.chat_template" not in self._file.metadata:
@@ -213,9 +229,10 @@ class Model:
         if len(ids) < 2:
             raise UsageError("a likelihood needs two tokens at least")
         self._evaluator.rewind(0)
+        self._evaluator.check_room(len(ids) - 1)
         total = 0.0
-        for start in range(0, len(ids) - 1, _NLL_ROWS):
-            piece = ids[start : min(start + _NLL_ROWS, len(ids) - 1)]
+        for start in range(0, len(ids) - 1, LOGIT_ROWS):
+            piece = ids[start : min(start + LOGIT_ROWS, len(ids) - 1)]
             targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
             total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
         return total / (len(ids) - 1)
@@ -226,8 +243,7 @@ class Model:
 
     def close(self) -> None:
         """Give devices and file back."""
-        self._session.close()
-        self._file.close()
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -251,9 +267,12 @@ class Model:
             if template is None:
                 return self.tokenize(prompt)
             prompt = [{"role": "user", "content": prompt}]
-        if all(isinstance(item, Mapping) for item in prompt):
-            return self._conversation_ids([m for m in prompt if isinstance(m, Mapping)])
+        messages = [item for item in prompt if isinstance(item, Mapping)]
+        if messages and len(messages) == len(prompt):
+            return self._conversation_ids(messages)
         ids = [item for item in prompt if not isinstance(item, Mapping)]
+        if messages:
+            raise UsageError("a prompt is a text, token ids or messages, and no mixture of them")
         self._check_ids(ids)
         return ids
 
@@ -272,15 +291,11 @@ class Model:
         if len(ids) == 0:
             raise UsageError("there are no token ids")
         for token in ids:
-            if not 0 <= token < self.tokenizer.vocabulary_size:
+            number = isinstance(token, int | np.integer)
+            if not number or not 0 <= token < self.tokenizer.vocabulary_size:
                 raise UsageError(
-                    f"there is no token {token}: the model has {self.tokenizer.vocabulary_size}"
+                    f"there is no token {token!r}: the model has {self.tokenizer.vocabulary_size}"
                 )
-
-
-def _readable(file: GGUFFile) -> Hyperparameters:
-    fields: Fields = file.fields()
-    return read_hyperparameters(fields)
 
 
 def _context(wanted: int | None, shape: Hyperparameters) -> int:

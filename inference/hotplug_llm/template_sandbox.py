@@ -172,9 +172,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             "trim": _trim,
             "safe": _charged(str, Budget.charge_depths),  # nothing is escaped
         }
+        tests: dict[str, Any] = dict(self.tests)
         self.tests = {
-            **{name: self.tests[name] for name in _TESTS},
-            **{name: _charged(self.tests[name], Budget.charge_depths) for name in _DEEP_TESTS},
+            **{name: tests[name] for name in _TESTS},
+            **{name: _charged(tests[name], Budget.charge_depths) for name in _DEEP_TESTS},
         }
         self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")}
 
@@ -233,7 +234,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 class _GenerationTag(Extension):
     """`{% generation %}` marks what training counts; for rendering it means nothing."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012  # as the base class has it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from hotplug.errors import ContextLengthError, ModelError
+from hotplug.errors import ContextLengthError, ModelError, UsageError
 from hotplug_llm.cli.options import add_model, add_sampling, figures, open_model, sampling_of
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model
 from hotplug_llm.sampling import SamplingOptions
 
 __all__ = ["ChatCommand", "Conversation", "command"]
+
+
+_ROOM = 256  # tokens kept free for an answer
 
 
 class ChatCommand:
@@ -36,6 +39,7 @@ class ChatCommand:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Talk until the input ends; 0."""
+        sampling = sampling_of(arguments)
         with open_model(arguments) as model:
             if model.chat_template is None:
                 raise ModelError(
@@ -43,9 +47,13 @@ class ChatCommand:
                     key="tokenizer.chat_template",
                     remedy="continue a text with `hotplug generate --raw`",
                 )
-            sampling = sampling_of(arguments)
-            talk = Conversation(model, sampling, arguments.system, arguments.max_tokens)
-            talk.stop = tuple(arguments.stop)
+            talk = Conversation(
+                model,
+                sampling,
+                system=arguments.system,
+                max_tokens=arguments.max_tokens,
+                stop=arguments.stop,
+            )
             if sys.stdin.isatty():
                 print(
                     f"{model.name} on {', '.join(info.id for info in model.devices)}. "
@@ -61,58 +69,61 @@ class Conversation:
     """Messages so far, and the model that continues them.
 
     Attributes:
+        model: the model talked with.
         messages: all turns still remembered.
-        stop: texts that end an answer.
     """
 
     def __init__(
         self,
         model: Model,
         sampling: SamplingOptions,
+        *,
         system: str | None = None,
         max_tokens: int | None = None,
+        stop: Sequence[str] = (),
     ) -> None:
-        self._model = model
+        self.model = model
+        self.messages: list[dict[str, str]] = []
         self._sampling = sampling
         self._max_tokens = max_tokens
-        self.messages: list[dict[str, str]] = []
-        self.stop: tuple[str, ...] = ()
+        self._stop = stop
+        self._room = min(max_tokens or _ROOM, model.context // 4)
         if system:
             self.messages.append({"role": "system", "content": system})
 
-    @property
-    def model(self) -> Model:
-        """The model talked with."""
-        return self._model
-
     def ask(self, text: str) -> tuple[Generation, int]:
-        """Begin the answer to a turn; also how many old messages had to be forgotten for room.
+        """Begin the answer to a turn; also how many old turns had to be forgotten for room.
 
         Raises:
             ContextLengthError: even this turn alone leaves no room for an answer.
         """
+        before = list(self.messages)
         self.messages.append({"role": "user", "content": text})
         forgotten = 0
         while True:
             try:
-                return self._begin(), forgotten
+                answer = self._begin()
             except ContextLengthError:
                 if not self._forget_oldest():
-                    self.messages.pop()
+                    self.messages = before
                     raise
-                forgotten += 1
+            else:
+                room = self.model.context - len(answer.prompt_ids)
+                if room >= self._room or not self._forget_oldest():
+                    return answer, forgotten
+            forgotten += 1
 
     def remember(self, answer: str) -> None:
         """Take an answer, whole or stopped, into the history."""
         self.messages.append({"role": "assistant", "content": answer})
 
     def _begin(self) -> Generation:
-        return self._model.generate(
-            self.messages, max_tokens=self._max_tokens, sampling=self._sampling, stop=self.stop
+        return self.model.generate(
+            self.messages, max_tokens=self._max_tokens, sampling=self._sampling, stop=self._stop
         )
 
     def _forget_oldest(self) -> bool:
-        """Drop the oldest message that is neither the instructions nor the turn just asked."""
+        """Drop the oldest turn, if there is one besides the instructions and what was just asked."""
         first = 1 if self.messages[0]["role"] == "system" else 0
         if len(self.messages) - first < 2:
             return False
@@ -138,6 +149,8 @@ def _answer(talk: Conversation, line: str, arguments: argparse.Namespace) -> Non
         print(json.dumps(answer.report() | {"stopped": stopped}, ensure_ascii=False), flush=True)
         return
     print(" [stopped]" if stopped else "", flush=True)
+    if answer.finish == "context":
+        print(f"[the context of {talk.model.context} tokens is full]", file=sys.stderr)
     if arguments.figures:
         print(figures(talk.model.devices, answer), file=sys.stderr)
 
@@ -163,6 +176,8 @@ def _lines() -> Iterator[str]:
             line = input(prompt).strip()
         except EOFError:
             return
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is no UTF-8 text: {error}") from error
         except KeyboardInterrupt:
             print(file=sys.stderr)
             if warned:

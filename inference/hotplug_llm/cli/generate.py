@@ -11,9 +11,9 @@ from hotplug_llm.cli.options import (
     add_sampling,
     figures,
     open_model,
-    read_text,
     sampling_of,
 )
+from hotplug_llm.cli.texts import read_text
 from hotplug_llm.generation import Generation
 
 __all__ = ["GenerateCommand", "command"]
@@ -45,6 +45,7 @@ class GenerateCommand:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Answer; 0 on success."""
+        sampling = sampling_of(arguments)
         with open_model(arguments) as model:
             if arguments.explain:
                 print(model.explain())
@@ -53,7 +54,7 @@ class GenerateCommand:
                 read_text(arguments.prompt),
                 raw=arguments.raw,
                 max_tokens=arguments.max_tokens,
-                sampling=sampling_of(arguments),
+                sampling=sampling,
                 stop=arguments.stop,
                 ignore_eos=arguments.ignore_eos,
             )

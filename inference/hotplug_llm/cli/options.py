@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from hotplug.backend import DeviceInfo
-from hotplug.errors import UsageError
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model, load
 from hotplug_llm.sampling import SamplingOptions
@@ -17,7 +15,6 @@ __all__ = [
     "add_sampling",
     "figures",
     "open_model",
-    "read_text",
     "sampling_of",
 ]
 
@@ -128,25 +125,12 @@ def open_model(arguments: argparse.Namespace) -> Model:
     )
 
 
-def read_text(given: str) -> str:
-    """The text of an argument; "-" reads it from standard input.
-
-    Raises:
-        UsageError: standard input is no UTF-8.
-    """
-    if given != "-":
-        return given
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is no UTF-8 text: {error}") from error
-
-
 def figures(devices: Sequence[DeviceInfo], answer: Generation) -> str:
     """One line about an answer: where it ran and how fast."""
     names = ", ".join(f"{info.id} {info.name}" for info in devices)
     return (
         f"[{names}: {len(answer.prompt_ids)} prompt tokens at "
         f"{answer.prefill_tokens_per_second:.1f} tokens/s, {len(answer.ids)} tokens at "
-        f"{answer.decode_tokens_per_second:.1f} tokens/s]"
+        f"{answer.decode_tokens_per_second:.1f} tokens/s"
+        f"{'; the context is full' if answer.finish == 'context' else ''}]"
     )

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from hotplug.formats.gguf import GGUFFile
-from hotplug_llm.cli.options import read_text
+from hotplug_llm.cli.texts import read_text
 from hotplug_llm.tokenizers import Tokenizer, from_gguf
 
 __all__ = ["TokenizeCommand", "command"]

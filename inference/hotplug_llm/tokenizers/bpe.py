@@ -17,7 +17,7 @@ from hotplug_llm.tokenizers.vocabulary import PREFIX, Vocabulary
 
 __all__ = ["BytePairTokenizer"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("hotplug.llm")
 
 _CACHED_WORDS = 1 << 15
 _CACHED_LENGTH = 128  # characters; longer words hardly come twice, and would fill memory
