@@ -6,7 +6,7 @@
     x = ops.input(name="x", dtype="f32", shape=(2, 3))
     graph = hotplug.Graph.build({"y": ops.softmax(x)})
     with hotplug.Session() as session:          # the best device; or Session("cuda:1,cpu")
-        y = session.program(graph).run({"x": array})["y"]
+        y = session.run(graph, {"x": [[1, 2, 3], [4, 5, 6]]})["y"]
 
 Importing this imports nothing else: every name below is fetched when it is first used.
 """

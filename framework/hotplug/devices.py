@@ -69,4 +69,6 @@ def wanted(selector: str | None = None) -> str:
     Raises:
         SettingsError: a HOTPLUG_* variable is not understood.
     """
-    return selector or _chosen.get() or settings().device or "auto"
+    if selector is not None:
+        return selector
+    return _chosen.get() or settings().device or "auto"

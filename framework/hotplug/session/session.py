@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hotplug.backend import Device
+from hotplug.devices import wanted
 from hotplug.errors import (
     DeviceLostError,
     FallbackWarning,
@@ -67,8 +68,9 @@ class Session:
         """Open devices.
 
         Args:
-            device: a selector, such as "cuda:1" or "gpu,cpu"; None takes HOTPLUG_DEVICE or chooses.
-                Or devices that are open already, in order of preference.
+            device: a selector, such as "cuda:1" or "gpu,cpu"; None takes that of `hotplug.device`,
+                then HOTPLUG_DEVICE, or chooses. Or devices that are open already, in order of
+                preference.
             weights: name -> value. They are not copied where a device can use them as they lie.
             threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
             pins: pattern of the names of weights and states -> id of the device they live on.
@@ -95,7 +97,7 @@ class Session:
         self._registry = registry
         self._devices: dict[str, Device] = {}
         if device is None or isinstance(device, str):
-            self._open(device or now.device or "auto")
+            self._open(wanted(device))
         else:
             self._devices = {item.id: item for item in device}
         self._holds_reserve = False
