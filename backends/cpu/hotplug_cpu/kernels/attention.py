@@ -9,8 +9,8 @@ Arguments, one row of a plan:
     q, q_stride         f32 (T, heads, width), bytes from one token to the next
     k, k_stride         (rows, kv_heads, width), bytes from one row to the next; f16 or f32 by name
     v, v_stride         (rows, kv_heads, value_width), the same
-    positions           i32 (T), negative for padding, whose result is zeros; address 0: rows - T + t
-    sinks               f32 (heads), scores that take part in the softmax only; address 0: none
+    positions           i32 (T), negative for padding, whose result is zeros; 0: rows - T + t
+    sinks               f32 (heads), scores that take part in the softmax only; 0: none
     out, out_stride     f32 (T, heads, value_width), bytes from one token to the next
     tokens heads kv_heads width value_width rows
                         T, H, Hkv, D, Dv, C; widths are multiples of 8, heads of kv_heads
@@ -105,8 +105,100 @@ def _finish(
         simd.store_f32x8(at + column, simd.load_f32x8(values + column) * by)
 
 
-def _attention(size: int, load: Any) -> Any:
-    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
+@_inline
+def _range(view: tuple[int, ...], first: int, last: int) -> tuple[int, int]:
+    """Rows of the cache that any of some tokens sees."""
+    low, high = view[2], 0
+    for token in range(first, last + 1):
+        begin, end = visible(view, token)
+        if end > begin:
+            low, high = min(low, begin), max(high, end)
+    return low, high
+
+
+@_inline
+def _clear(places: tuple[int, ...], count: int, padded: int) -> None:
+    _, results, _, _, _, _, largest, totals = places
+    for row in range(count):
+        simd.store_f32(largest + 4 * row, NOTHING)
+        simd.store_f32(totals + 4 * row, ZERO)
+    for at in range(0, 4 * count * padded, 32):
+        simd.store_f32x8(results + at, simd.zero())
+
+
+@_inline
+def _attend(
+    places: tuple[int, ...],
+    view: tuple[int, ...],
+    tile: tuple[int, int, int, int],
+    block: tuple[int, int],
+    sizes: tuple[int, int],
+    softcap: float,
+) -> None:
+    """One tile of query rows sees one block of keys.
+
+    Args:
+        places: where things lie in scratch memory.
+        view: see `visible`.
+        tile: (first query row of the unit, first and number of the tile's rows in it, query rows
+            of a token).
+        block: (first row of the cache, number of rows).
+        sizes: width of keys, padded width of values.
+        softcap: 0 for none.
+    """
+    queries, results, keys_at, values_at, scores, weights, largest, totals = places
+    first, begin_row, count, group = tile
+    start, keys = block
+    width, padded = sizes
+    begin, end = _range(
+        view, (first + begin_row) // group, (first + begin_row + count - 1) // group
+    )
+    seen = min(keys, end - start)
+    if seen <= 0 or begin >= start + keys:
+        return
+    for pair in range(0, seen, _PAIR):
+        panel = keys_at + 4 * pair * width
+        multiply_f32(
+            panel,
+            panel + 4 * ROWS * width,
+            4 * ROWS,
+            queries + 4 * begin_row * width,
+            4 * TOKENS,
+            width,
+            scores + 4 * pair,
+            _SCORES,
+        )
+    for lane in range(count):
+        row = begin_row + lane
+        begin, end = visible(view, (first + row) // group)
+        state = (largest + 4 * row, totals + 4 * row)
+        factor = softmax_step(scores + lane * _SCORES, begin - start, end - start, softcap, state)
+        if factor != _ONE:
+            scale_row(results + 4 * row * padded, padded, factor)
+    _weights_of_keys(scores, seen, weights)
+    for column in range(0, padded, _PAIR):
+        multiply_add_f32(
+            values_at + 4 * column,
+            values_at + 4 * (column + ROWS),
+            4 * padded,
+            weights,
+            32,
+            seen,
+            results + 4 * (begin_row * padded + column),
+            4 * padded,
+        )
+
+
+@_inline
+def _unit_rows(query_rows: int, kv_heads: int, threads: int) -> int:
+    """Query rows of a key head that are one unit of work: so many that no thread stays idle."""
+    shares = (_UNITS * threads + kv_heads - 1) // kv_heads
+    share = (query_rows + shares - 1) // shares
+    return min(QUERIES, (share + TOKENS - 1) // TOKENS * TOKENS)
+
+
+def _pack_keys(size: int, load: Any) -> Any:
+    """Laying out keys, for one kind of elements."""
 
     @_inline
     def pack_keys(source: int, stride: int, keys: int, width: int, target: int) -> None:
@@ -136,6 +228,12 @@ def _attention(size: int, load: Any) -> Any:
                     store_transposed(target, rows)
                     target += 4 * 8 * ROWS
 
+    return pack_keys
+
+
+def _copy_values(size: int, load: Any) -> Any:
+    """Making floats of values, for one kind of elements."""
+
     @_inline
     def copy_values(
         source: int, stride: int, keys: int, width: int, target: int, padded: int
@@ -145,6 +243,13 @@ def _attention(size: int, load: Any) -> Any:
             for column in range(0, width, 8):
                 value = load(source + key * stride + column * size)
                 simd.store_f32x8(target + 4 * (key * padded + column), value)
+
+    return copy_values
+
+
+def _attention(size: int, load: Any) -> Any:
+    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
+    pack_keys, copy_values = _pack_keys(size, load), _copy_values(size, load)
 
     @_inline
     def attention(
@@ -175,7 +280,7 @@ def _attention(size: int, load: Any) -> Any:
     ) -> None:
         group = heads // kv_heads
         padded = (value_width + _PAIR - 1) // _PAIR * _PAIR
-        cap = simd.float_of(softcap)
+        view = (positions, tokens, rows, causal, window)
         # Where things lie in scratch memory.
         queries = scratch + thread * scratch_stride
         results = queries + 4 * QUERIES * width
@@ -185,12 +290,9 @@ def _attention(size: int, load: Any) -> Any:
         weights = scores + _SCORES * TOKENS
         largest = weights + 8 * _SCORES
         totals = largest + 4 * QUERIES
-        # Units of work: some query rows of one key head.
-        query_rows = tokens * group
-        shares = (_UNITS * threads + kv_heads - 1) // kv_heads
-        unit_rows = ((query_rows + shares - 1) // shares + TOKENS - 1) // TOKENS * TOKENS
-        unit_rows = min(unit_rows, QUERIES)
-        units = (query_rows + unit_rows - 1) // unit_rows * kv_heads
+        places = (queries, results, keys_at, values_at, scores, weights, largest, totals)
+        unit_rows = _unit_rows(tokens * group, kv_heads, threads)
+        units = (tokens * group + unit_rows - 1) // unit_rows * kv_heads
         for turn in range((units + threads - 1) // threads):
             # Later tokens see more: the longest first, and threads change places every turn.
             place = thread if turn % 2 == 0 else threads - 1 - thread
@@ -199,86 +301,26 @@ def _attention(size: int, load: Any) -> Any:
                 continue
             head = unit % kv_heads
             first = unit // kv_heads * unit_rows
-            count = min(unit_rows, query_rows - first)
-            _pack_queries(
-                q, q_stride, head, group, (first, count), width, simd.float_of(scale), queries
-            )
-            low, high = rows, 0
-            for token in range(first // group, (first + count - 1) // group + 1):
-                begin, end = visible(positions, token, tokens, rows, causal, window)
-                if end > begin:
-                    low, high = min(low, begin), max(high, end)
-            for row in range(count):
-                simd.store_f32(largest + 4 * row, NOTHING)
-                simd.store_f32(totals + 4 * row, ZERO)
-            for at in range(0, 4 * count * padded, 32):
-                simd.store_f32x8(results + at, simd.zero())
+            count = min(unit_rows, tokens * group - first)
+            span = (first, count)
+            _pack_queries(q, q_stride, head, group, span, width, simd.float_of(scale), queries)
+            _clear(places, count, padded)
+            low, high = _range(view, first // group, (first + count - 1) // group)
+            k_at, v_at = k + head * width * size, v + head * value_width * size
             for start in range(low, high, KEYS):
                 keys = min(KEYS, high - start)
-                pack_keys(
-                    k + start * k_stride + head * width * size, k_stride, keys, width, keys_at
-                )
-                copy_values(
-                    v + start * v_stride + head * value_width * size,
-                    v_stride,
-                    keys,
-                    value_width,
-                    values_at,
-                    padded,
-                )
-                for tile in range(0, count, TOKENS):
-                    here = min(TOKENS, count - tile)
-                    seen = 0
-                    for lane in range(here):
-                        token = (first + tile + lane) // group
-                        begin, end = visible(positions, token, tokens, rows, causal, window)
-                        if end > start and begin < start + keys:
-                            seen = max(seen, min(keys, end - start))
-                    if seen == 0:
-                        continue
-                    for pair in range(0, seen, _PAIR):
-                        panel = keys_at + 4 * pair * width
-                        multiply_f32(
-                            panel,
-                            panel + 4 * ROWS * width,
-                            4 * ROWS,
-                            queries + 4 * tile * width,
-                            4 * TOKENS,
-                            width,
-                            scores + 4 * pair,
-                            _SCORES,
-                        )
-                    for lane in range(here):
-                        row = tile + lane
-                        begin, end = visible(
-                            positions, (first + row) // group, tokens, rows, causal, window
-                        )
-                        factor = softmax_step(
-                            scores + lane * _SCORES,
-                            begin - start,
-                            end - start,
-                            cap,
-                            (largest + 4 * row, totals + 4 * row),
-                        )
-                        if factor != _ONE:
-                            scale_row(results + 4 * row * padded, padded, factor)
-                    _weights_of_keys(scores, seen, weights)
-                    for column in range(0, padded, _PAIR):
-                        multiply_add_f32(
-                            values_at + 4 * column,
-                            values_at + 4 * (column + ROWS),
-                            4 * padded,
-                            weights,
-                            32,
-                            seen,
-                            results + 4 * (tile * padded + column),
-                            4 * padded,
-                        )
+                pack_keys(k_at + start * k_stride, k_stride, keys, width, keys_at)
+                source = v_at + start * v_stride
+                copy_values(source, v_stride, keys, value_width, values_at, padded)
+                for row in range(0, count, TOKENS):
+                    tile = (first, row, min(TOKENS, count - row), group)
+                    _attend(
+                        places, view, tile, (start, keys), (width, padded), simd.float_of(softcap)
+                    )
             for row in range(count):
-                token, member = (first + row) // group, (first + row) % group
-                query_head = head * group + member
+                query_head = head * group + (first + row) % group
                 _finish(
-                    out + token * out_stride + 4 * value_width * query_head,
+                    out + (first + row) // group * out_stride + 4 * value_width * query_head,
                     results + 4 * row * padded,
                     value_width,
                     sinks,

@@ -37,6 +37,14 @@ _ONE = float32(1.0)
 
 
 @_inline
+def _add_row(source: int, weight: float, target: int, width: int) -> None:
+    by = simd.splat_f32(weight)
+    for column in range(0, 4 * width, 32):
+        value = simd.fma(simd.load_f32x8(source + column), by, simd.load_f32x8(target + column))
+        simd.store_f32x8(target + column, value)
+
+
+@_inline
 def attention_combine(
     thread: int,
     threads: int,
@@ -74,20 +82,24 @@ def attention_combine(
             if score > NOTHING:
                 weight = exp_f32(score - largest)
                 total += simd.load_f32(partial + 4) * weight
-                by = simd.splat_f32(weight)
-                for column in range(0, 4 * value_width, 32):
-                    value = simd.load_f32x8(partial + PARTIAL_HEAD + column)
-                    value = simd.fma(value, by, simd.load_f32x8(at + column))
-                    simd.store_f32x8(at + column, value)
+                _add_row(partial + PARTIAL_HEAD, weight, at, value_width)
         scale_row(at, value_width, _ONE / total)
 
 
-def _split(size: int, load: Any) -> Any:
-    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
+@_inline
+def _clear(partial: int, value_width: int) -> None:
+    simd.store_f32(partial, NOTHING)
+    simd.store_f32(partial + 4, ZERO)
+    for column in range(0, 4 * value_width, 32):
+        simd.store_f32x8(partial + PARTIAL_HEAD + column, simd.zero())
+
+
+def _eight_scores(size: int, load: Any) -> Any:
+    """Products of a query with eight rows of keys, for one kind of elements."""
 
     @_inline
     def eight_scores(q: int, k: int, stride: int, keys: int, width: int) -> Any:
-        """Products of a query with eight rows of keys, the last repeated where there are fewer."""
+        """Where there are fewer than eight rows the last one is repeated."""
         last = keys - 1
         k1 = k + min(1, last) * stride
         k2 = k + min(2, last) * stride
@@ -110,9 +122,15 @@ def _split(size: int, load: Any) -> Any:
             s7 = simd.fma(load(k7 + at), x, s7)
         return simd.sums_of((s0, s1, s2, s3, s4, s5, s6, s7))
 
+    return eight_scores
+
+
+def _add_values(size: int, load: Any) -> Any:
+    """Weighted sums of rows of values, for one kind of elements."""
+
     @_inline
     def add_values(weights: int, v: int, stride: int, keys: int, width: int, result: int) -> None:
-        """Add rows of values, each times its weight, to a result."""
+        """Add the rows, each times its weight, to a result; four vectors at a time."""
         column = 0
         while column + 32 <= width:
             at, source = result + 4 * column, v + column * size
@@ -139,6 +157,13 @@ def _split(size: int, load: Any) -> Any:
                 source += stride
             simd.store_f32x8(at, a)
             column += 8
+
+    return add_values
+
+
+def _split(size: int, load: Any) -> Any:
+    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
+    eight_scores, add_values = _eight_scores(size, load), _add_values(size, load)
 
     @_inline
     def attention_split(
@@ -170,22 +195,20 @@ def _split(size: int, load: Any) -> Any:
         partial_size = PARTIAL_HEAD + 4 * value_width
         scores = scratch + thread * scratch_stride
         factor, cap = simd.splat_f32(simd.float_of(scale)), simd.float_of(softcap)
+        view = (positions, tokens, rows, causal, window)
         units = tokens * kv_heads * splits
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
             split = unit % splits
             head = unit // splits % kv_heads
             token = unit // splits // kv_heads
-            low, high = visible(positions, token, tokens, rows, causal, window)
+            low, high = visible(view, token)
             share = ((high - low + splits - 1) // splits + 7) // 8 * 8
             begin = low + split * share
             end = min(high, begin + share)
             first = token * heads + head * group
             for member in range(group):
                 partial = partials + ((first + member) * splits + split) * partial_size
-                simd.store_f32(partial, NOTHING)
-                simd.store_f32(partial + 4, ZERO)
-                for column in range(0, 4 * value_width, 32):
-                    simd.store_f32x8(partial + PARTIAL_HEAD + column, simd.zero())
+                _clear(partial, value_width)
             for start in range(begin, end, KEYS):
                 keys = min(KEYS, end - start)
                 k_at = k + start * k_stride + head * width * size

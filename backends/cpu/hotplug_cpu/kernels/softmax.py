@@ -25,10 +25,14 @@ def exp_f32(value: float) -> Any:
 
 
 @_inline
-def visible(
-    positions: int, token: int, tokens: int, rows: int, causal: int, window: int
-) -> tuple[int, int]:
-    """First row of the cache that a token sees, and the one after the last; equal for none."""
+def visible(view: tuple[int, ...], token: int) -> tuple[int, int]:
+    """First row of the cache that a token sees, and the one after the last; equal for none.
+
+    Args:
+        view: (positions, tokens, rows, causal, window), see `attention`.
+        token: number of the token.
+    """
+    positions, tokens, rows, causal, window = view
     position = rows - tokens + token
     if positions != 0:
         position = int(simd.load_i32(positions + 4 * token))
