@@ -1,4 +1,4 @@
-"""The buffers that a run needs, and their memory."""
+"""What has to be there before a graph can run: kernels for its nodes, buffers and their memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.backend import Buffer
-from hotplug.errors import ExecutionError
+from hotplug.errors import ExecutionError, UnsupportedOpError
 from hotplug.graph import Graph
+from hotplug.ops import OPS
+from hotplug_cpu import numpy_kernels
 from hotplug_cpu.buffers import HostBuffer
 
-__all__ = ["bytes_of", "required_buffers"]
+__all__ = ["bytes_of", "check_supported", "required_buffers"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -49,3 +51,21 @@ def bytes_of(name: str, buffer: Buffer, needed: int, written: bool, device: str)
             f"the buffer of {name!r} is to be written and is read-only", device=device
         )
     return data
+
+
+def check_supported(graph: Graph, device: str) -> None:
+    """Refuse a graph with a node that not even NumPy computes.
+
+    Raises:
+        UnsupportedOpError: there is no kernel for a node.
+    """
+    for node in graph.nodes:
+        if node.is_leaf or OPS[node.op].view:
+            continue
+        answer = numpy_kernels.supports(node)
+        if not answer:
+            raise UnsupportedOpError(
+                f"{device} does not run {node.name}: {answer.reason}",
+                op=node.op,
+                reasons={device: answer.reason},
+            )

@@ -14,6 +14,7 @@ from hotplug.settings import settings
 from hotplug_cpu import host, numpy_kernels
 from hotplug_cpu.buffers import HostBufferType
 from hotplug_cpu.interpreter import NumpyExecutable
+from hotplug_cpu.plan import PlanExecutable
 
 __all__ = ["CPUDevice"]
 
@@ -46,14 +47,21 @@ class CPUDevice(Device):
         return self._buffers
 
     def compile(self, partition: Partition) -> Executable:
-        """Make a partition ready to run.
+        """Make a partition ready to run, by compiled kernels where there are any.
 
         Raises:
+            UnsupportedOpError: not even NumPy has a kernel for a node.
             KernelCompileError: there are no compiled kernels, and HOTPLUG_FALLBACK=error.
             OutOfDeviceMemoryError: its intermediate values do not fit in memory.
         """
         if self.info.kernels == "numpy":
             self._fall_back(str(self.info.properties.get("compiler", "no compiler is here")))
+            return NumpyExecutable(partition, self._buffers)
+        threads = settings().threads or host.usable_cores()
+        try:
+            return PlanExecutable(partition, self._buffers, threads)
+        except KernelCompileError as error:
+            self._fall_back(str(error.args[0]))
         return NumpyExecutable(partition, self._buffers)
 
     def _fall_back(self, reason: str) -> None:

@@ -18,7 +18,7 @@ import psutil
 
 from hotplug.backend import MemoryInfo
 
-__all__ = ["memory", "processor_name", "usable_threads"]
+__all__ = ["memory", "processor_name", "usable_cores", "usable_threads"]
 
 _CPUINFO_KEYS = ("model name", "Model", "Hardware", "cpu model", "cpu")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -77,6 +77,14 @@ def usable_threads() -> int:
         allowed = os.cpu_count() or 1
     quotas = [quota for group in _groups("cpu") if (quota := _cpu_quota(group)) is not None]
     return max(1, min([allowed, *quotas]))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: a core's second hardware thread adds nothing to kernels."""
+    logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
+    if not logical or not physical:
+        return usable_threads()
+    return max(1, usable_threads() * int(physical) // int(logical))
 
 
 def memory() -> MemoryInfo:

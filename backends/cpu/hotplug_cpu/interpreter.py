@@ -18,19 +18,15 @@ import numpy.typing as npt
 
 from hotplug import memory
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import (
-    ExecutionError,
-    HotplugError,
-    OutOfDeviceMemoryError,
-    UnsupportedOpError,
-)
+from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.memory import Location, Storage, StorageKind
 from hotplug.node import Node
 from hotplug.ops import OPS
 from hotplug_cpu import numpy_kernels
-from hotplug_cpu.buffers import HostBuffer, HostBufferType
+from hotplug_cpu.bindings import bytes_of, check_supported, required_buffers
+from hotplug_cpu.buffers import HostBufferType
 from hotplug_cpu.tensor_view import TensorView
 
 __all__ = ["NumpyExecutable"]
@@ -63,11 +59,11 @@ class NumpyExecutable(Executable):
     def __init__(self, partition: Partition, buffers: HostBufferType) -> None:
         self.graph = partition.graph
         self._device = buffers.device
-        _check_supported(self.graph, self._device)
+        check_supported(self.graph, self._device)
         self._plan = memory.plan(self.graph)
         self.arena_bytes = self._plan.arena_bytes
         self._arena = buffers.allocate(self.arena_bytes)
-        self._required = _required_buffers(self.graph)
+        self._required = required_buffers(self.graph)
         self._bound: tuple[Buffer, ...] = ()
         self._steps: tuple[_Step, ...] = ()
         self._lock = threading.Lock()  # one arena serves one run at a time
@@ -130,34 +126,11 @@ class NumpyExecutable(Executable):
         if same and self._steps:
             return
         storage = {
-            name: self._bytes(name, buffer)
+            name: bytes_of(name, buffer, *self._required[name], self._device)
             for name, buffer in zip(self._required, buffers, strict=True)
         }
         self._steps = _Binder(self.graph, self._plan, storage, self._arena.array).steps()
         self._bound = buffers
-
-    def _bytes(self, name: str, buffer: Buffer) -> Bytes:
-        """A buffer's memory, its size and whether it may be written checked."""
-        needed, written = self._required[name]
-        if isinstance(buffer, HostBuffer):
-            data = buffer.array
-        else:
-            host = buffer.host()
-            if host is None:
-                raise ExecutionError(
-                    f"the buffer of {name!r} is not in host memory", device=self._device
-                )
-            data = np.frombuffer(host, np.uint8) if host.nbytes else np.empty(0, np.uint8)
-        if data.nbytes < needed:
-            raise ExecutionError(
-                f"the buffer of {name!r} has {data.nbytes} bytes instead of {needed}",
-                device=self._device,
-            )
-        if written and needed and not data.flags.writeable:
-            raise ExecutionError(
-                f"the buffer of {name!r} is to be written and is read-only", device=self._device
-            )
-        return data
 
 
 class _Binder:
@@ -204,29 +177,6 @@ class _Binder:
         target = TensorView.over(self._bound[name], node.dtype, Layout.contiguous(node.shape))
         call = partial(np.copyto, target.array, self._views[node].array)
         return _Step(call, f"copying {node.name} to {what}", node.op)
-
-
-def _required_buffers(graph: Graph) -> dict[str, tuple[int, bool]]:
-    """For each buffer that a run needs: bytes, and whether it is written."""
-    updated = {name for name, _ in graph.updates}
-    required = {
-        node.name: (node.type.nbytes, node.name in updated) for node in graph.nodes if node.is_leaf
-    }
-    required.update({f"output:{name}": (node.type.nbytes, True) for name, node in graph.outputs})
-    return required
-
-
-def _check_supported(graph: Graph, device: str) -> None:
-    for node in graph.nodes:
-        if node.is_leaf or OPS[node.op].view:
-            continue
-        answer = numpy_kernels.supports(node)
-        if not answer:
-            raise UnsupportedOpError(
-                f"{device} does not run {node.name}: {answer.reason}",
-                op=node.op,
-                reasons={device: answer.reason},
-            )
 
 
 def _is(a: object, b: object) -> bool:

@@ -15,7 +15,7 @@ from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.node import Node
-from hotplug_cpu import products, rotation
+from hotplug_cpu import mixing, products, rotation
 from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
 from hotplug_cpu.program import Address, Argument, Place, Rows, Store
 
@@ -64,8 +64,8 @@ def _leave_for_bytes(graph: Graph, node: Node) -> tuple[Node, ...]:
 def _leave_product(graph: Graph, node: Node) -> tuple[Node, ...]:
     """A product that is only used in a sum."""
     users = graph.consumers[node]
-    fits = len(users) == 1 and _added(users[0]) is not None and _added(users[0])[0] == node
-    return (node,) if fits else ()
+    pair = _added(users[0]) if len(users) == 1 else None
+    return (node,) if pair is not None and pair[0] == node else ()
 
 
 def _added(node: Node) -> tuple[Node, Node] | None:
@@ -163,7 +163,7 @@ def _activations(low: Lowering, product: Node) -> Rows | None:
     if form == "blocks":
         return _bytes(low, x)
     rows = low.rows(x)
-    if rows is None or form == "floats":
+    if rows is None or form is None or form == "floats":
         return rows
     key = (form, x)
     if key not in low.memo:
@@ -250,7 +250,8 @@ def _norm(low: Lowering, node: Node, kernel: str, rest: tuple[Argument, ...], ou
 
 def _swiglu(low: Lowering, node: Node) -> bool:
     gate, up = node.inputs
-    assert gate is not None and up is not None
+    assert gate is not None
+    assert up is not None
     if not _is_f32(gate, up) or node.type.size % _LANES or not low.is_contiguous(gate, up):
         return False
     out = low.new(node)
@@ -264,7 +265,8 @@ def _swiglu(low: Lowering, node: Node) -> bool:
 
 def _take(low: Lowering, node: Node) -> bool:
     table, indices = node.inputs
-    assert table is not None and indices is not None
+    assert table is not None
+    assert indices is not None
     name = table.dtype.name
     if name not in _TABLES or indices.dtype.name not in _INDICES or len(table.shape) != 2:
         return False
@@ -280,7 +282,9 @@ def _take(low: Lowering, node: Node) -> bool:
 
 def _scatter_rows(low: Lowering, node: Node) -> bool:
     table, indices, rows = node.inputs
-    assert table is not None and indices is not None and rows is not None
+    assert table is not None
+    assert indices is not None
+    assert rows is not None
     if not _fits_cache(node) or not low.can_update(node) or not low.is_contiguous(table, indices):
         return False
     rotated = rows.operands[0] if rows.op == "reshape" and rows not in low.places else rows
@@ -321,6 +325,7 @@ RULES: dict[str, Callable[[Lowering, Node], bool]] = {
     "matmul": _matmul,
     "rms_norm": _rms_norm,
     "rope": _rope,
+    "scaled_dot_product_attention": mixing.attention,
     "scatter_rows": _scatter_rows,
     "swiglu": _swiglu,
     "take": _take,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hotplug.backend import Buffer, Executable, Partition, Stream
 from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError
 from hotplug_cpu import numpy_kernels, threads
-from hotplug_cpu.bindings import bytes_of, required_buffers
+from hotplug_cpu.bindings import bytes_of, check_supported, required_buffers
 from hotplug_cpu.buffers import HostBufferType
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS
 from hotplug_cpu.jit import loader
@@ -42,6 +42,7 @@ class PlanExecutable(Executable):
         default_threads: how many threads run it if the partition does not say.
 
     Raises:
+        UnsupportedOpError: there is no kernel for a node.
         KernelCompileError: compiled kernels cannot be had.
         OutOfDeviceMemoryError: the arena does not fit in memory.
     """
@@ -50,6 +51,7 @@ class PlanExecutable(Executable):
         self.graph = partition.graph
         self.threads = partition.threads or default_threads
         self._device = buffers.device
+        check_supported(self.graph, self._device)
         self._program = lower(self.graph, self.threads)
         self._rows = _Rows(self._program)
         self.arena_bytes = self._program.arena_bytes
