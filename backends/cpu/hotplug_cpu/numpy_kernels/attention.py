@@ -61,7 +61,7 @@ def _attention(
         softcap,
         alibi_slopes(heads, max_bias)[:, None, None] if max_bias else None,
         None if sinks is None else sinks.float32()[:, None, None],
-        np.arange(rows - tokens, rows) if positions is None else positions.array,
+        _own_rows(tokens, rows, causal=causal) if positions is None else positions.array,
         causal,
         window,
     )
@@ -77,6 +77,11 @@ def _attention(
             part_at(v, at, 3),
             None if masks is None else masks[at],
         )
+
+
+def _own_rows(tokens: int, rows: int, *, causal: bool) -> AnyArray:
+    """Where queries stand if nobody says; not causal, they see all rows from anywhere."""
+    return np.arange(rows - tokens, rows) if causal else np.zeros(tokens, np.int64)
 
 
 def _attend(

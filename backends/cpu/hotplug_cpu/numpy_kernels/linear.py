@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from hotplug.tensor import TensorType
 from hotplug_cpu.numpy_kernels.pieces import PIECE, part_at
 from hotplug_cpu.numpy_kernels.table import kernel
 from hotplug_cpu.tensor_view import AnyArray, TensorView
@@ -18,18 +19,18 @@ def _matmul(
     out: TensorView, a: TensorView, b: TensorView, *, transpose_b: bool, precision: str
 ) -> None:
     del precision  # float32 is more than asked for
+    rows = b if transpose_b else _transposed(b)
     if out.dtype.name == "f64":
-        np.matmul(a.array, _turned(b.array, transpose_b), out=out.array)
+        np.matmul(a.array, rows.array.swapaxes(-1, -2), out=out.array)
     elif b.dtype.name == "f32":
-        np.matmul(a.float32(), _turned(b.array, transpose_b), out=out.array)
-    elif transpose_b:
-        _multiply_rows(out.array, a.float32(), b)
+        np.matmul(a.float32(), rows.array.swapaxes(-1, -2), out=out.array)
     else:
-        np.matmul(a.float32(), b.float32(), out=out.array)
+        _multiply_rows(out.array, a.float32(), rows)
 
 
-def _turned(b: AnyArray, transpose: bool) -> AnyArray:
-    return b.swapaxes(-1, -2) if transpose else b
+def _transposed(b: TensorView) -> TensorView:
+    *lead, rows, columns = b.shape
+    return TensorView(TensorType(b.dtype, (*lead, columns, rows)), b.array.swapaxes(-1, -2))
 
 
 def _multiply_rows(out: AnyArray, a: AnyArray, b: TensorView) -> None:
