@@ -84,6 +84,11 @@ def _own_rows(tokens: int, rows: int, *, causal: bool) -> AnyArray:
     return np.arange(rows - tokens, rows) if causal else np.zeros(tokens, np.int64)
 
 
+def _default_positions(tokens: int, rows: int, causal: bool) -> AnyArray:
+    """The last rows; where every row is seen, any place does, as long as it marks no padding."""
+    return np.arange(rows - tokens, rows) if causal else np.zeros(tokens, np.int64)
+
+
 def _attend(
     rules: _Rules, out: AnyArray, q: AnyArray, k: TensorView, v: TensorView, mask: AnyArray | None
 ) -> None:
