@@ -10,9 +10,9 @@ from typing import Any
 from hotplug.backend import DeviceInfo, MemoryInfo
 from hotplug.cli.render import amount, console, table
 from hotplug.devices import group, list_devices
-from hotplug.errors import HotplugError
 from hotplug.registry import BackendStatus, default
 from hotplug.registry.guard import guarded, reason_of
+from hotplug.settings import settings
 
 __all__ = ["DevicesCommand", "command"]
 
@@ -88,13 +88,17 @@ def _listed() -> list[Listed]:
 
 
 def _ask(info: DeviceInfo, twin: str | None) -> Listed:
-    try:
-        with default().open(info, "hotplug devices") as handle:
-            answer = guarded(handle.device.memory)
-    except HotplugError as error:
-        return Listed(info, MemoryInfo(None, None), str(error), twin)
-    problem = "" if answer.error is None else reason_of(answer.error)
+    limit = settings().probe_timeout  # a device that hangs must not keep the others from the list
+    answer = guarded(lambda: _memory(info), limit)
+    problem = f"no answer within {limit:g} s" if answer.timed_out else ""
+    if answer.error is not None:
+        problem = reason_of(answer.error)
     return Listed(info, answer.value or MemoryInfo(None, None), problem, twin)
+
+
+def _memory(info: DeviceInfo) -> MemoryInfo:
+    with default().open(info, "hotplug devices") as handle:
+        return handle.device.memory()
 
 
 def _print(listed: list[Listed], statuses: list[BackendStatus]) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from hotplug import ops
 from hotplug.backend import DeviceInfo
 from hotplug.devices import list_devices, wanted
-from hotplug.errors import HotplugError
 from hotplug.graph import Graph
 from hotplug.registry import BackendStatus, default
-from hotplug.testing.conformance import Case, Outcome, check
+from hotplug.registry.guard import guarded, reason_of
+from hotplug.testing.conformance import Case, Outcome, Result, check
 
 __all__ = ["DoctorCommand", "command"]
 
@@ -55,6 +55,13 @@ class DoctorCommand:
         parser.add_argument(
             "-d", "--device", metavar="SELECTOR", help="devices to try (HOTPLUG_DEVICE, or all)"
         )
+        parser.add_argument(
+            "--timeout",
+            type=_seconds,
+            default=120.0,
+            metavar="SECONDS",
+            help="how long a device may take, kernels being compiled if need be (%(default)g)",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -62,7 +69,7 @@ class DoctorCommand:
         selector = wanted(arguments.device)
         default().load_all()  # asked for here, whatever HOTPLUG_AUTOLOAD says
         infos = list_devices() if selector == "auto" else default().select(selector).devices
-        findings = [examine(info) for info in infos]
+        findings = [examine(info, arguments.timeout) for info in infos]
         broken = [status for status in default().statuses() if status.state.is_fault]
         ok = bool(findings) and all(finding.ok for finding in findings) and not broken
         if arguments.json:
@@ -77,18 +84,30 @@ class DoctorCommand:
         return 0 if ok else 1
 
 
-def examine(info: DeviceInfo) -> Finding:
-    """Run the cases on a device."""
-    began = time.perf_counter()
-    try:
-        with default().open(info, "hotplug doctor") as handle:
-            results = [check(handle.device, case) for case in _cases()]
-    except HotplugError as error:
-        return Finding(info, ok=False, reason=str(error), seconds=time.perf_counter() - began)
+def examine(info: DeviceInfo, limit: float) -> Finding:
+    """Run the cases on a device, for at most `limit` seconds."""
+    answer = guarded(lambda: _results(info), limit)
+    if answer.timed_out:
+        return Finding(info, False, f"no answer within {limit:g} s", answer.seconds)
+    if answer.error is not None:
+        return Finding(info, False, reason_of(answer.error), answer.seconds)
+    results = answer.value or []
     wrong = [f"{r.case}: {r.reason}" for r in results if r.outcome is Outcome.FAILED]
     left_out = [f"{r.case} left out: {r.reason}" for r in results if r.outcome is Outcome.SKIPPED]
     ok = not wrong and len(left_out) < len(results)
-    return Finding(info, ok, "; ".join(wrong + left_out), time.perf_counter() - began)
+    return Finding(info, ok, "; ".join(wrong + left_out), answer.seconds)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= threading.TIMEOUT_MAX:  # NaN compares false
+        raise ValueError(text)
+    return value
+
+
+def _results(info: DeviceInfo) -> list[Result]:
+    with default().open(info, "hotplug doctor") as handle:
+        return [check(handle.device, case) for case in _cases()]
 
 
 def _cases() -> list[Case]:

@@ -14,6 +14,7 @@ fails in one costs its own devices and nothing else. `default()` is the registry
     selectors     the grammar of "cuda:1", "gpu,cpu", "uuid:..."
     choice        from a selector to devices, in order, with reasons
     handles       opened devices and who holds them
+    reports       what is said of those that are not here or failed
     events        what happens to them, for whoever wants to be told
     registry      all of it together
 """

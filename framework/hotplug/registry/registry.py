@@ -12,10 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hotplug.backend import Backend, DeviceInfo
 from hotplug.errors import (
     BackendInUseError,
-    BackendLoadError,
-    BackendNotFoundError,
     DeviceUnavailableError,
-    IncompatibleBackendError,
     UsageError,
 )
 from hotplug.registry import choice
@@ -33,6 +30,7 @@ from hotplug.registry.events import Event, EventKind, Listener, Listeners
 from hotplug.registry.handles import DeviceHandle, Handles
 from hotplug.registry.known import KNOWN
 from hotplug.registry.lifecycle import Entry
+from hotplug.registry.reports import absent, duplicate, load_error, not_found
 from hotplug.registry.status import BackendStatus, State
 from hotplug.settings import Settings, settings
 
@@ -137,7 +135,7 @@ class Registry:
         self._load([entry])
         status = entry.status()
         if not entry.loaded:
-            raise _load_error(status) from status.error
+            raise load_error(status) from status.error
         return status
 
     def load_all(self) -> list[BackendStatus]:
@@ -212,15 +210,15 @@ class Registry:
         if entry is not None:
             return entry.status()
         if name in KNOWN:
-            return _absent(name)
-        raise _not_found(name)
+            return absent(name)
+        raise not_found(name)
 
     def statuses(self) -> list[BackendStatus]:
         """How all backends stand, by name, with this project's that are absent. Loads nothing."""
         entries = self._all()
         rows = [entry.status() for entry in entries.values()]
-        rows += [_duplicate(*pair) for pair in self._left_out]
-        rows += [_absent(name) for name in KNOWN if name not in entries]
+        rows += [duplicate(*pair) for pair in self._left_out]
+        rows += [absent(name) for name in KNOWN if name not in entries]
         return sorted(rows, key=lambda status: status.name)
 
     # Devices
@@ -298,7 +296,7 @@ class Registry:
         backend, colon, _ = name.partition(":")
         entry = self._all().get(backend)
         if entry is None:
-            status = _absent(backend)
+            status = absent(backend)
             return f"{status.reason} ({status.remedy})" if status.remedy else status.reason
         if colon:
             return entry.device_faults.get(name, "")
@@ -331,7 +329,7 @@ class Registry:
     def _entry(self, name: str) -> Entry:
         entry = self._all().get(name)
         if entry is None:
-            raise _not_found(name)
+            raise not_found(name)
         return entry
 
     def _load(self, entries: Iterable[Entry]) -> None:
@@ -387,40 +385,6 @@ def _kept(entry: Entry | None, source: Source, retry: bool) -> Entry:
 
 def _usable(entry: Entry) -> list[DeviceInfo]:
     return [info for info in entry.devices if entry.loaded and info.id not in entry.device_faults]
-
-
-def _absent(name: str) -> BackendStatus:
-    known = KNOWN.get(name)
-    if known is None:
-        return BackendStatus(name, State.ABSENT, reason="no backend of that name is installed")
-    return BackendStatus(name, State.ABSENT, reason=known.absence(name), remedy=known.command)
-
-
-def _duplicate(source: Source, counts: Source) -> BackendStatus:
-    return BackendStatus(
-        source.name,
-        State.DUPLICATE,
-        source.provenance,
-        f"{counts.provenance} offers the name {source.name!r} as well, and counts instead",
-        f"uninstall {source.provenance.distribution or 'one'} or {counts.provenance}",
-    )
-
-
-def _not_found(name: str) -> BackendNotFoundError:
-    absent = _absent(name)
-    text = f"there is no backend {name!r}: {absent.reason}"
-    return BackendNotFoundError(text, backend=name, remedy=absent.remedy)
-
-
-def _load_error(status: BackendStatus) -> BackendLoadError:
-    incompatible = status.state is State.INCOMPATIBLE
-    kind = IncompatibleBackendError if incompatible else BackendLoadError
-    return kind(
-        f"the backend {status.name} cannot be used: {status.reason}",
-        backend=status.name,
-        stage=status.stages[-1].stage.value,
-        remedy=status.remedy,
-    )
 
 
 _registries: weakref.WeakSet[Registry] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -94,6 +95,16 @@ def test_a_device_that_cannot_be_asked_is_listed_with_the_reason(shown, use):
     assert "it fell off" in shown("devices")[1]
 
 
+def test_a_device_that_hangs_keeps_no_other_from_the_list(shown, use, monkeypatch):
+    monkeypatch.setenv("HOTPLUG_PROBE_TIMEOUT", "0.2")
+    release = threading.Event()
+    use(cpu(), fake_backend("fake", FakeDevice("fake:0", faults=[Fault("memory", release.wait)])))
+    rows = {row["id"]: row for row in json.loads(shown("devices", "--json")[1])["devices"]}
+    assert rows["fake:0"]["problem"] == "no answer within 0.2 s"
+    assert rows["cpu:0"]["problem"] == ""
+    release.set()
+
+
 def test_one_card_seen_twice_is_said_to_be_one(shown, use):
     one, two = FakeDevice("one:0", uuid="GPU-1"), FakeDevice("two:0", uuid="gpu-1")
     use(fake_backend("one", one), fake_backend("two", two))
@@ -163,6 +174,23 @@ def test_doctor_fails_a_device_that_does_not(device, reason, shown, use):
     assert "PASS cpu:0" in text
     assert shown("doctor", "--device", "cpu")[0] == 0
     assert not json.loads(shown("doctor", "--json")[1])["ok"]
+
+
+def test_doctor_gives_up_on_a_device_that_hangs(shown, use):
+    release = threading.Event()
+    use(cpu(), fake_backend("fake", FakeDevice("fake:0", faults=[Fault("run", release.wait)])))
+    code, text = shown("doctor", "--timeout", "0.2")
+    assert code == 1
+    [line] = [line for line in text.splitlines() if line.startswith("FAIL")]
+    assert line.startswith("FAIL fake:0")
+    assert line.endswith("no answer within 0.2 s")
+    assert "PASS cpu:0" in text
+    release.set()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_doctor_refuses_odd_timeouts(text, shown):
+    assert shown("doctor", f"--timeout={text}") == (2, "")
 
 
 def test_doctor_tells_of_broken_backends_and_of_having_no_device(shown, use):

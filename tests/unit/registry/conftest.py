@@ -11,5 +11,4 @@ from hotplug.registry.discovery import installed
 @pytest.fixture
 def registry(site) -> Registry:
     """A registry that sees the installed plug-ins of the test and no others."""
-    ours = "test-"
-    return Registry(lambda: [s for s in installed() if s.provenance.distribution.startswith(ours)])
+    return Registry(lambda: [s for s in installed() if str(s.provenance).startswith("test-")])

@@ -198,6 +198,7 @@ def test_registered_twice(site, registry):
     assert rows[0].provenance.distribution == "test-a"
     assert rows[1].provenance.distribution == "test-b"
     assert "test-a 1.5 offers the name 'same' as well" in rows[1].reason
+    assert rows[1].remedy == "pip uninstall test-b"
     assert registry.select("same").devices[0].id == "same:0"
 
 
