@@ -123,7 +123,7 @@ class Conversation:
         )
 
     def _forget_oldest(self) -> bool:
-        """Drop the oldest turn, if there is one besides the instructions and what was just asked."""
+        """Drop the oldest turn, if there is one besides instructions and what was just asked."""
         first = 1 if self.messages[0]["role"] == "system" else 0
         if len(self.messages) - first < 2:
             return False
