@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +12,20 @@ import pytest
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, kernel
 
 
-def _word(value):
-    return value.__array_interface__["data"][0] if isinstance(value, np.ndarray) else int(value)
+def _word(value: Any) -> int:
+    data = value.__array_interface__["data"][0] if isinstance(value, np.ndarray) else value
+    return int(data)
 
 
 class KernelRunner:
     """Calls kernels by name, as the rows of a plan are called; arrays stand for their addresses."""
 
-    def address(self, name):
+    def address(self, name: str) -> int:
         from hotplug_cpu.jit import loader
 
         return loader.load([name])[name]
 
-    def __call__(self, name, *, threads=1, **arguments):
+    def __call__(self, name: str, *, threads: int = 1, **arguments: Any) -> None:
         spec = kernel(name)
         assert tuple(arguments) == spec.arguments
         address = self.address(name)
@@ -44,5 +46,5 @@ class KernelRunner:
 
 
 @pytest.fixture(scope="session")
-def run_kernel():
+def run_kernel() -> KernelRunner:
     return KernelRunner()

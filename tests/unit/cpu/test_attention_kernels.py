@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hotplug.testing.oracle import attention  # noqa: F401 - fills the table
@@ -18,7 +20,7 @@ from hotplug_cpu.kernels import panels
 oracle = REFERENCES["scaled_dot_product_attention"].compute
 
 
-def bits(value):
+def bits(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
 
@@ -39,17 +41,17 @@ class Case:
     padding: int = 0
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
-        element = {"f16": np.float16, "f32": np.float32}[self.dtype]
+        element: Any = {"f16": np.float16, "f32": np.float32}[self.dtype]
 
-        def normal(*shape):
+        def normal(*shape: int) -> npt.NDArray[np.float32]:
             return rng.standard_normal(shape).astype(np.float32)
 
         self.q = 2 * normal(self.tokens, self.heads, self.width)
         self.k = normal(self.rows, self.kv_heads, self.width).astype(element)
         self.v = normal(self.rows, self.kv_heads, self.value_width).astype(element)
-        self.positions = np.arange(self.start, self.start + self.tokens, dtype=np.int32)
+        self.positions: Any = np.arange(self.start, self.start + self.tokens, dtype=np.int32)
         if self.padding:
             self.positions[-self.padding :] = -1
         if self.causal:
@@ -60,7 +62,7 @@ class Case:
         self.out = np.full((self.tokens, self.heads, self.value_width), np.nan, np.float32)
         self.scale = 1 / math.sqrt(self.width)
 
-    def common(self):
+    def common(self) -> dict[str, Any]:
         return {
             "tokens": self.tokens,
             "heads": self.heads,
@@ -74,7 +76,7 @@ class Case:
             "causal": self.causal,
         }
 
-    def operands(self):
+    def operands(self) -> dict[str, Any]:
         return {
             "q": self.q,
             "q_stride": self.q.strides[0],
@@ -85,19 +87,19 @@ class Case:
             "positions": self.positions,
         }
 
-    def results(self):
+    def results(self) -> dict[str, Any]:
         return {
             "sinks": 0 if self.sink_scores is None else self.sink_scores,
             "out": self.out,
             "out_stride": self.out.strides[0],
         }
 
-    def scratch(self, threads):
+    def scratch(self, threads: int) -> dict[str, Any]:
         size = panels.attention_scratch(self.width, self.value_width)
         memory = np.full(threads * size // 4, np.nan, np.float32)
         return {"scratch": memory, "scratch_stride": size}
 
-    def whole(self, runner, threads):
+    def whole(self, runner: Any, threads: int) -> npt.NDArray[np.float32]:
         runner(
             f"attention_{self.dtype}",
             threads=threads,
@@ -108,7 +110,7 @@ class Case:
         )
         return self.out
 
-    def split(self, runner, threads, splits):
+    def split(self, runner: Any, threads: int, splits: int) -> npt.NDArray[np.float32]:
         nbytes = panels.attention_partials(self.tokens, self.heads, splits, self.value_width)
         partials = np.full(nbytes // 4, np.nan, np.float32)
         runner(
@@ -132,7 +134,7 @@ class Case:
         )
         return self.out
 
-    def expected(self):
+    def expected(self) -> npt.NDArray[np.float64]:
         seen = np.isfinite(self.k).all(axis=(1, 2))
         result = np.zeros(self.out.shape)
         result[...] = oracle(
@@ -180,14 +182,14 @@ for _name, _case in CASES.items():
         _case.k[:] = _case.v[:] = 0
 
 
-def assert_close(found, expected):
+def assert_close(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float64]) -> None:
     assert np.isfinite(found).all()
     assert np.abs(found - expected).max() <= 2e-5
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("name", CASES)
-def test_many_queries(run_kernel, name, threads):
+def test_many_queries(run_kernel: Any, name: str, threads: int) -> None:
     case = CASES[name]
     case.out[:] = np.nan
     assert_close(case.whole(run_kernel, threads), case.expected())
@@ -196,13 +198,13 @@ def test_many_queries(run_kernel, name, threads):
 @pytest.mark.parametrize("splits", [1, 3, 8])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CASES)
-def test_few_queries(run_kernel, name, threads, splits):
+def test_few_queries(run_kernel: Any, name: str, threads: int, splits: int) -> None:
     case = CASES[name]
     case.out[:] = np.nan
     assert_close(case.split(run_kernel, threads, splits), case.expected())
 
 
-def test_without_positions_queries_stand_at_the_end(run_kernel):
+def test_without_positions_queries_stand_at_the_end(run_kernel: Any) -> None:
     case = Case(tokens=4, start=36)
     expected = case.expected()
     case.positions = 0
@@ -211,7 +213,7 @@ def test_without_positions_queries_stand_at_the_end(run_kernel):
     assert_close(case.split(run_kernel, 2, 2), expected)
 
 
-def test_large_scores_do_not_overflow(run_kernel):
+def test_large_scores_do_not_overflow(run_kernel: Any) -> None:
     case = Case(tokens=9, rows=200, start=150)
     case.q *= 1000
     case.k *= 20
@@ -222,7 +224,7 @@ def test_large_scores_do_not_overflow(run_kernel):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ["generic", "avx2"])
-def test_with_lesser_instruction_sets(isa):
+def test_with_lesser_instruction_sets(isa: str) -> None:
     """This file again, in a process of its own."""
     from hotplug_cpu.jit.target import host_target
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from hotplug import quants
-from hotplug.dtypes import get
+from hotplug.dtypes import DType, get
 from hotplug.tensor import TensorType
 from hotplug_cpu.kernels import panels
+
+Floats = npt.NDArray[np.float32]
 
 BYTES = {
     "q4_0": "gemm_u4",
@@ -37,7 +41,9 @@ FACTORS = {
 }
 
 
-def weights(rng, dtype, rows, width):
+def weights(
+    rng: np.random.Generator, dtype: DType, rows: int, width: int
+) -> tuple[npt.NDArray[np.uint8], Floats]:
     """Stored bytes of a matrix and what they stand for."""
     if dtype.name in FACTORS:
         blocks = rng.integers(0, 256, (rows * width // dtype.block, dtype.block_bytes), np.uint8)
@@ -51,19 +57,20 @@ def weights(rng, dtype, rows, width):
     return stored, quants.decode(stored, dtype, (rows, width))
 
 
-def quantised(x):
+def quantised(x: Floats) -> Floats:
     """Activations as `quantise_tiles` rounds them."""
     blocks = x.reshape(len(x), -1, panels.BLOCK)
     largest = np.abs(blocks).max(-1, keepdims=True)
     factor = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-    return (np.rint(blocks * factor) * (largest / np.float32(127))).reshape(x.shape)
+    rounded: Floats = np.rint(blocks * factor) * (largest / np.float32(127))
+    return rounded.reshape(x.shape)
 
 
 class Product:
     """Operands of one product, and how it is run."""
 
-    def __init__(self, name, tokens, width, rows, *, seed=0, slack=3):
-        rng = np.random.default_rng(seed)
+    def __init__(self, name: str, tokens: int, width: int, rows: int, *, slack: int = 3) -> None:
+        rng = np.random.default_rng(0)
         self.dtype = get(name)
         self.tokens, self.width, self.rows, self.slack = tokens, width, rows, slack
         self.stored, self.weights = weights(rng, self.dtype, rows, width)
@@ -72,7 +79,9 @@ class Product:
         self.residual = rng.standard_normal((tokens, rows)).astype(np.float32)
         self.out = np.full((tokens, rows + slack), GUARD, np.float32)
 
-    def run(self, runner, *, integers, threads, residual=None):
+    def run(
+        self, runner: Any, *, integers: bool, threads: int, residual: Floats | None = None
+    ) -> Floats:
         tiles = self._activations(runner, integers, threads)
         scratch = panels.gemm_int8_scratch() if integers else panels.gemm_f32_scratch()
         chunk = panels.CHUNK_BLOCKS * panels.BLOCK if integers else panels.CHUNK_FLOATS
@@ -98,8 +107,8 @@ class Product:
         assert (self.out[:, self.rows :] == GUARD).all()
         return self.out[:, : self.rows]
 
-    def _activations(self, runner, integers, threads):
-        common = {"x": self.x, "x_stride": self.x.strides[0], "tokens": self.tokens}
+    def _activations(self, runner: Any, integers: bool, threads: int) -> npt.NDArray[np.uint8]:
+        common: dict[str, Any] = {"x": self.x, "x_stride": self.x.strides[0], "tokens": self.tokens}
         if integers:
             tiles = np.empty(panels.quantised_bytes(self.tokens, self.width), np.uint8)
             blocks = self.width // panels.BLOCK
@@ -109,18 +118,19 @@ class Product:
             runner("pack_tiles", threads=threads, **common, width=self.width, tiles=tiles)
         return tiles
 
-    def expected(self, *, integers):
+    def expected(self, *, integers: bool) -> npt.NDArray[np.float64]:
         x = quantised(self.x) if integers else self.x
-        return x.astype(np.float64) @ self.weights.T.astype(np.float64)
+        product: npt.NDArray[np.float64] = x.astype(np.float64) @ self.weights.T.astype(np.float64)
+        return product
 
 
-def assert_close(found, expected):
+def assert_close(found: Floats, expected: npt.NDArray[np.float64]) -> None:
     assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", BYTES)
-def test_integer_products(run_kernel, name, threads):
+def test_integer_products(run_kernel: Any, name: str, threads: int) -> None:
     product = Product(name, 7, 512, 19)
     found = product.run(run_kernel, integers=True, threads=threads)
     assert_close(found, product.expected(integers=True))
@@ -128,7 +138,7 @@ def test_integer_products(run_kernel, name, threads):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", FLOATS)
-def test_float_products(run_kernel, name, threads):
+def test_float_products(run_kernel: Any, name: str, threads: int) -> None:
     product = Product(name, 7, 512, 19)
     found = product.run(run_kernel, integers=False, threads=threads)
     assert_close(found, product.expected(integers=False))
@@ -136,7 +146,7 @@ def test_float_products(run_kernel, name, threads):
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 6, 13])
 @pytest.mark.parametrize("rows", [1, 8, 9, 16, 40])
-def test_tails_of_tokens_and_rows(run_kernel, tokens, rows):
+def test_tails_of_tokens_and_rows(run_kernel: Any, tokens: int, rows: int) -> None:
     integers = Product("q4_1", tokens, 64, rows)
     found = integers.run(run_kernel, integers=True, threads=2)
     assert_close(found, integers.expected(integers=True))
@@ -147,14 +157,14 @@ def test_tails_of_tokens_and_rows(run_kernel, tokens, rows):
 
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("width", [1, 7, 33, 259, 520])
-def test_plain_weights_have_any_width(run_kernel, name, width):
+def test_plain_weights_have_any_width(run_kernel: Any, name: str, width: int) -> None:
     product = Product(name, 3, width, 10)
     found = product.run(run_kernel, integers=False, threads=1)
     assert_close(found, product.expected(integers=False))
 
 
 @pytest.mark.parametrize("name", ["q5_1", "q8_0"])
-def test_a_contraction_longer_than_a_chunk(run_kernel, name):
+def test_a_contraction_longer_than_a_chunk(run_kernel: Any, name: str) -> None:
     product = Product(name, 4, 2 * panels.CHUNK_BLOCKS * panels.BLOCK + 96, 17)
     for integers in (True, False):
         found = product.run(run_kernel, integers=integers, threads=2)
@@ -162,28 +172,30 @@ def test_a_contraction_longer_than_a_chunk(run_kernel, name):
 
 
 @pytest.mark.parametrize("integers", [True, False])
-def test_a_residual_is_added_once(run_kernel, integers):
+def test_a_residual_is_added_once(run_kernel: Any, integers: bool) -> None:
     product = Product("q4_0", 8, 1536, 24)
     found = product.run(run_kernel, integers=integers, threads=2, residual=product.residual)
     assert_close(found, product.expected(integers=integers) + product.residual)
 
 
 @pytest.mark.parametrize("integers", [True, False])
-def test_a_residual_is_added_in_place(run_kernel, integers):
+def test_a_residual_is_added_in_place(run_kernel: Any, integers: bool) -> None:
     product = Product("q4_0", 8, 1536, 24)
     product.out[:, :24] = product.residual
     found = product.run(run_kernel, integers=integers, threads=2, residual=product.out)
     assert_close(found, product.expected(integers=integers) + product.residual)
 
 
-def test_five_bit_products_serve_four_bits(run_kernel, monkeypatch):
+def test_five_bit_products_serve_four_bits(
+    run_kernel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(BYTES, "q4_1", "gemm_u5")
     product = Product("q4_1", 5, 96, 16)
     found = product.run(run_kernel, integers=True, threads=1)
     assert_close(found, product.expected(integers=True))
 
 
-def test_extreme_bytes_do_not_overflow(run_kernel):
+def test_extreme_bytes_do_not_overflow(run_kernel: Any) -> None:
     """All products of a block at their largest, with one sign."""
     for name in ("q4_0", "q5_1", "q8_0"):
         product = Product(name, 6, 64, 16)
@@ -198,7 +210,7 @@ def test_extreme_bytes_do_not_overflow(run_kernel):
         assert_close(found, product.expected(integers=True))
 
 
-def test_more_threads_than_work(run_kernel):
+def test_more_threads_than_work(run_kernel: Any) -> None:
     product = Product("q4_0", 2, 32, 3)
     found = product.run(run_kernel, integers=True, threads=5)
     assert_close(found, product.expected(integers=True))
@@ -206,7 +218,7 @@ def test_more_threads_than_work(run_kernel):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ["generic", "avx2"])
-def test_with_lesser_instruction_sets(isa):
+def test_with_lesser_instruction_sets(isa: str) -> None:
     """This file again, in a process of its own."""
     from hotplug_cpu.jit.target import host_target
 
