@@ -175,6 +175,14 @@ class Backend(abc.ABC):
             DeviceUnavailableError: it cannot be opened.
         """
 
+    def memory(self, info: DeviceInfo) -> MemoryInfo | None:
+        """(optional) A device's memory, told without bringing it up; None where that cannot be.
+
+        A list of devices then takes no memory on them, and no time to bring them up.
+        """
+        del info
+        return None
+
     def close(self) -> None:  # noqa: B027
         """(optional) Let go of everything; no device of this backend is open any more."""
 

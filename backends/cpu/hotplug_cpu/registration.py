@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import ClassVar
 
-from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, DeviceType
+from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, DeviceType, MemoryInfo
 from hotplug.errors import DeviceUnavailableError
 from hotplug_cpu import host
 from hotplug_cpu.jit import target
@@ -39,6 +39,11 @@ class CPUBackend(Backend):
             properties=_properties(missing),
         )
         return (info,)
+
+    def memory(self, info: DeviceInfo) -> MemoryInfo:
+        """The machine's memory, or what of it this process may use."""
+        del info
+        return host.memory()
 
     def open(self, info: DeviceInfo) -> Device:
         """The device that `probe` told of.

@@ -26,8 +26,8 @@ class Listed:
     """A device as it is listed.
 
     Attributes:
-        memory: as the opened device tells it.
-        problem: why it could not be opened; empty if it could.
+        memory: at this moment, as far as it is known.
+        problem: why it did not answer; empty if it did.
         twin: id of the device used instead, where that is the same hardware.
     """
 
@@ -89,16 +89,11 @@ def _listed() -> list[Listed]:
 
 def _ask(info: DeviceInfo, twin: str | None) -> Listed:
     limit = settings().probe_timeout  # a device that hangs must not keep the others from the list
-    answer = guarded(lambda: _memory(info), limit)
+    answer = guarded(lambda: default().memory(info), limit)
     problem = f"no answer within {limit:g} s" if answer.timed_out else ""
     if answer.error is not None:
         problem = reason_of(answer.error)
     return Listed(info, answer.value or MemoryInfo(None, None), problem, twin)
-
-
-def _memory(info: DeviceInfo) -> MemoryInfo:
-    with default().open(info, "hotplug devices") as handle:
-        return handle.device.memory()
 
 
 def _print(listed: list[Listed], statuses: list[BackendStatus]) -> None:

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 
-from hotplug.backend import Backend, DeviceInfo
+from hotplug.backend import Backend, DeviceInfo, MemoryInfo
 from hotplug.errors import (
     BackendInUseError,
     DeviceUnavailableError,
@@ -261,6 +261,20 @@ class Registry:
                     remedy=entry.remedy,
                 )
             return self._handles.acquire(info, holder, lambda: entry.open(info))
+
+    def memory(self, info: DeviceInfo) -> MemoryInfo:
+        """A device's memory at this moment. It is brought up only if its backend cannot tell.
+
+        Raises:
+            DeviceUnavailableError: it cannot be opened. The backend may raise anything else, too.
+        """
+        # A backend need not derive from the contract's class, which has this method.
+        ask = getattr(self._entry(info.backend).backend, "memory", None)
+        told: MemoryInfo | None = ask(info) if ask is not None else None
+        if told is not None:
+            return told
+        with self.open(info, "a list of devices") as handle:
+            return handle.device.memory()
 
     def set_aside(self, device: str, reason: str) -> None:
         """Keep a device from being chosen until `refresh`, as after it was lost.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from hotplug.backend import MemoryInfo
 from hotplug.errors import (
     BackendInUseError,
     BackendLoadError,
@@ -237,6 +238,17 @@ def test_a_device_that_cannot_be_closed_is_let_go(caplog):
     fakes.open("fake:0").close()
     assert "it sticks" in caplog.text
     fakes.unload("fake")
+
+
+def test_memory_is_told_without_opening_where_the_backend_can(fakes, backend, gpu):
+    gpu.buffers.memory.total = 500
+    info = fakes.select("fake:0").devices[0]
+    assert fakes.memory(info).total == 500
+    assert backend.calls["open"] == 1
+    assert gpu.open_count == 0
+    type(backend).memory = lambda self, info: MemoryInfo(700, None)
+    assert fakes.memory(info).total == 700
+    assert backend.calls["open"] == 1
 
 
 def test_handles_say_who_holds_what(fakes):
