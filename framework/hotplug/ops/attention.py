@@ -127,7 +127,7 @@ def scaled_dot_product_attention(
             hides rows besides those that `causal` and `window` hide.
         positions: (tokens,) i32: the row at which each query stands, so that one graph serves every
             length of a cache. A negative position marks padding, whose result is zeros. Without it
-            query i stands at row rows - tokens + i.
+            query i stands at row rows - tokens + i, which matters only if `causal`.
         sinks: (heads,) f32: an extra score per head that takes part in the softmax only.
         scale: factor on the scores; 0 stands for 1 / sqrt(d).
         causal: a query sees only rows up to its own position.

@@ -60,22 +60,24 @@ def default(rng: np.random.Generator, kind: TensorType) -> Array:
 def tensor(rng: np.random.Generator, kind: TensorType, recipe: Recipe | None = None) -> HostTensor:
     """The bytes of a tensor made by a recipe.
 
-    A quantised dtype that hotplug only reads gets random blocks of about standard deviation 1.
+    A quantised dtype that hotplug only reads gets random blocks, whose values spread as widely as
+    the recipe's.
     """
     if not quants.can_encode(kind.dtype):
-        return HostTensor(kind, _random_blocks(rng, kind))
+        spread = float(np.std((recipe or default)(rng, kind)))
+        return HostTensor(kind, _random_blocks(rng, kind, spread))
     return HostTensor(kind, to_bytes((recipe or default)(rng, kind), kind.dtype))
 
 
-def _random_blocks(rng: np.random.Generator, kind: TensorType) -> Array:
+def _random_blocks(rng: np.random.Generator, kind: TensorType, wanted: float) -> Array:
     layout = kquants.CODECS[kind.dtype.name].layout
     records = rng.integers(0, 256, kind.nbytes, np.uint8).view(layout)
     scales = [name for name in layout.names or () if layout[name].kind == "f"]
     for name in scales:
         records[name] = rng.uniform(0.5, 1.5, records.shape) / 1024
-    spread = _spread(records, kind.dtype)
+    factor = wanted / _spread(records, kind.dtype)
     for name in scales:
-        records[name] = records[name] / spread
+        records[name] = records[name] * factor
     return records.view(np.uint8)
 
 

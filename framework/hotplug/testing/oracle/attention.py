@@ -34,7 +34,8 @@ def _attention(
     if mask is not None:
         mask = np.broadcast_to(mask, (*lead, heads, tokens, rows))
     if positions is None:
-        positions = rows - tokens + np.arange(tokens)
+        # Padding is marked by positions only: where all rows are visible, any place will do.
+        positions = rows - tokens + np.arange(tokens) if causal else np.zeros(tokens)
     visible = _visible(positions, rows, causal, window)
     slopes = alibi_slopes(heads, max_bias) if max_bias else np.ones(heads)
     result = np.zeros((*lead, tokens, heads, v.shape[-1]))

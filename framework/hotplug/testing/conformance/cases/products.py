@@ -229,6 +229,9 @@ def _attention_params() -> Iterator[
     yield "softcap", (), {"softcap": 1.5}, {"q": normal(5)}
     yield "mask", (mask,), {}, masked
     yield "mask f16", (leaf("mask", "f16", (3, 7)),), {}, masked
+    yield "mask bf16", (leaf("mask", "bf16", (3, 7)),), {}, masked
+    wide = leaf("positions", "i64", (3,))
+    yield "i64 positions", (None, wide), {"causal": True}, at
     yield "mask bool per head", (hidden,), {}, {}
     yield "mask hides all", (hidden,), {}, {"hidden": given(0)}
     yield "mask, softcap", (mask,), {"softcap": 2.0}, masked
@@ -256,6 +259,11 @@ def _attention_shapes() -> Iterator[Case]:
         )
         result = ops.scaled_dot_product_attention(q, k, v, causal=True)
         yield single(f"{_SDPA}/f32/{q_shape}{k_shape}{v_shape}", result)
+    q, k = leaf("q", "f32", (5, 2, 8)), leaf("k", "f32", (3, 2, 8))
+    for causal in (False, True):
+        result = ops.scaled_dot_product_attention(q, k, leaf("v", "f32", (3, 2, 8)), causal=causal)
+        name = f"{_SDPA}/f32/more queries than rows{', causal' if causal else ''}"
+        yield single(name, result)
     for heads in (2, 6):
         q, mask = leaf("q", "f32", (3, heads, 8)), leaf("mask", "f32", (3, 5))
         k, v = leaf("k", "f32", (5, heads, 8)), leaf("v", "f32", (5, heads, 8))
