@@ -32,7 +32,7 @@ class Case:
 
     def __init__(self, tokens: int, start: int, options: argparse.Namespace) -> None:
         rng = np.random.default_rng(0)
-        heads, kv_heads, width = options.heads, options.kv_heads, options.width
+        heads, kv_heads, width = (int(n) for n in (options.heads, options.kv_heads, options.width))
         self.tokens, self.start, self.threads = tokens, start, options.threads
         self.heads, self.kv_heads, self.width = heads, kv_heads, width
         self.q = rng.standard_normal((tokens, heads, width)).astype(np.float32)
@@ -92,12 +92,11 @@ class Case:
         return result
 
     def operations(self) -> int:
-        return (
-            4 * self.width * self.heads * int(self.positions.astype(np.int64).sum() + self.tokens)
-        )
+        seen = int(self.positions.sum(dtype=np.int64)) + self.tokens
+        return 4 * self.width * self.heads * seen
 
     def cache_bytes(self) -> int:
-        return 2 * 2 * int(self.kv_heads) * int(self.width) * (self.start + self.tokens)
+        return 2 * 2 * self.kv_heads * self.width * (self.start + self.tokens)
 
 
 def measure(case: Case, plan: np.ndarray, repeats: int) -> dict[str, float]:

@@ -36,6 +36,7 @@ BYTES = {
     "q5_k": "gemm_u5",
     "q8_0": "gemm_i8",
     "iq4_nl": "gemm_i8",
+    "q6_k": "gemm_halves",
 }
 FLOATS = ("f32", "f16", "bf16", "q4_1", "q8_0", "q4_k", "q6_k")
 

@@ -48,8 +48,8 @@ _PRODUCT = (
     "out out_stride add add_stride scratch scratch_stride"
 )
 _UNPACK = "source row_bytes rows"
-_BYTE_TYPES = "q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl q4_k q5_k"
-_FLOAT_TYPES = f"f32 f16 bf16 q2_k q3_k q6_k {_BYTE_TYPES}"
+_BYTE_TYPES = "q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl q3_k q4_k q5_k q6_k"
+_FLOAT_TYPES = f"f32 f16 bf16 q2_k {_BYTE_TYPES}"
 
 _LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
@@ -76,6 +76,7 @@ _TABLE: list[KernelSpec] = [
             "gemm_u4": _PRODUCT,
             "gemm_u5": _PRODUCT,
             "gemm_i8": _PRODUCT,
+            "gemm_halves": _PRODUCT,
             "gemm_f32": _PRODUCT,
         },
     ),

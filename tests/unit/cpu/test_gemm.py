@@ -27,8 +27,10 @@ BYTES = {
     "q5_k": "gemm_u5",
     "q8_0": "gemm_i8",
     "iq4_nl": "gemm_i8",
+    "q3_k": "gemm_halves",
+    "q6_k": "gemm_halves",
 }
-FLOATS = ["f32", "f16", "bf16", *BYTES, "q2_k", "q3_k", "q6_k"]
+FLOATS = ["f32", "f16", "bf16", *BYTES, "q2_k"]
 GUARD = 77.0
 
 # Where the f16 factors of a block lie, so that random bytes make finite weights.

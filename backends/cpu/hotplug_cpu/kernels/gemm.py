@@ -10,6 +10,7 @@ Integers, for weights of the kernels in `weights`:
     gemm_u4         for Q4_0, Q4_1, Q4_K
     gemm_u5         for Q5_0, Q5_1, Q5_K, and all of the above
     gemm_i8         for Q8_0, IQ4_NL
+    gemm_halves     for Q6_K, Q3_K
 
 Floats, for every type with a kernel in `floats`:
 
@@ -51,6 +52,7 @@ from hotplug_cpu.kernels.panels import (
 from hotplug_cpu.kernels.tiles import (
     call_unpack,
     multiply_f32,
+    multiply_halves,
     multiply_i8,
     multiply_u4,
     multiply_u5,
@@ -239,5 +241,6 @@ KERNELS = {
     "gemm_u4": _product(multiply_u4, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_u5": _product(multiply_u5, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_i8": _product(multiply_i8, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
+    "gemm_halves": _product(multiply_halves, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_f32": _product(_multiply_f32, CHUNK_FLOATS, 4 * ROWS, 4 * TOKENS),
 }

@@ -7,7 +7,8 @@ Integers, per block of 32 along the contraction:
 
     tile    f32 scale[TOKENS], f32 sum[TOKENS] (scale times the sum of the bytes),
             i8[8][TOKENS][4]
-    panel   f32 scale[ROWS], f32 offset[ROWS], i8[8][ROWS][4]: a weight is scale * byte + offset
+    panel   f32 scale[ROWS], f32 offset[ROWS], i8[8][ROWS][4]: a weight is scale * byte + offset;
+            or, for `gemm_halves`, f32 scale[2][ROWS] of each half of the block, i8[8][ROWS][4]
 
 Floats: f32[K][TOKENS] and f32[K][ROWS].
 """

@@ -36,6 +36,7 @@ __all__ = [
     "lookup_iq4_nl",
     "multiply_add_f32",
     "multiply_f32",
+    "multiply_halves",
     "multiply_i8",
     "multiply_u4",
     "multiply_u5",
@@ -94,6 +95,20 @@ def _dots_wide(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
                 dots[token][panel] = forms.add_dots_i8(
                     builder, dots[token][panel], weights[panel], x
                 )
+    return dots
+
+
+def _dots_signed(builder: Any, panels: list[Any], tile: Any, steps: range) -> list[list[Any]]:
+    """Some steps of signed bytes."""
+    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
+    for step in steps:
+        weights = [_panel_bytes(builder, panel, step) for panel in panels]
+        for token in range(TOKENS):
+            x = _tile_bytes(builder, tile, step, token)
+            for panel in _PANELS:
+                product = forms.dot_i8(builder, weights[panel], x)
+                before = dots[token][panel]
+                dots[token][panel] = builder.add(before, product) if before else product
     return dots
 
 
@@ -183,6 +198,37 @@ def _multiply(name: str, dots: Dots) -> Any:
 multiply_u4 = _multiply("multiply_u4", lambda b, w, x: _dots_narrow(b, w, x, 8))
 multiply_u5 = _multiply("multiply_u5", lambda b, w, x: _dots_narrow(b, w, x, 4))
 multiply_i8 = _multiply("multiply_i8", _dots_wide)
+
+
+@instruction(types.none, address, address, address, types.int64, address)
+def multiply_halves(
+    builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
+) -> None:
+    """Products as of `multiply_i8`, with panels whose blocks have a scale for each half.
+
+    The scales lie where others have the scale and the offset. The bytes are signed, without
+    `forms.WIDE_OFFSET`.
+    """
+    sums = _sums(builder)
+    with cgutils.for_range(builder, blocks) as loop:
+        block = builder.mul(loop.index, _constant(PANEL_BLOCK))
+        panels = [builder.add(panel, block) for panel in (first, second)]
+        here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
+        for half in (0, 1):
+            steps = range(half * _STEPS // 2, (half + 1) * _STEPS // 2)
+            dots = _dots_signed(builder, panels, here, steps)
+            scales = [
+                load(builder, _at(builder, panel, 4 * ROWS * half), _FLOATS) for panel in panels
+            ]
+            for token in range(TOKENS):
+                scale = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
+                for panel in _PANELS:
+                    value = builder.sitofp(dots[token][panel], _FLOATS)
+                    value = builder.fmul(value, scales[panel])
+                    before = builder.load(sums[token][panel])
+                    after = forms.fused_multiply_add(builder, value, scale, before)
+                    builder.store(after, sums[token][panel])
+    _store_sums(builder, sums, result)
 
 
 # --- floats

@@ -13,10 +13,13 @@ from numba import float32
 
 from hotplug_cpu.jit import forms, simd
 from hotplug_cpu.kernels.blocks import (
+    bytes_of_q3_k,
     bytes_of_q4_k,
     bytes_of_q5_k,
+    bytes_of_q6_k,
     minimum_of_k4,
     scale_of_k4,
+    scale_of_q3_k,
 )
 from hotplug_cpu.kernels.panels import PANEL_BLOCK, ROWS
 from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_columns
@@ -111,8 +114,8 @@ def _q8_0(block: int) -> Any:
     return simd.load_i8x32(block + 2) + simd.splat_i8(_WIDE_OFFSET)
 
 
-def _unpacker_k4(block_bytes: int, quants: Any) -> Any:
-    """A kernel for blocks of 256 whose parts of 32 have scales and minima of 6 bits."""
+def _unpacker_k(block_bytes: int, factors: Any, quants: Any) -> Any:
+    """A kernel for blocks of 256, whose parts of 32 have two factors: see `panels`."""
 
     @_inline
     def unpack(source: int, row_bytes: int, rows: int, blocks: int, panel: int) -> int:
@@ -122,11 +125,9 @@ def _unpacker_k4(block_bytes: int, quants: Any) -> Any:
             start = source + number // 8 * block_bytes
             for row in range(ROWS):
                 block = start + min(row, last) * row_bytes
-                d, m = simd.load_f16(block), -simd.load_f16(block + 2)
-                simd.store_f32(panel + 4 * row, d * float32(scale_of_k4(block + 4, part)))
-                simd.store_f32(
-                    panel + 4 * (ROWS + row), m * float32(minimum_of_k4(block + 4, part))
-                )
+                first, second = factors(block, part)
+                simd.store_f32(panel + 4 * row, first)
+                simd.store_f32(panel + 4 * (ROWS + row), second)
             store_columns(
                 panel + 8 * ROWS,
                 (
@@ -152,6 +153,37 @@ def _iq4_nl(block: int) -> Any:
 
 
 @_inline
+def _factors_k4(block: int, part: int) -> Any:
+    d, m = simd.load_f16(block), -simd.load_f16(block + 2)
+    first = d * float32(scale_of_k4(block + 4, part))
+    return first, m * float32(minimum_of_k4(block + 4, part))
+
+
+@_inline
+def _factors_q3_k(block: int, part: int) -> Any:
+    d = simd.load_f16(block + 108)
+    first = d * float32(scale_of_q3_k(block + 96, 2 * part))
+    return first, d * float32(scale_of_q3_k(block + 96, 2 * part + 1))
+
+
+@_inline
+def _factors_q6_k(block: int, part: int) -> Any:
+    d = simd.load_f16(block + 208)
+    first = d * float32(simd.load_i8(block + 192 + 2 * part))
+    return first, d * float32(simd.load_i8(block + 193 + 2 * part))
+
+
+@_inline
+def _q3_k(block: int, part: int) -> Any:
+    return bytes_of_q3_k(block, block + 32, part) - simd.splat_i8(4)
+
+
+@_inline
+def _q6_k(block: int, part: int) -> Any:
+    return bytes_of_q6_k(block, part) - simd.splat_i8(32)
+
+
+@_inline
 def _q4_k(block: int, part: int) -> Any:
     return bytes_of_q4_k(block + 16, part)
 
@@ -168,6 +200,8 @@ KERNELS = {
     "weights_q5_1": _unpacker(24, _scale, _minimum, _q5_1),
     "weights_q8_0": _unpacker(34, _scale, _centre(_WIDE_OFFSET), _q8_0),
     "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), _iq4_nl),
-    "weights_q4_k": _unpacker_k4(144, _q4_k),
-    "weights_q5_k": _unpacker_k4(176, _q5_k),
+    "weights_q4_k": _unpacker_k(144, _factors_k4, _q4_k),
+    "weights_q5_k": _unpacker_k(176, _factors_k4, _q5_k),
+    "weights_q3_k": _unpacker_k(110, _factors_q3_k, _q3_k),
+    "weights_q6_k": _unpacker_k(210, _factors_q6_k, _q6_k),
 }
