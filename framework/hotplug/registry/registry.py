@@ -393,8 +393,10 @@ def _kept(entry: Entry | None, source: Source, retry: bool) -> Entry:
     """The entry there was, if its state shall last; else a new one."""
     if entry is None:
         return Entry(source)
+    if entry.source != source:
+        return entry if entry.loaded else Entry(source)
     lasting = entry.loaded or entry.state is State.UNLOADED
-    return entry if lasting or (entry.source == source and not retry) else Entry(source)
+    return entry if lasting or not retry else Entry(source)
 
 
 def _usable(entry: Entry) -> list[DeviceInfo]:

@@ -183,8 +183,12 @@ def test_registered_counts_before_installed(site, registry):
 def test_register_leaves_what_is_loaded(site, registry):
     site.install("fake")
     registry.load("fake")
+    other = fake_backend("fake", FakeDevice("fake:7"))
     with pytest.raises(BackendInUseError, match="test-fake"):
-        registry.register(fake_backend("fake", FakeDevice("fake:0")))
+        registry.register(other)
+    registry.unload("fake")
+    registry.register(other)
+    assert registry.select("fake").devices[0].id == "fake:7"
 
 
 def test_backend_path(site, monkeypatch):
