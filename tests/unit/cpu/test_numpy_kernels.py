@@ -152,7 +152,7 @@ def test_large_quantised_weights_are_decoded_by_pieces(monkeypatch: pytest.Monke
         for item in (a, b)
     ]
     whole = run(node, views, TensorView.empty(node.type))
-    monkeypatch.setattr(linear, "PIECE", 64 * 7)
+    monkeypatch.setattr(linear, "_CACHED", 64 * 7)
     assert_same(run(node, views, TensorView.empty(node.type)), whole)
 
 
