@@ -15,6 +15,10 @@ from hotplug.formats.gguf import Fields
 __all__ = ["ARCHITECTURES", "Architecture", "Hyperparameters", "Rope", "read_hyperparameters"]
 
 
+_MOST = (1 << 31) - 1
+_MOST_LAYERS = 1 << 16
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """One row.
@@ -98,7 +102,7 @@ def read_hyperparameters(fields: Fields) -> Hyperparameters:
 
 
 def _read(row: Architecture, own: Fields) -> Hyperparameters:
-    layers = _positive(own, row, "block_count")
+    layers = _positive(own, row, "block_count", most=_MOST_LAYERS)
     width = _positive(own, row, "embedding_length")
     heads = _uniform(own, row, "attention.head_count", layers)
     kv_heads = _uniform(own, row, "attention.head_count_kv", layers, default=heads)
@@ -119,19 +123,22 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
         key_length=key_length,
         value_length=own.get("attention.value_length", int, key_length),
         norm_eps=own.require("attention.layer_norm_rms_epsilon", float),
-        rope=_read_rope(own, own.get("rope.dimension_count", int, key_length)),
+        rope=_read_rope(own, row, own.get("rope.dimension_count", int, key_length)),
         window=own.get("attention.sliding_window", int, 0),
     )
 
 
-def _read_rope(own: Fields, dims: int) -> Rope:
+def _read_rope(own: Fields, row: Architecture, dims: int) -> Rope:
     base = own.get("rope.freq_base", float, 10000.0)
     kind = own.get("rope.scaling.type", str, "linear")
     # Files from before scaling.type hold the linear factor under another name.
     factor = own.get("rope.scaling.factor", float, own.get("rope.scale_linear", float, 1.0))
     original = own.get("rope.scaling.original_context_length", int, 0)
     magnitude = own.get("rope.scaling.attn_factor", float, 1.0)
-    scale = 1.0 / factor if factor > 0 else 1.0
+    if not 0 <= factor < math.inf:
+        key = f"{row.name}.rope.scaling.factor"
+        raise ModelError(f"{key} is {factor}, which no model has", key=key)
+    scale = 1.0 / factor if factor else 1.0  # 0 is how some files say "none"
     if kind == "none":
         return Rope(dims, base)
     if kind == "linear":
@@ -149,13 +156,15 @@ def _read_rope(own: Fields, dims: int) -> Rope:
             beta_fast=own.get("rope.scaling.yarn_beta_fast", float, 32.0),
             beta_slow=own.get("rope.scaling.yarn_beta_slow", float, 1.0),
         )
-    raise ModelError(f"RoPE scaling {kind!r} is not known", key="rope.scaling.type")
+    key = f"{row.name}.rope.scaling.type"
+    raise ModelError(f"{key}: RoPE scaling {kind!r} is not known", key=key)
 
 
-def _positive(own: Fields, row: Architecture, key: str) -> int:
+def _positive(own: Fields, row: Architecture, key: str, most: int = _MOST) -> int:
     value = own.require(key, int)
-    if not 0 < value < 1 << 31:
-        raise ModelError(f"{row.name}.{key} is {value}, which no model has", key=key)
+    if not 0 < value <= most:
+        full = f"{row.name}.{key}"
+        raise ModelError(f"{full} is {value}, which no model has", key=full)
     return value
 
 
@@ -163,14 +172,12 @@ def _uniform(
     own: Fields, row: Architecture, key: str, layers: int, default: int | None = None
 ) -> int:
     """A value that files may give by layer, but that this decoder needs to be the same in all."""
-    if layers > 1 << 16:
-        raise ModelError(f"{row.name}.block_count is {layers}, which no model has", key=key)
     values = set(own.per_layer(key, int, layers, default))
-    if len(values) != 1 or not 0 < min(values) < 1 << 31:
+    if len(values) != 1 or not 0 < min(values) <= _MOST:
         raise ModelError(
             f"{row.name}.{key} must be one positive number for all layers, and holds "
             f"{sorted(values)[:4]}",
-            key=key,
+            key=f"{row.name}.{key}",
         )
     return values.pop()
 
@@ -188,6 +195,12 @@ def _checked(shape: Hyperparameters) -> Hyperparameters:
         raise _wrong(shape, "attention.layer_norm_rms_epsilon", what)
     if not 0 < shape.rope.base < math.inf:
         raise _wrong(shape, "rope.freq_base", f"{shape.rope.base} is no base for RoPE")
+    if not 0 < shape.value_length <= _MOST:
+        what = f"heads cannot have {shape.value_length} elements"
+        raise _wrong(shape, "attention.value_length", what)
+    if not 0 <= shape.window <= _MOST:
+        what = f"a window of {shape.window} tokens is not possible"
+        raise _wrong(shape, "attention.sliding_window", what)
     return shape
 
 

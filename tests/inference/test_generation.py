@@ -83,7 +83,7 @@ def test_the_context_fills_up_while_answering(scripted):
 
 def test_a_prompt_that_fills_the_context_is_refused(scripted):
     assert finished(scripted("xx").generate("y" * 63)) == ("x", "context")
-    with pytest.raises(ContextLengthError, match="64 tokens.*context of 64") as caught:
+    with pytest.raises(ContextLengthError, match=r"64 tokens.*context of 64") as caught:
         scripted("x").generate("y" * 64)
     assert (caught.value.tokens, caught.value.limit) == (65, 64)
 
