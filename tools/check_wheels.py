@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-DISTRIBUTIONS = (
-    "framework", "backends/cpu", "backends/cuda", "backends/opencl", "backends/rpc", "inference", ".",
-)  # fmt: skip
 BACKENDS = ("cpu", "cuda", "opencl", "rpc")
+DISTRIBUTIONS = ("framework", *(f"backends/{name}" for name in BACKENDS), "inference", ".")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,9 @@ def build(wheels: Path) -> None:
     """Build every distribution's wheel into a folder."""
     for place in DISTRIBUTIONS:
         command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir"]
-        subprocess.run([*command, str(wheels), str(ROOT / place)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, str(wheels), str(ROOT / place)], check=True, stdout=subprocess.DEVNULL
+        )
     print(f"PASS built {len(list(wheels.glob('*.whl')))} wheels")
 
 

@@ -4,8 +4,8 @@
 nodes alone, the order of reads and updates of states; `verify_parts` what has been split.
 
 A state may be updated where it lies, which destroys its old value. That is done when the state's
-next value is reached from it by update ops and views alone, each seeing it whole and contiguous: the
-state's *chain*. Whoever reads an older value must come earlier in the graph's order.
+next value is reached from it by update ops and views alone, each seeing it whole and contiguous:
+the state's *chain*. Whoever reads an older value must come earlier in the graph's order.
 """
 
 from __future__ import annotations

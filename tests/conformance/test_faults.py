@@ -546,7 +546,7 @@ def test_faulty_executables_are_found(executable, groups, behaviours):
 class SharedScratch(ReferenceExecutable):
     """Executables of one device use one scratch memory without a lock."""
 
-    scratch: dict = {}  # noqa: RUF012
+    scratch: dict[int, object] = {}  # noqa: RUF012
 
     def compute(self, leaves):
         import time

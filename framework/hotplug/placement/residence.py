@@ -1,8 +1,9 @@
 """Second pass: where weights and states live. Computation goes to them, not they to it.
 
-A leaf that lives somewhere already stays; a pinned one lives where it is pinned. The other weights fill the devices in order of preference,
-in the order in which the graph uses them, so that neighbouring layers share a device and a model
-too large for one device is cut as seldom as possible. A state lives with the weights used before.
+A leaf that lives somewhere already stays; a pinned one lives where it is pinned. The other weights
+fill the devices in order of preference, in the order in which the graph uses them, so that
+neighbouring layers share a device and a model too large for one device is cut as seldom as
+possible. A state lives with the weights used before.
 """
 
 from __future__ import annotations

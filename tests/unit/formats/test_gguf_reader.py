@@ -24,7 +24,7 @@ def host(array):
 
 
 @pytest.fixture
-def model(tmp_path) -> Path:
+def model(tmp_path):
     path = tmp_path / "model.gguf"
     metadata = {
         "general.architecture": "llama",

@@ -222,7 +222,7 @@ def test_a_file_can_replace_itself(tmp_path):
         assert file.tensor("u").data.tolist() == [7] * 3
 
 
-class Failing(dict):
+class Failing(dict[str, HostTensor]):
     """Tensors of which the second cannot be produced when its data is wanted."""
 
     def values(self):

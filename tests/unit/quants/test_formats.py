@@ -30,7 +30,7 @@ def assert_same_bits(actual, expected):
     np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
 
 
-def random_blocks(name: str, count: int, seed: int) -> np.ndarray:
+def random_blocks(name, count, seed):
     """Bytes of blocks with random contents; scales are any finite numbers, tiny ones too."""
     layout = CODECS[name].layout
     data = np.random.default_rng(seed).integers(0, 256, count * layout.itemsize, np.uint8)

@@ -40,7 +40,7 @@ def nearest_bf16(number: float) -> int:
 
 
 def bf16_bits(values: np.ndarray) -> list[int]:
-    return quants.encode(values, DTYPES["bf16"]).view("<u2").tolist()
+    return list(quants.encode(values, DTYPES["bf16"]).view("<u2"))
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
@@ -110,7 +110,7 @@ def test_every_bf16_survives_a_round_trip():
 
 
 def truncated(number: float, dtype: str) -> int:
-    bounds = np.iinfo(get(dtype).numpy)
+    bounds = np.iinfo(np.dtype(get(dtype).numpy))
     if math.isnan(number):
         return 0
     if math.isinf(number):
