@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+import hotplug_cpu
 from hotplug import ops
-from hotplug.backend import Partition
+from hotplug.backend import Executable, Partition
 from hotplug.errors import GraphError
 from hotplug.graph import Graph
 from hotplug.node import Node
@@ -102,10 +103,23 @@ def graphs(count: int) -> list[Graph]:
     return found
 
 
+def interpreted(graph: Graph) -> Executable:
+    return NumpyExecutable(Partition(graph), HostBufferType())
+
+
+def compiled(graph: Graph) -> Executable:
+    """By the device: a plan, if there is a compiler, whose steps are NumPy's for integers."""
+    device = hotplug_cpu.backend.open(hotplug_cpu.backend.probe()[0])
+    return device.compile(Partition(graph))
+
+
+@pytest.mark.parametrize("make", [interpreted, compiled])
 @pytest.mark.parametrize("graph", graphs(60), ids=lambda graph: str(graph.key[:8]))
-def test_random_graphs_give_what_the_oracle_gives(graph: Graph) -> None:
+def test_random_graphs_give_what_the_oracle_gives(
+    graph: Graph, make: Callable[[Graph], Executable]
+) -> None:
     memory = HostBufferType()
-    executable = NumpyExecutable(Partition(graph), memory)
+    executable = make(graph)
     nbytes = graph.nodes[0].type.nbytes
     names = [node.name for node in graph.nodes if node.is_leaf]
     names += [f"output:{name}" for name, _ in graph.outputs]
