@@ -38,8 +38,10 @@ _FOR_BYTES = {
     "q5_k": "gemm_u5",
     "q8_0": "gemm_i8",
     "iq4_nl": "gemm_i8",
+    "q3_k": "gemm_halves",
+    "q6_k": "gemm_halves",
 }
-_FOR_FLOATS = (*_PLAIN, *_FOR_BYTES, "q2_k", "q3_k", "q6_k")
+_FOR_FLOATS = (*_PLAIN, *_FOR_BYTES, "q2_k")
 
 
 def form(node: Node) -> str | None:
