@@ -1,4 +1,4 @@
-"""Every op with NumPy: against the oracle, over any strides, and in place."""
+"""NumPy kernels over any strides and in place; what they compute is the conformance suite's."""
 
 from __future__ import annotations
 
@@ -10,42 +10,17 @@ import pytest
 
 import hotplug_cpu
 from hotplug import ops
-from hotplug.backend import Device, DeviceInfo, Executable, Partition
 from hotplug.dtypes import Kind, get
 from hotplug.errors import DTypeError
 from hotplug.node import LEAF_OPS, Node
 from hotplug.tensor import TensorType
 from hotplug.testing.conformance import case_groups
-from hotplug.testing.conformance.pytest_suite import BackendTests
 from hotplug_cpu import numpy_kernels
-from hotplug_cpu.device import CPUDevice
-from hotplug_cpu.interpreter import NumpyExecutable
 from hotplug_cpu.numpy_kernels import KERNELS, activation
-from hotplug_cpu.registration import CPUBackend
 from hotplug_cpu.tensor_view import AnyArray, TensorView, storage_dtype, storage_shape
 
 RELATIVE = {"f64": 1e-13, "f32": 1e-5, "f16": 1e-3, "bf16": 1e-2}
 """How far two orders of the same sums may lie apart."""
-
-
-class NumpyDevice(CPUDevice):
-    """The processor without compiled kernels."""
-
-    def compile(self, partition: Partition) -> Executable:
-        return NumpyExecutable(partition, self.buffers)
-
-
-class NumpyBackend(CPUBackend):
-    """The backend without compiled kernels."""
-
-    def open(self, info: DeviceInfo) -> Device:
-        return NumpyDevice(info)
-
-
-class TestConformance(BackendTests):
-    """The whole suite on the NumPy path."""
-
-    backend = NumpyBackend()
 
 
 def test_every_op_has_a_kernel() -> None:
