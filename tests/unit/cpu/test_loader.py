@@ -1,0 +1,136 @@
+"""Kernels by name: from the cache without Numba, compiled where they are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hotplug import progress
+from hotplug.errors import GraphError, KernelCompileError
+from hotplug_cpu.catalog import kernel
+from hotplug_cpu.jit import loader
+from hotplug_cpu.jit.cache import ObjectCache
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(tmp_path))
+    return ObjectCache.open()
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch):
+    monkeypatch.setattr(loader, "_ADDRESSES", {})
+
+
+def run_python(text, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_a_warm_cache_needs_no_numba():
+    loader.load(["add"])
+    text = (
+        "import sys; from hotplug_cpu.jit import loader; loader.load(['add']);"
+        "print('numba' in sys.modules, 'numpy' in sys.modules)"
+    )
+    assert run_python(text).split() == ["False", "False"]
+
+
+def test_an_address_stays():
+    first = loader.load(["add"])
+    assert first["add"] != 0
+    assert loader.load(["add", "quantise"])["add"] == first["add"]
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(GraphError, match="no compiled kernel is named 'no_such'"):
+        loader.load(["no_such"])
+
+
+def test_what_is_put_is_got(cache):
+    spec = kernel("add")
+    assert cache.get(spec) is None
+    cache.put(spec, b"code")
+    assert cache.get(spec) == b"code"
+    assert cache.get(kernel("quantise")) is None
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"x" + data[1:]]
+)
+def test_a_damaged_file_is_a_miss(cache, damage):
+    spec = kernel("add")
+    cache.put(spec, b"code")
+    path = cache.path(spec)
+    path.write_bytes(damage(path.read_bytes()))
+    assert cache.get(spec) is None
+
+
+def test_a_place_that_cannot_be_written_is_no_error(cache, tmp_path):
+    (tmp_path / "cpu").write_text("a file where the directory should be")
+    cache.put(kernel("add"), b"code")
+    assert cache.get(kernel("add")) is None
+
+
+def test_the_cache_can_be_off(monkeypatch):
+    monkeypatch.setenv("HOTPLUG_CACHE", "off")
+    off = ObjectCache.open()
+    off.put(kernel("add"), b"code")
+    assert off.get(kernel("add")) is None
+
+
+def test_other_processors_and_modules_have_other_files(cache):
+    other = ObjectCache(cache.directory, "another machine")
+    assert other.path(kernel("add")) != cache.path(kernel("add"))
+
+
+def test_missing_kernels_are_compiled_kept_and_counted(cache, nothing_loaded):
+    told = []
+
+    class Listener:
+        def start(self, label, total):
+            told.append((label, total))
+
+        def advance(self, label, done):
+            told.append((label, done))
+
+        def stop(self, label):
+            told.append((label, "end"))
+
+    assert loader.missing(["quantise"]) == ["quantise"]
+    with progress.listen(Listener()):
+        assert loader.load(["quantise"])["quantise"]
+    assert told == [("compile kernels", 1), ("compile kernels", 1), ("compile kernels", "end")]
+    assert cache.get(kernel("quantise"))
+    assert loader.missing(["quantise"]) == []
+
+
+def test_without_numba_a_cold_cache_says_what_to_install(cache, nothing_loaded, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(KernelCompileError, match="Numba is missing") as caught:
+        loader.load(["add"])
+    assert "pip install" in str(caught.value.remedy)
+
+
+def test_without_llvmlite_nothing_is_loaded(nothing_loaded, monkeypatch):
+    monkeypatch.setattr(loader, "llvmlite_missing", lambda: "no module named llvmlite")
+    with pytest.raises(KernelCompileError, match="llvmlite cannot be used"):
+        loader.load(["add"])
+
+
+@pytest.mark.slow
+def test_a_second_process_takes_a_share(cache, nothing_loaded):
+    names = ["add", "quantise", "swiglu", "rms_norm"]
+    addresses = loader.load(names)
+    assert set(addresses) == set(names)
+    assert all(cache.get(kernel(name)) for name in names)

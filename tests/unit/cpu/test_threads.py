@@ -1,0 +1,117 @@
+"""Teams of threads: every row is run, in its turn, whatever the threads do meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from hotplug_cpu import threads
+from hotplug_cpu.catalog import ROW_WORDS
+from hotplug_cpu.jit import loader
+
+COUNT = 64
+
+
+class Counting:
+    """A plan whose every row adds one to every element of `values`."""
+
+    def __init__(self, rows):
+        self.values = np.zeros(COUNT, np.float32)
+        self._ones = np.ones(COUNT, np.float32)
+        at, ones = self.values.ctypes.data, self._ones.ctypes.data
+        self.plan = np.zeros((rows, ROW_WORDS), np.int64)
+        self.plan[:, 0] = loader.load(["add"])["add"]
+        self.plan[:, 1] = 1
+        self.plan[:, 2:10] = [at, 0, ones, 0, 1, COUNT, at, 0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_all_rows_are_run_by_any_number_of_threads(count):
+    work = Counting(20)
+    team = threads.team(count)
+    for _ in range(5):
+        team.run(work.plan)
+    assert work.values.tolist() == [100.0] * COUNT
+
+
+def test_an_empty_plan_does_nothing():
+    threads.team(2).run(np.zeros((0, ROW_WORDS), np.int64))
+
+
+def test_parked_threads_are_woken():
+    work = Counting(2)
+    team = threads.team(2)
+    for pause in (0.0, 0.001, 0.02, 0.05, 0.0):
+        time.sleep(pause)
+        team.run(work.plan)
+    assert work.values.tolist() == [10.0] * COUNT
+
+
+def test_a_team_is_shared():
+    assert threads.team(2) is threads.team(2)
+    assert threads.team(3) is not threads.team(2)
+
+
+def test_callers_take_turns():
+    works = [Counting(3) for _ in range(4)]
+    callers = [
+        threading.Thread(target=lambda w=w: [threads.team(2).run(w.plan) for _ in range(10)])
+        for w in works
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(work.values.tolist() == [30.0] * COUNT for work in works)
+
+
+def test_threads_end_when_a_team_is_closed():
+    before = threading.active_count()
+    team = threads.Team(3)
+    team.run(Counting(1).plan)
+    assert threading.active_count() == before + 2
+    team.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_threads_of_its_own():
+    work = Counting(4)
+    threads.team(2).run(work.plan)
+    child = os.fork()
+    if child == 0:
+        try:
+            threads.team(2).run(work.plan)
+            os._exit(0 if work.values[0] == 8 else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    threads.team(2).run(work.plan)
+    assert work.values[0] == 8
+
+
+def test_an_interrupted_run_is_finished_by_the_next(monkeypatch):
+    team = threads.Team(2)
+    work = Counting(3)
+    post = team._post
+
+    def interrupted(*words):
+        post(*words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(team, "_post", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        team.run(work.plan)
+    monkeypatch.setattr(team, "_post", post)
+    team.run(work.plan)
+    assert work.values.tolist() == [6.0] * COUNT
+    team.close()
