@@ -6,7 +6,10 @@ kernels are all in the cache never pays for either.
 A kernel in a plan is called as `kernel(row, thread, threads)`: `row` is the address of
 `ROW_WORDS` int64 words of which the first is the kernel's own address and those from
 `FIRST_ARGUMENT` on are its arguments, addresses and sizes. All threads call it at once; each does
-its share. Between rows there is a barrier. Other kernels are called with their arguments alone.
+its share. A row ends with a barrier unless its second word is 0. A kernel whose source has a third
+parameter `counter` is given the address of the row's last word, by which threads share work: see
+`kernels.shares`. Such a row must lie where it can be written, with zero there at first. Other
+kernels are called with their arguments alone.
 """
 
 from __future__ import annotations

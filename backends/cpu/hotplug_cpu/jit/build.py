@@ -19,7 +19,7 @@ from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
 from hotplug.errors import KernelCompileError
-from hotplug_cpu.catalog import FIRST_ARGUMENT, KernelSpec, symbol
+from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec, symbol
 from hotplug_cpu.jit.cache import ObjectCache
 from hotplug_cpu.jit.target import host_target
 from hotplug_cpu.jit.vectors import I64
@@ -27,6 +27,7 @@ from hotplug_cpu.jit.vectors import I64
 __all__ = ["compile_kernel", "main"]
 
 _OPTIMISE = 3
+_COUNTER = 8 * (ROW_WORDS - 1)  # bytes from a row's start
 
 
 def compile_kernel(spec: KernelSpec) -> bytes:
@@ -53,7 +54,9 @@ def compile_kernel(spec: KernelSpec) -> bytes:
 
 
 def _check_arguments(spec: KernelSpec, function: Any) -> None:
-    leading = ("thread", "threads") if spec.in_plan else ()
+    leading: tuple[str, ...] = ("thread", "threads") if spec.in_plan else ()
+    if _takes_counter(function):
+        leading += ("counter",)
     found = tuple(inspect.signature(function).parameters)
     if found != leading + spec.arguments:
         raise KernelCompileError(
@@ -72,8 +75,17 @@ def _entry(spec: KernelSpec, body: Any) -> Any:
     def entry(row: int, thread: int, threads: int) -> None:
         body(thread, threads, *words(row))
 
+    def entry_with_counter(row: int, thread: int, threads: int) -> None:
+        body(thread, threads, row + _COUNTER, *words(row))
+
     kind = types.void(types.int64, types.int64, types.int64)
-    return cfunc(kind, error_model="numpy", nogil=True)(entry)
+    return cfunc(kind, error_model="numpy", nogil=True)(
+        entry_with_counter if _takes_counter(body.py_func) else entry
+    )
+
+
+def _takes_counter(function: Any) -> bool:
+    return "counter" in inspect.signature(function).parameters
 
 
 @functools.cache

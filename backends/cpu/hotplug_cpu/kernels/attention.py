@@ -29,6 +29,7 @@ from numba import float32
 
 from hotplug_cpu.jit import simd
 from hotplug_cpu.kernels.panels import KEYS, QUERIES, ROWS, TOKENS
+from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.softmax import (
     NOTHING,
     ZERO,
@@ -255,6 +256,7 @@ def _attention(size: int, load: Any) -> Any:
     def attention(
         thread: int,
         threads: int,
+        counter: int,
         q: int,
         q_stride: int,
         k: int,
@@ -293,12 +295,9 @@ def _attention(size: int, load: Any) -> Any:
         places = (queries, results, keys_at, values_at, scores, weights, largest, totals)
         unit_rows = _unit_rows(tokens * group, kv_heads, threads)
         units = (tokens * group + unit_rows - 1) // unit_rows * kv_heads
-        for turn in range((units + threads - 1) // threads):
-            # Later tokens see more: the longest first, and threads change places every turn.
-            place = thread if turn % 2 == 0 else threads - 1 - thread
-            unit = units - 1 - (turn * threads + place)
-            if unit < 0:
-                continue
+        taken = next_unit(counter, units, threads)
+        while taken < units:
+            unit = units - 1 - taken  # later tokens see more: the longest first
             head = unit % kv_heads
             first = unit // kv_heads * unit_rows
             count = min(unit_rows, tokens * group - first)
@@ -327,6 +326,7 @@ def _attention(size: int, load: Any) -> Any:
                     query_head,
                     (largest + 4 * row, totals + 4 * row),
                 )
+            taken = next_unit(counter, units, threads)
 
     return attention
 

@@ -49,6 +49,7 @@ from hotplug_cpu.kernels.panels import (
     TILE_BLOCK,
     TOKENS,
 )
+from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.tiles import (
     call_unpack,
     multiply_f32,
@@ -103,11 +104,19 @@ def _clear(at: int, nbytes: int) -> None:
 
 @_inline
 def quantise_tiles(
-    thread: int, threads: int, x: int, x_stride: int, tokens: int, blocks: int, tiles: int
+    thread: int,  # noqa: ARG001 - all kernels take it
+    threads: int,
+    counter: int,
+    x: int,
+    x_stride: int,
+    tokens: int,
+    blocks: int,
+    tiles: int,
 ) -> None:
     """Activations (T, K) f32 as tiles of bytes; tokens that the last tile lacks are zeros."""
     count = (tokens + TOKENS - 1) // TOKENS
-    for tile in range(count * thread // threads, count * (thread + 1) // threads):
+    tile = next_unit(counter, count, threads)
+    while tile < count:
         first = tile * TOKENS
         here = min(TOKENS, tokens - first)
         block = tiles + tile * blocks * TILE_BLOCK
@@ -117,15 +126,24 @@ def quantise_tiles(
             for token in range(here):
                 _quantise_block(x + (first + token) * x_stride + 128 * number, block, token)
             block += TILE_BLOCK
+        tile = next_unit(counter, count, threads)
 
 
 @_inline
 def pack_tiles(
-    thread: int, threads: int, x: int, x_stride: int, tokens: int, width: int, tiles: int
+    thread: int,  # noqa: ARG001 - all kernels take it
+    threads: int,
+    counter: int,
+    x: int,
+    x_stride: int,
+    tokens: int,
+    width: int,
+    tiles: int,
 ) -> None:
     """Activations (T, K) f32 as tiles of floats; tokens that the last tile lacks are zeros."""
     count = (tokens + TOKENS - 1) // TOKENS
-    for tile in range(count * thread // threads, count * (thread + 1) // threads):
+    tile = next_unit(counter, count, threads)
+    while tile < count:
         first = tile * TOKENS
         here = min(TOKENS, tokens - first)
         target = tiles + tile * width * TOKENS * 4
@@ -135,6 +153,7 @@ def pack_tiles(
             source = x + (first + token) * x_stride
             for k in range(width):
                 simd.store_f32(target + 4 * (TOKENS * k + token), simd.load_f32(source + 4 * k))
+        tile = next_unit(counter, count, threads)
 
 
 # --- products
@@ -177,6 +196,7 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
     def gemm(
         thread: int,
         threads: int,
+        counter: int,
         unpack: int,
         weights: int,
         row_bytes: int,
@@ -198,7 +218,8 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
         units = pairs * parts
         result = scratch + thread * scratch_stride
         first = result + RESULT
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
+        unit = next_unit(counter, units, threads)
+        while unit < units:
             row, part = unit // parts * _PAIR, unit % parts
             here = min(_PAIR, rows - row)
             for start in range(0, count, chunk):
@@ -226,6 +247,7 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
                     _write(
                         result, at, out_stride, before, stride, min(TOKENS, tokens - token), here
                     )
+            unit = next_unit(counter, units, threads)
 
     return gemm
 
