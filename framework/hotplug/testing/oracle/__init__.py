@@ -87,7 +87,8 @@ def evaluate_blocks(
     if not results:
         return {}
     values = evaluate_nodes(graph, leaves)
-    return {node: moved_blocks(node, values, leaves).reshape(-1).view(np.uint8) for node in results}
+    blocks = {node: moved_blocks(node, values, leaves) for node in results}
+    return {node: np.ascontiguousarray(b).reshape(-1).view(np.uint8) for node, b in blocks.items()}
 
 
 def evaluate_node(node: Node, operands: Sequence[Array | None]) -> Array:

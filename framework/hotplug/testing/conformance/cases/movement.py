@@ -83,6 +83,7 @@ _QUANTISED_VIEWS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("permute", {"axes": (1, 0, 2)}),
     ("transpose", {"axis0": 0, "axis1": 1}),
     ("slice", {"starts": (0, 1, 256), "stops": (2, 3, 512)}),
+    ("slice", {"starts": (1, 0, 256), "stops": (2, 3, 512), "steps": (1, 2, 1)}),
 )
 
 
@@ -163,7 +164,7 @@ def _contiguous() -> Iterator[Case]:
         x = ops.weight(name="x", dtype=dtype, shape=(2, 3, 512))
         for op, params in _QUANTISED_VIEWS:
             result = ops.contiguous(ops.get(op)(x, **params))
-            yield single(f"contiguous/{dtype}/{op}", result)
+            yield single(f"contiguous/{dtype}/{op} {_text(params)}", result)
 
 
 def _arranged() -> Iterator[Case]:
