@@ -21,9 +21,13 @@ from hotplug_llm.tokenizers import Tokenizer
 __all__ = ["ChatTemplate"]
 
 _KEY = "tokenizer.chat_template"
-_MAX_TEMPLATE = 1 << 17  # characters; the longest of known models have about 30 thousand
+_MAX_TEMPLATE = 1 << 16  # characters; the longest of known models have about 30 thousand
 _MAX_OUTPUT = 1 << 26  # characters
-_BASE_UNITS = 1 << 22
+
+# What a rendering may cost. Known templates take up to a unit for each message and character of
+# the template, and some dozen for each character of a message.
+_BASE_UNITS = 1 << 21
+_UNITS_PER_TURN = 8
 _UNITS_PER_INPUT = 64  # templates look at a message some dozen times
 
 _RAW = "give the prompt as it is with --raw, or use a model that was tuned for chat"
@@ -124,7 +128,8 @@ class ChatTemplate:
             "raise_exception": _refuse,
             "strftime_now": self._strftime_now,
         }
-        return _render(self._template, variables)
+        units = _BASE_UNITS + _UNITS_PER_TURN * len(self.source) * len(messages)
+        return _render(self._template, variables, units)
 
     def _strftime_now(self, pattern: str) -> str:
         return self._clock().strftime(pattern[:100])
@@ -150,11 +155,11 @@ def _compile(source: str) -> Template:
         ) from exc
 
 
-def _render(template: Template, variables: Mapping[str, Any]) -> str:
+def _render(template: Template, variables: Mapping[str, Any], units: int) -> str:
     size = Budget(_MAX_OUTPUT)
     try:
         size.charge_depths(variables)
-        units = _BASE_UNITS + _UNITS_PER_INPUT * (_MAX_OUTPUT - size.units)
+        units += _UNITS_PER_INPUT * (_MAX_OUTPUT - size.units)
         with spending(Budget(units)):
             return "".join(_limited(template, variables))
     except _RefusalError as exc:

@@ -184,7 +184,7 @@ class Model:
         raw: bool = False,
         max_tokens: int | None = None,
         sampling: SamplingOptions | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
     ) -> Generation:
         """Continue a prompt. The result is an iterator over pieces of text.
@@ -194,7 +194,7 @@ class Model:
             raw: take a text as it is, without the model's chat template.
             max_tokens: most tokens of answer; None stops at the end of the context.
             sampling: how tokens are chosen; None takes the defaults.
-            stop: texts that end the answer; they are not part of it.
+            stop: a text that ends the answer, or several; it is not part of it.
             ignore_eos: go on after the model's end marks, and show them.
 
         Raises:
@@ -204,7 +204,8 @@ class Model:
         if max_tokens is not None and max_tokens < 1:
             raise UsageError(f"max_tokens must be at least 1, not {max_tokens}")
         ids = self.prompt_ids(prompt, raw=raw)
-        stopping = Stopping(max_tokens, tuple(stop), ignore_eos)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        stopping = Stopping(max_tokens, stops, ignore_eos)
         return Generation(self, self._evaluator, ids, sampling or SamplingOptions(), stopping)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:

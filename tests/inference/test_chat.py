@@ -330,9 +330,15 @@ def test_templates_cannot_change_what_they_are_given():
     assert messages == [{"role": "user", "content": "x"}]
 
 
-def test_a_long_conversation_renders():
+LONG = "{%- if message.role == 'x' and 'y' in message.content %}z{% endif %}" * 300
+
+
+def test_long_conversations_render():
     messages = [{"role": ("user", "assistant")[i % 2], "content": "x" * 2000} for i in range(2000)]
     assert len(template(QWEN).render(messages)) > 4_000_000
+    short = [{"role": ("user", "assistant")[i % 2], "content": "x"} for i in range(400)]
+    padded = QWEN.replace("{%- for message in messages %}", "{%- for message in messages %}" + LONG)
+    assert template(padded).render(short).count("<|im_start|>") == 401
 
 
 @pytest.mark.parametrize(
@@ -482,7 +488,7 @@ BOMBS = [
     "{{ range(99999) | map('string') | join('a' * 10**6) }}",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}",
-    "{% for a in range(99999) %}" + "x" * 99999 + "{% endfor %}",
+    "{% for a in range(99999) %}" + "x" * 60000 + "{% endfor %}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m(n) %}{{ m(n - 1) }}{{ m(n - 1) }}{% endmacro %}{{ m(50) }}",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(50) }}",
@@ -544,21 +550,21 @@ def test_bombs_are_stopped(source):
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
         "{{ " + "[" * 3000 + "]" * 3000 + " }}",
         "{{ " + "-" * 20000 + "1 }}",
-        "{{ " + "not " * 20000 + "1 }}",
-        "{{ 1" + "+1" * 50000 + " }}",
-        "{{ 1" + "~1" * 50000 + " }}",
-        "{{ x" + ".a" * 50000 + " }}",
-        "{{ x" + "|list" * 20000 + " }}",
-        "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
+        "{{ " + "not " * 15000 + "1 }}",
+        "{{ 1" + "+1" * 30000 + " }}",
+        "{{ 1" + "~1" * 30000 + " }}",
+        "{{ x" + ".a" * 30000 + " }}",
+        "{{ x" + "|list" * 10000 + " }}",
+        "{% if 1 %}" * 2500 + "{% endif %}" * 2500,
         "{% for x in y %}" * 200 + "{% endfor %}" * 200,
-        "{% if 0 %}" + "{% elif 0 %}" * 10000 + "{% endif %}",
+        "{% if 0 %}" + "{% elif 0 %}" * 5000 + "{% endif %}",
         "{{ 9" + "**9" * 1000 + " }}",
-        "{{ '" + "x" * 100000 + "' * 10**8 }}",
-        "{{ 9" + "9" * 100000 + " }}",
+        "{{ '" + "x" * 50000 + "' * 10**8 }}",
+        "{{ 9" + "9" * 50000 + " }}",
         "{% macro m() %}" * 100 + "{% endmacro %}" * 100,
-        "{" * 100000,
-        "{#" * 100000,
-        "{% raw %}" * 10000,
+        "{" * 50000,
+        "{#" * 30000,
+        "{% raw %}" * 6000,
     ],
 )
 def test_templates_nested_or_repeated_without_end(source):

@@ -112,6 +112,16 @@ def test_options_out_of_range(tiny_model, options, message):
         hotplug_llm.load(tiny_model, "cpu", **options)
 
 
+def test_one_stop_text_or_several(model):
+    options = {"sampling": GREEDY, "max_tokens": 12, "ignore_eos": True, "raw": True}
+    text = "".join(model.generate("Hello", **options))
+    stop = text[4:6]
+    for given in (stop, [stop], ("never", stop)):
+        answer = model.generate("Hello", stop=given, **options)
+        assert "".join(answer) == text.partition(stop)[0]
+        assert answer.finish == "stop"
+
+
 def test_max_tokens_out_of_range(model):
     with pytest.raises(UsageError, match="max_tokens"):
         model.generate("x", max_tokens=0)
