@@ -13,6 +13,7 @@ import hotplug_llm
 from hotplug.cli import main
 from hotplug.errors import ContextLengthError, UsageError
 from hotplug_llm import SamplingOptions
+from hotplug_llm.evaluation import BATCH, width_for
 
 GREEDY = SamplingOptions(temperature=0)
 
@@ -196,3 +197,28 @@ def test_texts_from_standard_input(tiny_model, capsys, monkeypatch):
     code, _, err = run(capsys, "tokenize", "-m", tiny_model, "-")
     assert code == 2
     assert "no UTF-8" in err
+
+
+def test_answers_in_turns_are_those_of_answers_alone(model):
+    options = {"sampling": GREEDY, "max_tokens": 5, "ignore_eos": True}
+    alone = [list(model.generate(prompt, **options)) for prompt in ("one", "another")]
+    answers = [model.generate(prompt, **options) for prompt in ("one", "another")]
+    pieces = [[], []]
+    for _ in range(5):
+        for answer, shown in zip(answers, pieces, strict=True):
+            shown += [next(answer, "")]
+    assert ["".join(shown) for shown in pieces] == ["".join(shown) for shown in alone]
+
+
+def test_logits_do_not_depend_on_how_a_text_is_cut_into_batches(model):
+    ids = model.tokenize("a text of more than thirty-two tokens, that takes batches")
+    rows = model.logits(ids)
+    for count in (1, 7, 33, len(ids)):
+        assert model.logits(ids[:count])[-1] == pytest.approx(rows[count - 1], abs=1e-4)
+
+
+def test_little_of_a_batch_is_padding():
+    for tokens in range(1, BATCH + 1):
+        width = width_for(tokens)
+        assert tokens <= width <= BATCH
+        assert width - tokens <= tokens / 4
