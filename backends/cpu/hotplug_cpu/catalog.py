@@ -97,7 +97,7 @@ _TABLE: list[KernelSpec] = [
         "matvec",
         {
             f"matvec_{name}": "weights row_bytes rows count x x_stride tokens "
-            "out out_stride add add_stride"
+            "out out_stride add add_stride x_copies grain"
             for name in (*_LEGACY, *(f"{name}_f32" for name in (*_LEGACY, "f16", "bf16", "f32")))
         },
     ),
@@ -105,9 +105,10 @@ _TABLE: list[KernelSpec] = [
         "rows",
         {
             "add": "a a_stride b b_stride rows count out out_stride",
-            "quantise": "x x_stride rows blocks out",
+            "quantise": "x x_stride rows blocks out copies",
+            "read": "at nbytes out",
             "rms_norm": "x x_stride weight eps rows count out out_stride",
-            "rms_norm_quantise": "x x_stride weight eps rows blocks out",
+            "rms_norm_quantise": "x x_stride weight eps rows blocks out copies",
             "rope": "x x_token x_head tokens heads length table turned half "
             "out out_token out_head indices wide out_rows narrow",
             "rope_table": "positions wide tokens frequencies factors pairs magnitude half out",

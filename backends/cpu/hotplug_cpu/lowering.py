@@ -6,7 +6,7 @@ and how a node becomes steps. What no compiled kernel does becomes a step of its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hotplug import ops
 from hotplug.graph import Graph
@@ -37,7 +37,9 @@ class Lowering:
         threads: how many threads will run it.
         program: the steps so far.
         places: where the values computed so far lie.
-        memo: other forms of values, such as their bytes, by form and node.
+        bytes: values as blocks of bytes.
+        memo: other things computed from values, by what they are and of which nodes.
+        left: nodes that are left to their users.
     """
 
     def __init__(self, graph: Graph, threads: int) -> None:
@@ -45,8 +47,9 @@ class Lowering:
         self.threads = threads
         self.program = Program()
         self.places: dict[Node, Place] = {}
+        self.bytes: dict[Node, Rows] = {}
         self.memo: dict[tuple[object, ...], Store] = {}
-        self._left = patterns.left_to_users(graph)
+        self.left = patterns.left_to_users(graph)
         chains = state_chains(graph)
         self._in_place = {node for chain in chains.values() for node in chain}
         self._chained = chains.keys()
@@ -56,7 +59,7 @@ class Lowering:
         if node.is_leaf:
             store = Store(node.type.nbytes, buffer=node.name)
             self.places[node] = Place(store, Layout.contiguous(node.shape))
-        elif node not in self._left:
+        elif node not in self.left:
             self._compute(node)
 
     def require(self, node: Node) -> None:
@@ -86,10 +89,12 @@ class Lowering:
         writes: Store,
         nodes: Sequence[Node],
         scratch: Store | None = None,
+        own: Mapping[Store, object] | None = None,
     ) -> None:
-        """Add a step that writes a store, and maybe scratch memory."""
+        """Add a step that writes a store, and maybe scratch memory; `own` as in `Step`."""
         written = (writes,) if scratch is None else (writes, scratch)
-        self.program.steps.append(Step(kernel, tuple(arguments), written, tuple(nodes)))
+        step = Step(kernel, tuple(arguments), written, tuple(nodes), own or {})
+        self.program.steps.append(step)
 
     def new(self, node: Node) -> Place:
         """A new contiguous place for a node's value."""

@@ -8,7 +8,7 @@ cache. A rule returns False where its kernels do not fit, before it has made any
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from hotplug import ops
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "left_to_users"]
 
 _LANES = 8
+_LONG = 8192  # elements; from there on threads had better share even a single row
 _INDICES = ("i32", "i64")
 _TABLES = ("f32", *products.LEGACY)
 
@@ -173,31 +174,40 @@ def _activations(low: Lowering, product: Node) -> Rows | None:
 
 def _bytes(low: Lowering, x: Node) -> Rows | None:
     """A value as blocks of bytes, made when first asked for."""
+    if x in low.bytes:
+        return low.bytes[x]
     number, count = x.type.size // x.shape[-1], x.shape[-1]
-    key = ("blocks", x)
-    if key not in low.memo:
-        store = Store(number * count // BLOCK * X_BLOCK)
-        if not _emit_bytes(low, x, store):
-            return None
-        low.memo[key] = store
-    return Rows(Address(low.memo[key]), count // BLOCK * X_BLOCK, number, count)
+    stride = count // BLOCK * X_BLOCK
+    # A single row is made by each thread for itself, sooner than they wait for each other. A gate
+    # takes longer, but each thread's part needs nothing of the others'.
+    alone = number == 1 and (x in low.places or x.op != "swiglu") and count <= _LONG
+    copies = stride if alone and low.threads > 1 else 0
+    store = Store(stride * (low.threads if copies else number))
+    if not _emit_bytes(low, x, store, copies):
+        return None
+    low.bytes[x] = Rows(Address(store), stride, number, count, copies)
+    return low.bytes[x]
 
 
-def _emit_bytes(low: Lowering, x: Node, store: Store) -> bool:
+def _emit_bytes(low: Lowering, x: Node, store: Store, copies: int) -> bool:
     out = Address(store)
+    own: dict[Store, object] = {store: products.COPIES} if copies else {}
     if x in low.places:
         rows = low.rows(x)
         if rows is None:
             return False
-        low.emit("quantise", (*_row_words(rows), rows.count // BLOCK, out), store, (x,))
+        words = (*_row_words(rows), rows.count // BLOCK, out, copies)
+        low.emit("quantise", words, store, (x,), own=own)
         return True
     if x.op == "rms_norm":
-        return _norm(low, x, "rms_norm_quantise", (x.shape[-1] // BLOCK, out), store)
+        rest = (x.shape[-1] // BLOCK, out, copies)
+        return _norm(low, x, "rms_norm_quantise", rest, store, own)
     gate, up = (low.rows(operand) for operand in x.inputs if operand is not None)
     if gate is None or up is None:
         return False
-    words = (gate.start, gate.stride, up.start, up.stride, gate.number, gate.count // BLOCK)
-    low.emit("swiglu_quantise", (*words, out), store, (x,))
+    shared = {side.start.store: (BLOCK, side.count) for side in (gate, up) if not side.start.offset}
+    both = (gate.start, gate.stride, up.start, up.stride, gate.number, gate.count // BLOCK, out)
+    low.emit("swiglu_quantise", both, store, (x,), own=shared)
     return True
 
 
@@ -236,7 +246,14 @@ def _rms_norm(low: Lowering, node: Node) -> bool:
     return True
 
 
-def _norm(low: Lowering, node: Node, kernel: str, rest: tuple[Argument, ...], out: Store) -> bool:
+def _norm(
+    low: Lowering,
+    node: Node,
+    kernel: str,
+    rest: tuple[Argument, ...],
+    out: Store,
+    own: Mapping[Store, object] | None = None,
+) -> bool:
     x, weight = node.inputs
     assert x is not None
     rows = low.rows(x)
@@ -244,7 +261,8 @@ def _norm(low: Lowering, node: Node, kernel: str, rest: tuple[Argument, ...], ou
         return False
     scale: Argument = 0 if weight is None else low.address(weight)
     eps = float_bits(float(node.param("eps")))  # type: ignore[arg-type]
-    low.emit(kernel, (rows.start, rows.stride, scale, eps, rows.number, *rest), out, (node,))
+    words = (rows.start, rows.stride, scale, eps, rows.number, *rest)
+    low.emit(kernel, words, out, (node,), own=own)
     return True
 
 

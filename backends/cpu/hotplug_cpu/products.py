@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
     from hotplug_cpu.lowering import Lowering
 
-__all__ = ["LEGACY", "emit", "emit_tiles", "form"]
+__all__ = ["COPIES", "LEGACY", "emit", "emit_tiles", "form"]
 
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 
 _FEW = 5
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
+
+_GRAIN = 4
+"""Rows that a thread takes at once."""
+
+COPIES = "copies"
+"""How threads share a store in which each has a copy of its own."""
 
 _PLAIN = ("f32", "f16", "bf16")
 _LANES = 8
@@ -96,9 +102,13 @@ def emit(
     source = (low.address(weights), weights.type.row_bytes, rows)
     if kind in {"blocks", "floats"}:
         count = x.count // (BLOCK if dtype.quantised else _LANES)
-        words = (*source, count, x.start, x.stride, x.number, out, 4 * rows, *plus)
+        grain = BLOCK if _feeds_gate(low, nodes[-1]) else _GRAIN
+        words = (*source, count, x.start, x.stride, x.number, out, 4 * rows, *plus, x.copies, grain)
+        own: dict[Store, object] = {out.store: (grain, rows)}
+        if x.copies:
+            own[x.start.store] = COPIES
         suffix = "_f32" if kind == "floats" else ""
-        low.emit(f"matvec_{dtype.name}{suffix}", words, out.store, nodes)
+        low.emit(f"matvec_{dtype.name}{suffix}", words, out.store, nodes, own=own)
         return
     if kind == "tiles":
         kernel, unpack = _FOR_BYTES[dtype.name], f"weights_{dtype.name}"
@@ -112,3 +122,11 @@ def emit(
     words = (KernelAddress(unpack), *source, count, chunk, x.start, x.number)
     rest = (out, 4 * rows, *plus, Address(scratch), size)
     low.emit(kernel, (*words, *rest), out.store, nodes, scratch)
+
+
+def _feeds_gate(low: Lowering, node: Node) -> bool:
+    """Whether a gate takes the result whose threads share columns in whole blocks."""
+    users = low.graph.consumers[node]
+    return node.shape[-1] % BLOCK == 0 and any(
+        user.op == "swiglu" and user in low.left for user in users
+    )

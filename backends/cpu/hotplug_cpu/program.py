@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -72,12 +72,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A value as rows: where they begin, bytes from one to the next, their number and length."""
+    """A value as rows.
+
+    Attributes:
+        start: where they begin.
+        stride: bytes from one to the next.
+        number: how many there are.
+        count: elements of each.
+        copies: bytes from one thread's own copy to the next one's; 0 if there is one for all.
+    """
 
     start: Address
     stride: int
     number: int
     count: int
+    copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,8 @@ class Step:
         arguments: its words in the catalogue's order.
         writes: the stores among them that it writes; it may read all others.
         nodes: what it computes, several where nodes are fused.
+        own: stores that threads share in a certain way, each touching its part: between a step
+            that writes and one that reads in the same way, they need not wait.
         barrier: whether threads wait for each other after it.
     """
 
@@ -106,6 +117,7 @@ class Step:
     arguments: tuple[Argument, ...]
     writes: tuple[Store, ...]
     nodes: tuple[Node, ...]
+    own: Mapping[Store, object] = field(default_factory=dict)
     barrier: bool = False
 
     @property
@@ -170,13 +182,19 @@ def _in_stretches(steps: Sequence[Step | NumpyStep]) -> list[tuple[int, Step | N
     """
     read: dict[Store, int] = {}
     written: dict[Store, int] = {}
+    shared: dict[Store, object] = {}
     floor = top = 0
     placed = []
     for step in steps:
         touched = step.stores
         numpy = isinstance(step, NumpyStep)
         writes = (step.out.store,) if isinstance(step, NumpyStep) else step.writes
-        after = [written.get(store, -1) for store in touched]
+        own = {} if isinstance(step, NumpyStep) else step.own
+        after = [
+            written[store] - (store in own and own[store] == shared.get(store))
+            for store in touched
+            if store in written
+        ]
         after += [read.get(store, -1) for store in writes]
         stretch = top + 1 if numpy else max(floor, 1 + max(after, default=-1))
         top = max(top, stretch)
@@ -185,6 +203,7 @@ def _in_stretches(steps: Sequence[Step | NumpyStep]) -> list[tuple[int, Step | N
             read[store] = max(stretch, read.get(store, -1))
         for store in writes:
             written[store] = stretch
+            shared[store] = own.get(store)
         placed.append((stretch, step))
     return sorted(placed, key=lambda pair: pair[0])
 

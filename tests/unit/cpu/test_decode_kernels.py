@@ -35,7 +35,7 @@ def stored(values, name):
 def quantised(run_kernel, x, threads=1):
     tokens, width = x.shape
     out = np.zeros((tokens, width // BLOCK, X_BLOCK), np.uint8)
-    words = {"rows": tokens, "blocks": width // BLOCK, "out": out}
+    words = {"rows": tokens, "blocks": width // BLOCK, "out": out, "copies": 0}
     run_kernel("quantise", threads=threads, x=x, x_stride=4 * width, **words)
     return out
 
@@ -81,6 +81,8 @@ def test_products_of_bytes(run_kernel, name, tokens):
         out_stride=4 * rows,
         add=add,
         add_stride=4 * rows,
+        x_copies=0,
+        grain=32,
     )
     expected = values_of(blocks).astype(np.float64) @ weights.T + add
     np.testing.assert_allclose(out, expected, atol=2e-5 * np.abs(expected).max())
@@ -106,6 +108,8 @@ def test_products_of_floats(run_kernel, name, tokens):
         out_stride=4 * rows,
         add=bias,
         add_stride=0,
+        x_copies=0,
+        grain=4,
     )
     np.testing.assert_allclose(out, x.astype(np.float64) @ weights.T + bias, rtol=0, atol=2e-5)
 

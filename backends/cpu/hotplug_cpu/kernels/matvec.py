@@ -6,7 +6,9 @@ Weights are read once for four tokens, and as they lie in the file. Kernels:
     matvec_<dtype>_f32      x as f32; count = K / 32 for quantised weights, else K / 8
 
 Arguments: `row_bytes`, `x_stride`, `out_stride` and `add_stride` are bytes from one row or token to
-the next. `add` is 0 if nothing is to be added; a bias has the stride 0.
+the next. `add` is 0 if nothing is to be added; a bias has the stride 0. `x_copies` are bytes from
+one thread's own x to the next one's, 0 if there is one for all. Threads share rows in pieces of
+`grain`, a multiple of 4.
 """
 
 from __future__ import annotations
@@ -58,10 +60,13 @@ def _kernel(dot4: Any, dot1: Any, columns4: Any) -> Any:
         out_stride: int,
         add: int,
         add_stride: int,
+        x_copies: int,
+        grain: int,
     ) -> None:
-        groups = (rows + 3) // 4
-        first = groups * thread // threads * 4
-        last = min(rows, groups * (thread + 1) // threads * 4)
+        groups = (rows + grain - 1) // grain
+        first = groups * thread // threads * grain
+        last = min(rows, groups * (thread + 1) // threads * grain)
+        x += thread * x_copies
         wide = tokens // 4 * 4
         for row in range(first, last if wide else first):
             w = weights + row * row_bytes

@@ -89,9 +89,17 @@ def rms_norm_quantise(
     rows: int,
     blocks: int,
     out: int,
+    copies: int,
 ) -> None:
-    """As `rms_norm`, the result as blocks of bytes."""
+    """As `rms_norm`, the result as blocks of bytes.
+
+    If `copies` is not 0, each thread makes a whole result for itself, so many bytes apart: for one
+    row that is done sooner than threads wait for each other.
+    """
     first, last = _share(rows, thread, threads)
+    if copies != 0:
+        first, last = 0, rows
+        out += thread * copies
     for row in range(first, last):
         source = x + row * x_stride
         target = out + row * blocks * X_BLOCK
@@ -112,10 +120,20 @@ def rms_norm_quantise(
 
 @_inline
 def quantise(
-    thread: int, threads: int, x: int, x_stride: int, rows: int, blocks: int, out: int
+    thread: int,
+    threads: int,
+    x: int,
+    x_stride: int,
+    rows: int,
+    blocks: int,
+    out: int,
+    copies: int,
 ) -> None:
-    """Rows of floats as blocks of bytes."""
+    """Rows of floats as blocks of bytes; `copies` as in `rms_norm_quantise`."""
     first, last = _share(rows * blocks, thread, threads)
+    if copies != 0:
+        first, last = 0, rows * blocks
+        out += thread * copies
     for unit in range(first, last):
         source = x + unit // blocks * x_stride + unit % blocks * _FLOATS
         quantise_block(
@@ -168,17 +186,21 @@ def swiglu_quantise(
     blocks: int,
     out: int,
 ) -> None:
-    """As `swiglu`, the result as blocks of bytes."""
-    first, last = _share(rows * blocks, thread, threads)
-    for unit in range(first, last):
-        row, at = unit // blocks, unit % blocks * _FLOATS
+    """As `swiglu`, the result as blocks of bytes.
+
+    Threads share columns as the products do that make gate and up: none reads another's results.
+    """
+    first, last = _share(blocks, thread, threads)
+    for unit in range(rows * (last - first)):
+        row, block = unit // (last - first), first + unit % (last - first)
+        at = block * _FLOATS
         g, u = gate + row * gate_stride + at, up + row * up_stride + at
         quantise_block(
             _silu(simd.load_f32x8(g)) * simd.load_f32x8(u),
             _silu(simd.load_f32x8(g + 32)) * simd.load_f32x8(u + 32),
             _silu(simd.load_f32x8(g + 64)) * simd.load_f32x8(u + 64),
             _silu(simd.load_f32x8(g + 96)) * simd.load_f32x8(u + 96),
-            out + unit * X_BLOCK,
+            out + (row * blocks + block) * X_BLOCK,
         )
 
 
@@ -467,9 +489,24 @@ def rope(
                     _put(target, at, simd.load_f32x8(source + at), narrow)
 
 
+@_inline
+def read(thread: int, threads: int, at: int, nbytes: int, out: int) -> None:
+    """Sum of memory as floats, a number per thread: how fast it can be read."""
+    first, last = _share(nbytes // 256, thread, threads)
+    a = b = c = d = simd.zero()
+    for unit in range(first, last):
+        place = at + 256 * unit
+        a = a + (simd.load_f32x8(place) + simd.load_f32x8(place + 32))
+        b = b + (simd.load_f32x8(place + 64) + simd.load_f32x8(place + 96))
+        c = c + (simd.load_f32x8(place + 128) + simd.load_f32x8(place + 160))
+        d = d + (simd.load_f32x8(place + 192) + simd.load_f32x8(place + 224))
+    simd.store_f32(out + 4 * thread, simd.sum_of((a + b) + (c + d)))
+
+
 KERNELS = {
     "add": add,
     "quantise": quantise,
+    "read": read,
     "rms_norm": rms_norm,
     "rms_norm_quantise": rms_norm_quantise,
     "rope": rope,
