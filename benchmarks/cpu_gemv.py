@@ -1,0 +1,106 @@
+"""One token times a matrix of weights, beside the speed of reading memory; prints one JSON object.
+
+    python benchmarks/cpu_gemv.py [--threads 2] [--repeats 9] [--megabytes 64] [--types q4_1,q8_0]
+
+Each type has a matrix of the size given, larger than caches, multiplied with a row of bytes, or of
+floats where the name says so. `read` sums the same memory and multiplies nothing. All take turns;
+figures are GB of weights per second in the fastest of all turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from functools import partial
+
+import numpy as np
+from compiled import fastest, row
+
+from hotplug import dtypes
+from hotplug_cpu import threads as teams
+from hotplug_cpu.jit.target import host_target
+from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
+
+WIDTH = 4096
+TYPES = "q4_0,q4_1,q5_0,q5_1,q8_0,q4_1_f32,q8_0_f32,f16_f32,f32_f32"
+
+
+class Case:
+    """A matrix of random bytes; of what they mean only that it costs the same matters."""
+
+    def __init__(self, name: str, nbytes: int) -> None:
+        dtype = dtypes.get(name.removesuffix("_f32") if name != "f32_f32" else "f32")
+        floats = name.endswith("_f32")
+        self.row_bytes = dtype.nbytes(WIDTH)
+        self.rows = nbytes // self.row_bytes
+        rng = np.random.default_rng(0)
+        # 0x3c and less in every high byte: no f16 or f32 among them is infinite or denormal.
+        self.weights = rng.integers(16, 60, (self.rows, self.row_bytes), np.uint8)
+        self.out = np.zeros(self.rows, np.float32)
+        self.x = np.zeros((WIDTH // BLOCK, X_BLOCK), np.uint8)
+        source = rng.standard_normal(WIDTH).astype(np.float32)
+        if floats:
+            self.x = source
+        else:
+            words = {"rows": 1, "blocks": WIDTH // BLOCK, "out": self.x, "copies": 0}
+            teams.team(1).run(plan(row("quantise", x=source, x_stride=0, **words)))
+        self.plan = plan(
+            row(
+                f"matvec_{name}",
+                weights=self.weights,
+                row_bytes=self.row_bytes,
+                rows=self.rows,
+                count=WIDTH // (BLOCK if dtype.quantised else 8),
+                x=self.x,
+                x_stride=0,
+                tokens=1,
+                out=self.out,
+                out_stride=0,
+                add=0,
+                add_stride=0,
+                x_copies=0,
+                grain=4,
+            )
+        )
+
+
+def plan(words: list[int]) -> np.ndarray:
+    return np.array([words], np.int64)
+
+
+def main() -> None:
+    options = arguments()
+    team = teams.team(options.threads)
+    cases = {name: Case(name, options.megabytes << 20) for name in options.types.split(",")}
+    memory = np.zeros(options.megabytes << 20, np.uint8)
+    memory[::4096] = 1  # commits the pages
+    sums = np.zeros(options.threads, np.float32)
+    reading = plan(row("read", at=memory, nbytes=memory.nbytes, out=sums))
+    actions = [partial(team.run, case.plan) for case in cases.values()]
+    *seconds, base = fastest([*actions, partial(team.run, reading)], options.repeats)
+    speeds = {
+        name: round(case.weights.nbytes / second / 1e9, 2)
+        for (name, case), second in zip(cases.items(), seconds, strict=True)
+    }
+    result = {
+        "benchmark": "cpu_gemv",
+        "instruction_set": host_target().isa,
+        "threads": options.threads,
+        "read_gigabytes_per_second": round(memory.nbytes / base / 1e9, 2),
+        "gigabytes_per_second": speeds,
+    }
+    print(json.dumps(result))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--types", default=TYPES)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
