@@ -33,7 +33,7 @@ def visible(view: tuple[int, ...], token: int) -> tuple[int, int]:
         token: number of the token.
     """
     positions, tokens, rows, causal, window = view
-    position = rows - tokens + token
+    position = rows - tokens + token if causal != 0 else 0
     if positions != 0:
         position = int(simd.load_i32(positions + 4 * token))
     if position < 0:
