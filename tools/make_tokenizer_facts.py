@@ -98,9 +98,10 @@ def random_texts(count: int) -> list[str]:
 def smollm(path: Path) -> list[dict[str, Any]]:
     """Ids by `tokenizers`, its pre-tokenizer set up as in the model's tokenizer.json."""
     with GGUFFile.open(path) as file:
-        tokens = list(file.metadata["tokenizer.ggml.tokens"])
-        types = list(file.metadata["tokenizer.ggml.token_type"])
-        merges = [tuple(m.split(" ")) for m in file.metadata["tokenizer.ggml.merges"]]
+        fields = file.fields("tokenizer.ggml.")
+        tokens = list(fields.require_array("tokens", str))
+        types = list(fields.require_array("token_type", int))
+        merges = [tuple(merge.split(" ")) for merge in fields.require_array("merges", str)]
     model = models.BPE(vocab={text: i for i, text in enumerate(tokens)}, merges=merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

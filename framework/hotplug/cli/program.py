@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _print_what_can_be_printed()
     try:
         with _messages():
             code = _run(words)
@@ -51,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse, after --help
         return _exit_code(end)
     return code
+
+
+def _print_what_can_be_printed() -> None:
+    """A pipe or terminal that does not take a character gets a question mark, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _exit_code(end: SystemExit) -> int:
