@@ -112,6 +112,15 @@ def store_f16(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, half)
 
 
+@instruction(types.none, address)
+def prefetch(builder: Any, at: Any) -> None:
+    """Have a line brought into the cache; any address may be given."""
+    pointer = builder.inttoptr(at, I8.as_pointer())
+    name = "llvm.prefetch.p0"
+    read, keep, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+    call(builder, name, ir.VoidType(), pointer, read, keep, data)
+
+
 # --- vectors in memory
 
 

@@ -1,6 +1,7 @@
 """Products of few tokens with a matrix of weights: out[T, R] = x[T, K] w[R, K]^T + add[T, R].
 
-Weights are read once for four tokens, and as they lie in the file. Kernels:
+Weights are read once for four tokens, as they lie in the file and in that order: four rows at a
+time would save loads of activations, but memory is read at half the speed. Kernels:
 
     matvec_<dtype>          x as blocks of bytes, see `legacy`; count = K / 32
     matvec_<dtype>_f32      x as f32; count = K / 32 for quantised weights, else K / 8
@@ -8,7 +9,7 @@ Weights are read once for four tokens, and as they lie in the file. Kernels:
 Arguments: `row_bytes`, `x_stride`, `out_stride` and `add_stride` are bytes from one row or token to
 the next. `add` is 0 if nothing is to be added; a bias has the stride 0. `x_copies` are bytes from
 one thread's own x to the next one's, 0 if there is one for all. Threads share rows in pieces of
-`grain`, a multiple of 4.
+`grain`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = ["KERNELS"]
 
 _inline = simd.inline
 _i32 = types.int32
+_AHEAD = 4096  # bytes: what is fetched while it comes from memory
 _FLOATS = 32  # bytes of eight floats
 _WIDE_OFFSET = forms.WIDE_OFFSET
 
@@ -36,11 +38,10 @@ def _write(out: int, value: float, add: int) -> None:
     simd.store_f32(out, value)
 
 
-def _kernel(dot4: Any, dot1: Any, columns4: Any) -> Any:
+def _kernel(dot1: Any, columns4: Any) -> Any:
     """A product made of dot products.
 
     Args:
-        dot4: (w, row_bytes, x, count) -> four rows times one token.
         dot1: (w, x, count) -> one row times one token.
         columns4: (w, x, x_stride, count) -> one row times four tokens.
     """
@@ -83,13 +84,7 @@ def _kernel(dot4: Any, dot1: Any, columns4: Any) -> Any:
             source = x + token * x_stride
             target = out + token * out_stride
             plus = add + token * add_stride
-            whole = first + (last - first) // 4 * 4
-            for row in range(first, whole, 4):
-                results = dot4(weights + row * row_bytes, row_bytes, source, count)
-                for k in range(4):
-                    place = 4 * (row + k)
-                    _write(target + place, results[k], plus + place if add != 0 else 0)
-            for row in range(whole, last):
+            for row in range(first, last):
                 value = dot1(weights + row * row_bytes, source, count)
                 _write(target + 4 * row, value, plus + 4 * row if add != 0 else 0)
 
@@ -106,35 +101,26 @@ def _with_minimum(quants: Any, block_bytes: int) -> Any:
         return simd.fma(dots, simd.splat_first(pair), total), minima + pair
 
     @_inline
-    def dot4(w0: int, row_bytes: int, x: int, count: int) -> Any:
-        w1 = w0 + row_bytes
-        w2 = w1 + row_bytes
-        w3 = w2 + row_bytes
-        t0 = t1 = t2 = t3 = simd.zero()
-        m0 = m1 = m2 = m3 = simd.zero_pair()
-        for index in range(count):
-            at = index * block_bytes
-            numbers = simd.load_i8x32(x + X_BYTES)
-            t0, m0 = step(w0 + at, x, numbers, t0, m0)
-            t1, m1 = step(w1 + at, x, numbers, t1, m1)
-            t2, m2 = step(w2 + at, x, numbers, t2, m2)
-            t3, m3 = step(w3 + at, x, numbers, t3, m3)
-            x += X_BLOCK
-        return (
-            simd.sum_of(t0) + simd.second_of(m0),
-            simd.sum_of(t1) + simd.second_of(m1),
-            simd.sum_of(t2) + simd.second_of(m2),
-            simd.sum_of(t3) + simd.second_of(m3),
-        )
-
-    @_inline
     def dot1(w: int, x: int, count: int) -> Any:
-        total, minima = simd.zero(), simd.zero_pair()
-        for _ in range(count):
-            total, minima = step(w, x, simd.load_i8x32(x + X_BYTES), total, minima)
+        t0 = t1 = t2 = t3 = simd.zero()
+        m0 = m1 = simd.zero_pair()
+        for _ in range(count // 4):
+            simd.prefetch(w + _AHEAD)
+            simd.prefetch(w + _AHEAD + 64)
+            t0, m0 = step(w, x, simd.load_i8x32(x + X_BYTES), t0, m0)
+            w1, x1 = w + block_bytes, x + X_BLOCK
+            t1, m1 = step(w1, x1, simd.load_i8x32(x1 + X_BYTES), t1, m1)
+            w2, x2 = w1 + block_bytes, x1 + X_BLOCK
+            t2, m0 = step(w2, x2, simd.load_i8x32(x2 + X_BYTES), t2, m0)
+            w3, x3 = w2 + block_bytes, x2 + X_BLOCK
+            t3, m1 = step(w3, x3, simd.load_i8x32(x3 + X_BYTES), t3, m1)
+            w += 4 * block_bytes
+            x += 4 * X_BLOCK
+        for _ in range(count % 4):
+            t0, m0 = step(w, x, simd.load_i8x32(x + X_BYTES), t0, m0)
             w += block_bytes
             x += X_BLOCK
-        return simd.sum_of(total) + simd.second_of(minima)
+        return simd.sum_of((t0 + t1) + (t2 + t3)) + simd.second_of(m0 + m1)
 
     @_inline
     def columns4(w: int, x0: int, x_stride: int, count: int) -> Any:
@@ -157,7 +143,7 @@ def _with_minimum(quants: Any, block_bytes: int) -> Any:
             simd.sum_of(t3) + simd.second_of(m3),
         )
 
-    return _kernel(dot4, dot1, columns4)
+    return _kernel(dot1, columns4)
 
 
 def _symmetric(quants: Any, block_bytes: int, per_lane: int, signed: bool) -> Any:
@@ -186,30 +172,25 @@ def _symmetric(quants: Any, block_bytes: int, per_lane: int, signed: bool) -> An
         return simd.splat_i32(_i32(simd.load_i32(x + X_SUM) * factor))
 
     @_inline
-    def dot4(w0: int, row_bytes: int, x: int, count: int) -> Any:
-        w1 = w0 + row_bytes
-        w2 = w1 + row_bytes
-        w3 = w2 + row_bytes
-        t0 = t1 = t2 = t3 = simd.zero()
-        for index in range(count):
-            at = index * block_bytes
-            numbers = simd.load_i8x32(x + X_BYTES)
-            start = start_of(x)
-            t0 = step(w0 + at, x, numbers, start, t0)
-            t1 = step(w1 + at, x, numbers, start, t1)
-            t2 = step(w2 + at, x, numbers, start, t2)
-            t3 = step(w3 + at, x, numbers, start, t3)
-            x += X_BLOCK
-        return simd.sum_of(t0), simd.sum_of(t1), simd.sum_of(t2), simd.sum_of(t3)
-
-    @_inline
     def dot1(w: int, x: int, count: int) -> Any:
-        total = simd.zero()
-        for _ in range(count):
-            total = step(w, x, simd.load_i8x32(x + X_BYTES), start_of(x), total)
+        t0 = t1 = t2 = t3 = simd.zero()
+        for _ in range(count // 4):
+            simd.prefetch(w + _AHEAD)
+            simd.prefetch(w + _AHEAD + 64)
+            t0 = step(w, x, simd.load_i8x32(x + X_BYTES), start_of(x), t0)
+            w1, x1 = w + block_bytes, x + X_BLOCK
+            t1 = step(w1, x1, simd.load_i8x32(x1 + X_BYTES), start_of(x1), t1)
+            w2, x2 = w1 + block_bytes, x1 + X_BLOCK
+            t2 = step(w2, x2, simd.load_i8x32(x2 + X_BYTES), start_of(x2), t2)
+            w3, x3 = w2 + block_bytes, x2 + X_BLOCK
+            t3 = step(w3, x3, simd.load_i8x32(x3 + X_BYTES), start_of(x3), t3)
+            w += 4 * block_bytes
+            x += 4 * X_BLOCK
+        for _ in range(count % 4):
+            t0 = step(w, x, simd.load_i8x32(x + X_BYTES), start_of(x), t0)
             w += block_bytes
             x += X_BLOCK
-        return simd.sum_of(total)
+        return simd.sum_of((t0 + t1) + (t2 + t3))
 
     @_inline
     def columns4(w: int, x0: int, x_stride: int, count: int) -> Any:
@@ -226,7 +207,7 @@ def _symmetric(quants: Any, block_bytes: int, per_lane: int, signed: bool) -> An
             w += block_bytes
         return simd.sum_of(t0), simd.sum_of(t1), simd.sum_of(t2), simd.sum_of(t3)
 
-    return _kernel(dot4, dot1, columns4)
+    return _kernel(dot1, columns4)
 
 
 def _of_floats(step: Any, w_bytes: int, x_bytes: int) -> Any:
@@ -248,15 +229,6 @@ def _of_floats(step: Any, w_bytes: int, x_bytes: int) -> Any:
         return simd.sum_of(first + second)
 
     @_inline
-    def dot4(w: int, row_bytes: int, x: int, count: int) -> Any:
-        return (
-            dot1(w, x, count),
-            dot1(w + row_bytes, x, count),
-            dot1(w + 2 * row_bytes, x, count),
-            dot1(w + 3 * row_bytes, x, count),
-        )
-
-    @_inline
     def columns4(w: int, x0: int, x_stride: int, count: int) -> Any:
         x1 = x0 + x_stride
         x2 = x1 + x_stride
@@ -271,7 +243,7 @@ def _of_floats(step: Any, w_bytes: int, x_bytes: int) -> Any:
             w += w_bytes
         return simd.sum_of(t0), simd.sum_of(t1), simd.sum_of(t2), simd.sum_of(t3)
 
-    return _kernel(dot4, dot1, columns4)
+    return _kernel(dot1, columns4)
 
 
 def _quantised_step(quants: Any, offset: int, has_minimum: bool) -> Any:
