@@ -105,3 +105,11 @@ def test_layers_over_three_devices_give_the_same_tokens(model: Path) -> None:
     devices = [FakeDevice(f"gpu:{n}", memory_bytes=60_000) for n in range(2)]
     assert tokens(model, [*devices, cpu()]) == expected
     assert all(device.calls["run"] for device in devices)
+
+
+def test_a_device_too_full_for_its_arena_is_filled_less(model: Path) -> None:
+    """No device is set aside: that would warn, and warnings are errors here."""
+    expected = tokens(model, [cpu()])
+    for memory_bytes in range(20_000, 90_000, 7_000):
+        device = FakeDevice("gpu:0", memory_bytes=memory_bytes)
+        assert tokens(model, [device, cpu()]) == expected

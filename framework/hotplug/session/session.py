@@ -22,6 +22,7 @@ from hotplug.errors import (
     DeviceLostError,
     FallbackWarning,
     HotplugError,
+    OutOfDeviceMemoryError,
     PlacementError,
     StatesLostError,
     UsageError,
@@ -41,8 +42,11 @@ _log = logging.getLogger("hotplug.session")
 _KEPT = 16
 """Compiled graphs kept at once: each holds an arena, and a session may meet many widths."""
 
-_BUDGET = 0.9
+_SHARE = 0.9
 """Share of a device's free memory for weights and states; the rest is for arenas and the driver."""
+
+_LESS, _LEAST = 0.75, 0.25
+"""Where that was too much, the share is cut by a quarter, but not below a quarter."""
 
 _RESERVE = "cpu"
 """Selector of the devices that take over where others cannot."""
@@ -94,6 +98,7 @@ class Session:
         self._lock = threading.RLock()
         self._handles: list[DeviceHandle] = []
         self._failed: dict[str, HotplugError] = {}
+        self._shares: dict[str, float] = {}
         self._registry = registry
         self._devices: dict[str, Device] = {}
         if device is None or isinstance(device, str):
@@ -251,7 +256,7 @@ class Session:
                 "no device is left",
                 reasons={device: str(error) for device, error in self._failed.items()},
             )
-        budgets = {device.id: _budget(device) for device in self.devices}
+        budgets = {device.id: self._budget(device) for device in self.devices}
         return place(
             graph,
             self.devices,
@@ -266,7 +271,33 @@ class Session:
             try:
                 return Compiled(plan, self._devices, self._storage, self._threads)
             except DeviceFault as fault:
-                self._set_aside(fault, states_changed=False)
+                if not self._make_room(fault):
+                    self._set_aside(fault, states_changed=False)
+
+    def _budget(self, device: Device) -> int | None:
+        """Bytes that weights and states may take; None where they lie in the host's own memory."""
+        if device.buffers.is_host:
+            return None
+        with at_device(device.id):
+            free = device.memory().free
+        return None if free is None else int(free * self._shares.get(device.id, _SHARE))
+
+    def _make_room(self, fault: DeviceFault) -> bool:
+        """Where a device had no room left for a part's own memory, plan with less of its memory.
+
+        Returns:
+            Whether it is worth another try.
+        """
+        share = _LESS * self._shares.get(fault.device, _SHARE)
+        if not isinstance(fault.error, OutOfDeviceMemoryError) or share < _LEAST:
+            return False
+        if not self._carry_states(fault):
+            return False
+        self._drop_compiled()
+        self._storage.leave(fault.device)
+        self._shares[fault.device] = share
+        _log.info("%s: weights and states get %.0f%% of its memory", fault.error, 100 * share)
+        return True
 
     def _set_aside(self, fault: DeviceFault, *, states_changed: bool) -> None:
         """Go on without a device, or raise what it raised.
@@ -317,12 +348,3 @@ class Session:
         for compiled in self._compiled.values():
             compiled.free()
         self._compiled.clear()
-
-
-def _budget(device: Device) -> int | None:
-    """Bytes that weights and states may take; None where they lie in the host's own memory."""
-    if device.buffers.is_host:
-        return None
-    with at_device(device.id):
-        free = device.memory().free
-    return None if free is None else int(free * _BUDGET)
