@@ -6,16 +6,21 @@ kept is that code alone, so that a process can load it without Numba.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba import cfunc, types
+from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from hotplug.errors import KernelCompileError
@@ -40,7 +45,8 @@ def compile_kernel(spec: KernelSpec) -> bytes:
     body = importlib.import_module(spec.module).KERNELS[spec.name]
     _check_arguments(spec, body.py_func)
     try:
-        compiled = _entry(spec, body)
+        with _unoptimised():
+            compiled = _entry(spec, body)
     except NumbaError as error:
         raise KernelCompileError(
             f"Numba refused the kernel {spec.name}",
@@ -51,6 +57,23 @@ def compile_kernel(spec: KernelSpec) -> bytes:
     module = _isolate(compiled, symbol(spec))
     _check_self_contained(spec, module)
     return bytes(_machine().emit_object(module))
+
+
+@contextlib.contextmanager
+def _unoptimised() -> Iterator[None]:
+    """Have Numba leave its code as it is: `_isolate` optimises all of it, once.
+
+    Numba optimises every function by itself and then what it is inlined into, three quarters of the
+    time for nothing. The lock keeps what other threads compile meanwhile as they want it.
+    """
+    with global_compiler_lock:
+        _ = cpu_target.target_context  # made by the first who asks, with the level of that moment
+        level = config.OPT
+        config.OPT = type(level)(0)
+        try:
+            yield
+        finally:
+            config.OPT = level
 
 
 def _check_arguments(spec: KernelSpec, function: Any) -> None:
@@ -119,9 +142,12 @@ def _isolate(compiled: Any, name: str) -> Any:
     for variable in module.global_variables:
         if not variable.is_declaration or variable.linkage is llvm.Linkage.common:
             variable.linkage = llvm.Linkage.internal
-    options = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISE)
-    builder = llvm.create_pass_builder(_machine(), options)
-    builder.getModulePassManager().run(module, builder)
+    # Twice: a large kernel is not inlined into its entry, and that it reports no error is found by
+    # passes that stand before those which make it plain.
+    for _ in range(2):
+        options = llvm.create_pipeline_tuning_options(speed_level=_OPTIMISE)
+        builder = llvm.create_pass_builder(_machine(), options)
+        builder.getModulePassManager().run(module, builder)
     return module
 
 
