@@ -102,6 +102,14 @@ _TABLE: list[KernelSpec] = [
         },
     ),
     *_specs(
+        "rope",
+        {
+            "rope": "x x_token x_head tokens heads length table turned half "
+            "out out_token out_head indices wide out_rows narrow",
+            "rope_table": "positions wide tokens frequencies factors pairs magnitude half out",
+        },
+    ),
+    *_specs(
         "rows",
         {
             "add": "a a_stride b b_stride rows count out out_stride",
@@ -109,9 +117,6 @@ _TABLE: list[KernelSpec] = [
             "read": "at nbytes out",
             "rms_norm": "x x_stride weight eps rows count out out_stride",
             "rms_norm_quantise": "x x_stride weight eps rows blocks out copies",
-            "rope": "x x_token x_head tokens heads length table turned half "
-            "out out_token out_head indices wide out_rows narrow",
-            "rope_table": "positions wide tokens frequencies factors pairs magnitude half out",
             "scatter_rows": "x x_stride rows count indices wide table table_stride table_rows half",
             "swiglu": "gate gate_stride up up_stride rows count out out_stride",
             "swiglu_quantise": "gate gate_stride up up_stride rows blocks out",

@@ -1,4 +1,4 @@
-"""Kernels of decoding that work on rows of floats: norm, gate, rope, tables, caches.
+"""Kernels of decoding that work on rows of floats: norms, gates, sums, tables, caches.
 
 All strides are bytes, all counts elements. An index outside the table is dropped or gives zeros.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from numba import types
 
 from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.common import index_of, share
 from hotplug_cpu.kernels.legacy import BLOCK_BYTES, QUANTS, WITH_MINIMUM, ZERO, quantise_block
 from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
 
@@ -19,18 +20,6 @@ _inline = simd.inline
 _f32 = types.float32
 _ONE = _f32(1.0)
 _FLOATS = 4 * BLOCK
-
-
-@_inline
-def _share(count: int, thread: int, threads: int) -> Any:
-    return count * thread // threads, count * (thread + 1) // threads
-
-
-@_inline
-def _index(indices: int, position: int, wide: int) -> Any:
-    if wide:
-        return simd.word(indices, position)
-    return types.int64(simd.load_i32(indices + 4 * position))
 
 
 @_inline
@@ -61,7 +50,7 @@ def rms_norm(
     out_stride: int,
 ) -> None:
     """Rows divided by their root mean square, times a weight, of which 0 means none."""
-    first, last = _share(rows, thread, threads)
+    first, last = share(rows, thread, threads)
     for row in range(first, last):
         source, target = x + row * x_stride, out + row * out_stride
         factor = _inverse_rms(source, count, simd.float_of(eps))
@@ -96,7 +85,7 @@ def rms_norm_quantise(
     If `copies` is not 0, each thread makes a whole result for itself, so many bytes apart: for one
     row that is done sooner than threads wait for each other.
     """
-    first, last = _share(rows, thread, threads)
+    first, last = share(rows, thread, threads)
     if copies != 0:
         first, last = 0, rows
         out += thread * copies
@@ -130,7 +119,7 @@ def quantise(
     copies: int,
 ) -> None:
     """Rows of floats as blocks of bytes; `copies` as in `rms_norm_quantise`."""
-    first, last = _share(rows * blocks, thread, threads)
+    first, last = share(rows * blocks, thread, threads)
     if copies != 0:
         first, last = 0, rows * blocks
         out += thread * copies
@@ -166,7 +155,7 @@ def swiglu(
 ) -> None:
     """silu(gate) * up; `count` is a multiple of 8."""
     groups = count // 8
-    first, last = _share(rows * groups, thread, threads)
+    first, last = share(rows * groups, thread, threads)
     for unit in range(first, last):
         row, at = unit // groups, unit % groups * 32
         value = _silu(simd.load_f32x8(gate + row * gate_stride + at))
@@ -190,7 +179,7 @@ def swiglu_quantise(
 
     Threads share columns as the products do that make gate and up: none reads another's results.
     """
-    first, last = _share(blocks, thread, threads)
+    first, last = share(blocks, thread, threads)
     for unit in range(rows * (last - first)):
         row, block = unit // (last - first), first + unit % (last - first)
         at = block * _FLOATS
@@ -219,7 +208,7 @@ def add(
 ) -> None:
     """a + b; `count` is a multiple of 8; a stride of 0 repeats a row."""
     groups = count // 8
-    first, last = _share(rows * groups, thread, threads)
+    first, last = share(rows * groups, thread, threads)
     for unit in range(first, last):
         row, at = unit // groups, unit % groups * 32
         value = simd.load_f32x8(a + row * a_stride + at) + simd.load_f32x8(b + row * b_stride + at)
@@ -248,9 +237,9 @@ def scatter_rows(
 
     Threads share columns and not rows, so that of equal indices the last one wins.
     """
-    first, last = _share(count // 8, thread, threads)
+    first, last = share(count // 8, thread, threads)
     for row in range(rows):
-        index = _index(indices, row, wide)
+        index = index_of(indices, row, wide)
         if 0 <= index < table_rows:
             source, target = x + row * x_stride, table + index * table_stride
             for group in range(first, last):
@@ -276,9 +265,9 @@ def take_f32(
     out_stride: int,
 ) -> None:
     """Rows of a table of f32."""
-    first, last = _share(rows, thread, threads)
+    first, last = share(rows, thread, threads)
     for row in range(first, last):
-        index = _index(indices, row, wide)
+        index = index_of(indices, row, wide)
         known = 0 <= index < table_rows
         source, target = table + index * table_stride, out + row * out_stride
         for at in range(0, 4 * (count // 8 * 8), 32):
@@ -304,9 +293,9 @@ def _take_blocks(quants: Any, block_bytes: int, offset: int, has_minimum: bool) 
         out: int,
         out_stride: int,
     ) -> None:
-        first, last = _share(rows, thread, threads)
+        first, last = share(rows, thread, threads)
         for row in range(first, last):
-            index = _index(indices, row, wide)
+            index = index_of(indices, row, wide)
             target = out + row * out_stride
             if 0 <= index < table_rows:
                 block = table + index * table_stride
@@ -328,171 +317,10 @@ def _take_blocks(quants: Any, block_bytes: int, offset: int, has_minimum: bool) 
     return take
 
 
-# --- rope
-
-_HALF_PI_HIGH, _HALF_PI_LOW = 1.5707963267341256, 6.077100506506192e-11
-"""pi / 2 in two parts, the first with 33 bits (fdlibm), so that its multiples are exact."""
-
-
-@_inline
-def _sine_cosine(angle: float) -> Any:
-    """Sine and cosine within 1e-15 for angles up to 10^6: Taylor series about multiples of pi/2."""
-    turns = angle * 0.6366197723675814
-    quarter = int(turns + 0.5) if turns >= 0 else -int(0.5 - turns)
-    x = (angle - quarter * _HALF_PI_HIGH) - quarter * _HALF_PI_LOW
-    y = x * x
-    sine = -1.0 / 1307674368000.0
-    sine = sine * y + 1.0 / 6227020800.0
-    sine = sine * y - 1.0 / 39916800.0
-    sine = sine * y + 1.0 / 362880.0
-    sine = sine * y - 1.0 / 5040.0
-    sine = sine * y + 1.0 / 120.0
-    sine = sine * y - 1.0 / 6.0
-    sine = sine * y * x + x
-    cosine = 1.0 / 20922789888000.0
-    cosine = cosine * y - 1.0 / 87178291200.0
-    cosine = cosine * y + 1.0 / 479001600.0
-    cosine = cosine * y - 1.0 / 3628800.0
-    cosine = cosine * y + 1.0 / 40320.0
-    cosine = cosine * y - 1.0 / 720.0
-    cosine = cosine * y + 1.0 / 24.0
-    cosine = cosine * y - 0.5
-    cosine = cosine * y + 1.0
-    if quarter & 1:
-        sine, cosine = cosine, -sine
-    if quarter & 2:
-        sine, cosine = -sine, -cosine
-    return sine, cosine
-
-
-@_inline
-def rope_table(
-    thread: int,
-    threads: int,
-    positions: int,
-    wide: int,
-    tokens: int,
-    frequencies: int,
-    factors: int,
-    pairs: int,
-    magnitude: int,
-    half: int,
-    out: int,
-) -> None:
-    """For each token `2 * pairs` factors of an element itself, then as many of its partner.
-
-    Args:
-        thread: number of this thread.
-        threads: number of threads.
-        positions: address of i32, or of i64 if `wide`.
-        wide: whether positions have 64 bits.
-        tokens: number of positions.
-        frequencies: f64 (pairs,), radians for each position.
-        factors: f32 (pairs,) that divide the frequencies, or 0.
-        pairs: pairs of a head.
-        magnitude: f32 bits of a factor on everything.
-        half: whether pairs lie half a head apart, and not side by side.
-        out: f32 (tokens, 2, 2 * pairs).
-    """
-    first, last = _share(tokens, thread, threads)
-    size = simd.float_of(magnitude)
-    for token in range(first, last):
-        position = float(_index(positions, token, wide))
-        own = out + token * 16 * pairs
-        partner = own + 8 * pairs
-        for pair in range(pairs):
-            angle = position * simd.load_f64(frequencies + 8 * pair)
-            if factors != 0:
-                angle /= float(simd.load_f32(factors + 4 * pair))
-            sine, cosine = _sine_cosine(angle)
-            a, b = 8 * pair, 8 * pair + 4
-            if half:
-                a, b = 4 * pair, 4 * (pair + pairs)
-            simd.store_f32(own + a, _f32(cosine) * size)
-            simd.store_f32(own + b, _f32(cosine) * size)
-            simd.store_f32(partner + a, _f32(-sine) * size)
-            simd.store_f32(partner + b, _f32(sine) * size)
-
-
-@_inline
-def _put(out: int, at: int, value: Any, narrow: int) -> None:
-    if narrow:
-        simd.store_f16x8(out + at // 2, value)
-    else:
-        simd.store_f32x8(out + at, value)
-
-
-@_inline
-def rope(
-    thread: int,
-    threads: int,
-    x: int,
-    x_token: int,
-    x_head: int,
-    tokens: int,
-    heads: int,
-    length: int,
-    table: int,
-    turned: int,
-    half: int,
-    out: int,
-    out_token: int,
-    out_head: int,
-    indices: int,
-    wide: int,
-    out_rows: int,
-    narrow: int,
-) -> None:
-    """Heads turned by a table of `rope_table`, into rows of their own or rows of a cache.
-
-    Args:
-        thread: number of this thread.
-        threads: number of threads. They share heads, so that of equal indices the last one wins.
-        x: f32 (tokens, heads, length) with the strides given.
-        x_token: bytes from a token to the next.
-        x_head: bytes from a head to the next.
-        tokens: number of tokens.
-        heads: number of heads.
-        length: elements of a head, a multiple of 8.
-        table: what `rope_table` wrote.
-        turned: how many leading elements are turned; a multiple of 8, of 16 if `half`.
-        half: as for the table.
-        out: f32, or f16 if `narrow`.
-        out_token: bytes from one row to the next.
-        out_head: bytes from a head to the next.
-        indices: row of each token, or 0 if token and row are the same.
-        wide: whether indices have 64 bits.
-        out_rows: rows that there are; a token with another index is dropped.
-        narrow: whether the result is stored as f16.
-    """
-    first, last = _share(heads, thread, threads)
-    middle = 2 * turned
-    for token in range(tokens):
-        row = _index(indices, token, wide) if indices != 0 else token
-        if 0 <= row < out_rows:
-            own = table + token * 8 * turned
-            partner = own + 4 * turned
-            for head in range(first, last):
-                source = x + token * x_token + head * x_head
-                target = out + row * out_token + head * out_head
-                for at in range(0, 4 * turned, 32):
-                    value = simd.load_f32x8(source + at)
-                    if half:
-                        other = simd.load_f32x8(
-                            source + (at + middle if at < middle else at - middle)
-                        )
-                    else:
-                        other = simd.swap_pairs(value)
-                    value = value * simd.load_f32x8(own + at)
-                    _put(target, at, simd.fma(other, simd.load_f32x8(partner + at), value), narrow)
-                for at in range(4 * turned, 4 * length, 32):
-                    _put(target, at, simd.load_f32x8(source + at), narrow)
-
-
 @_inline
 def read(thread: int, threads: int, at: int, nbytes: int, out: int) -> None:
     """Sum of memory as floats, a number per thread: how fast it can be read."""
-    first, last = _share(nbytes // 256, thread, threads)
+    first, last = share(nbytes // 256, thread, threads)
     a = b = c = d = simd.zero()
     for unit in range(first, last):
         place = at + 256 * unit
@@ -509,8 +337,6 @@ KERNELS = {
     "read": read,
     "rms_norm": rms_norm,
     "rms_norm_quantise": rms_norm_quantise,
-    "rope": rope,
-    "rope_table": rope_table,
     "scatter_rows": scatter_rows,
     "swiglu": swiglu,
     "swiglu_quantise": swiglu_quantise,
