@@ -114,9 +114,15 @@ def _second_process(specs: Sequence[KernelSpec], count: _Counter) -> Iterator[No
         yield
         return
     command = [sys.executable, "-m", "hotplug_cpu.jit.build", *(spec.name for spec in specs)]
+    # The environment may have changed since this process settled for an instruction set.
+    environment = {**os.environ, "HOTPLUG_CPU_ISA": host_target().isa}
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
     except OSError as error:
         _log.info("no second process to compile kernels: %s", error)
