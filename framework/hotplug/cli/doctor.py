@@ -111,13 +111,14 @@ def _results(info: DeviceInfo) -> list[Result]:
 
 
 def _cases() -> list[Case]:
-    """What a transformer layer is made of, small: a product, a norm and gate, an attention."""
+    """A sum, which any device can do, and what a transformer layer is made of, small."""
     x = ops.input(name="x", dtype="f32", shape=(5, 64))
     w = ops.weight(name="w", dtype="f32", shape=(48, 64))
     packed = ops.weight(name="w", dtype="q8_0", shape=(48, 64))
     norm = ops.rms_norm(x, ops.weight(name="w", dtype="f32", shape=(64,)))
     q, k, v = (ops.input(name=name, dtype="f32", shape=(1, 2, 6, 16)) for name in "qkv")
     results = {
+        "sum": ops.add(x, x),
         "matmul": ops.matmul(x, w, transpose_b=True),
         "quantised matmul": ops.matmul(x, packed, transpose_b=True, precision="exact"),
         "norm": ops.silu(norm),

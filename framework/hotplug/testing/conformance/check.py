@@ -18,7 +18,10 @@ from hotplug.testing.conformance.bounds import allowed, exact
 from hotplug.testing.conformance.case import Case
 from hotplug.testing.oracle import Array, evaluate_node, evaluate_nodes, from_bytes
 
-__all__ = ["Mismatch", "Outcome", "Result", "check", "compile_graph", "download"]
+__all__ = [
+    "Mismatch", "Outcome", "Result", "Unsupported", "check", "compile_graph", "download",
+    "unsupported",
+]  # fmt: skip
 
 _POISON = 0xA5
 
@@ -51,6 +54,10 @@ class Result:
 
 class Mismatch(AssertionError):  # noqa: N818  (it is no error of the suite's)
     """A device did not do what the contract says."""
+
+
+class Unsupported(Exception):  # noqa: N818  (it is no error at all)
+    """A device declares not to run what would be checked."""
 
 
 def check(device: Device, case: Case) -> Result:

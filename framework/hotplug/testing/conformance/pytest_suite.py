@@ -4,6 +4,8 @@ from hotplug.testing.conformance.pytest_suite import BackendTests
 
 class TestMyBackend(BackendTests):
     backend = MyBackend()
+
+Tests of the exhaustive set bear the mark `slow`, which the repository's pytest settings declare.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class BackendTests:
     def test_behaviour(self, device: Device, behaviour: str) -> None:
         """One rule of the contract."""
         result = check_behaviour(device, behaviour)
-        assert result.outcome is Outcome.PASSED, result.reason
+        assert result.outcome is not Outcome.FAILED, result.reason
+        if result.outcome is Outcome.SKIPPED:
+            pytest.skip(result.reason)
 
     @pytest.mark.parametrize("group", case_groups(slow=False))
     def test_op(self, device: Device, group: str, record_property: Recorder) -> None:

@@ -11,7 +11,7 @@ from hotplug.backend import Backend, Device
 from hotplug.testing.conformance.behaviour import BEHAVIOURS
 from hotplug.testing.conformance.case import Case
 from hotplug.testing.conformance.cases import all_cases
-from hotplug.testing.conformance.check import Mismatch, Outcome, Result, check
+from hotplug.testing.conformance.check import Mismatch, Outcome, Result, Unsupported, check
 
 __all__ = [
     "Report", "case_groups", "check_backend", "check_behaviour", "check_device", "coverage",
@@ -88,6 +88,8 @@ def check_behaviour(device: Device, name: str) -> Result:
         BEHAVIOURS[name](device)
     except Mismatch as mismatch:
         return Result(name, Outcome.FAILED, str(mismatch))
+    except Unsupported as refusal:
+        return Result(name, Outcome.SKIPPED, str(refusal))
     except Exception as error:  # noqa: BLE001  (a device may raise anything; it is in the report)
         return Result(name, Outcome.FAILED, f"raised {type(error).__name__}: {error}")
     return Result(name, Outcome.PASSED)
