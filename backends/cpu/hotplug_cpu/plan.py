@@ -57,6 +57,7 @@ class PlanExecutable(Executable):
         self.arena_bytes = self._program.arena_bytes
         self._arena = buffers.allocate(self.arena_bytes)
         self._required = required_buffers(self.graph)
+        self._names: tuple[str, ...] = ()
         self._bound: tuple[Buffer, ...] = ()
         self._calls: list[tuple[Callable[[], None], str, str]] = []
         self._lock = threading.Lock()  # one arena serves one run at a time
@@ -71,10 +72,10 @@ class PlanExecutable(Executable):
         """
         del stream
         with self._lock:
-            buffers = tuple(bindings.values())
-            if len(buffers) != len(self._bound) or not all(map(is_, buffers, self._bound)):
+            names, buffers = tuple(bindings), tuple(bindings.values())
+            if names != self._names or not all(map(is_, buffers, self._bound)):
                 self._bind(bindings)
-                self._bound = buffers
+                self._names, self._bound = names, buffers
             with np.errstate(all="ignore"):
                 for call, what, op in self._calls:
                     self._do(call, what, op)
@@ -94,7 +95,7 @@ class PlanExecutable(Executable):
     def free(self) -> None:
         """Let go of the arena and of the buffers last bound."""
         with self._lock:
-            self._bound, self._calls = (), []
+            self._names, self._bound, self._calls = (), (), []
             self._arena.free()
 
     def _do(self, call: Callable[[], None], what: str, op: str) -> None:
@@ -108,7 +109,7 @@ class PlanExecutable(Executable):
             raise ExecutionError(f"{what} failed: {error}", device=self._device, op=op) from error
 
     def _bind(self, bindings: Mapping[str, Buffer]) -> None:
-        self._bound = ()
+        self._names = ()
         memory: dict[str, Bytes] = {}
         for name, (needed, written) in self._required.items():
             if name not in bindings:

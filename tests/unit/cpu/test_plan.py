@@ -198,6 +198,17 @@ def test_buffers_may_change_between_runs():
         np.testing.assert_array_equal(found["output:y"], leaves["x"] + leaves["z"])
 
 
+def test_the_same_buffers_under_other_names():
+    a, b = (ops.input(name=name, dtype="f32", shape=(4,)) for name in "ab")
+    graph = Graph.build({"y": ops.sub(a, b)})
+    executable = planned(graph)
+    buffers = buffers_for(graph, {"a": np.full(4, 5.0), "b": np.full(4, 3.0)})
+    executable.run(buffers)
+    swapped = {"b": buffers["a"], "a": buffers["b"], "output:y": buffers["output:y"]}
+    executable.run(swapped)
+    assert list(buffers["output:y"].as_array(graph.outputs[0][1].type)) == [-2.0] * 4
+
+
 def test_missing_and_small_buffers_are_refused():
     graph = Graph.build({"y": ops.add(value("x", 8), value("z", 8))})
     buffers = buffers_for(graph, leaves_of(graph))
