@@ -15,6 +15,7 @@ import os
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 from compiled import fastest, row
 
 from hotplug import dtypes
@@ -38,7 +39,7 @@ class Case:
         # 0x3c and less in every high byte: no f16 or f32 among them is infinite or denormal.
         self.weights = rng.integers(16, 60, (self.rows, self.row_bytes), np.uint8)
         self.out = np.zeros(self.rows, np.float32)
-        self.x = np.zeros((WIDTH // BLOCK, X_BLOCK), np.uint8)
+        self.x: npt.NDArray[Any] = np.zeros((WIDTH // BLOCK, X_BLOCK), np.uint8)
         source = rng.standard_normal(WIDTH).astype(np.float32)
         if floats:
             self.x = source

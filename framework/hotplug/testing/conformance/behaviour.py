@@ -27,8 +27,8 @@ from hotplug.testing.oracle import evaluate
 __all__ = ["BEHAVIOURS", "Behaviour"]
 
 Behaviour: TypeAlias = Callable[[Device], None]
-"""Raises Mismatch where a device does not do as the contract says, and Unsupported where it declares
-not to run the graph by which that would show."""
+"""Raises Mismatch where a device does not do as the contract says, and Unsupported where it
+declares not to run the graph by which that would show."""
 
 BEHAVIOURS: dict[str, Behaviour] = {}
 """Every check by name."""
