@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
