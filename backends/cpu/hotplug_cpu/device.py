@@ -55,26 +55,33 @@ class CPUDevice(Device):
             OutOfDeviceMemoryError: its intermediate values do not fit in memory.
         """
         if self.info.kernels == "numpy":
-            self._fall_back(str(self.info.properties.get("compiler", "no compiler is here")))
+            reason = str(self.info.properties.get("compiler", "no compiler is here"))
+            self._fall_back(KernelCompileError(reason, remedy="pip install numba llvmlite"))
             return NumpyExecutable(partition, self._buffers)
         threads = settings().threads or host.usable_cores()
         try:
             return PlanExecutable(partition, self._buffers, threads)
         except KernelCompileError as error:
-            self._fall_back(str(error.args[0]))
+            self._fall_back(error)
         return NumpyExecutable(partition, self._buffers)
 
-    def _fall_back(self, reason: str) -> None:
+    def _fall_back(self, error: KernelCompileError) -> None:
         """Say once that NumPy computes, or refuse, as HOTPLUG_FALLBACK has it."""
-        remedy = "pip install numba llvmlite"
         policy = settings().fallback
         if policy == "error":
-            raise KernelCompileError(f"{self.id} has no compiled kernels: {reason}", remedy=remedy)
+            message = f"{self.id} has no compiled kernels: {error.args[0]}"
+            raise KernelCompileError(
+                message,
+                kernel=error.kernel,
+                source=error.source,
+                log=error.log,
+                remedy=error.remedy,
+            ) from error
         with self._lock:
             told, self._told = self._told, True
         if told:
             return
-        text = f"{self.id} computes with NumPy, many times slower: {reason} ({remedy})"
+        text = f"{self.id} computes with NumPy, many times slower: {error}"
         _log.info("%s", text)
         if policy == "warn":
             warnings.warn(text, FallbackWarning, stacklevel=3)

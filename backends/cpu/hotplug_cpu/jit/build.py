@@ -42,14 +42,14 @@ def compile_kernel(spec: KernelSpec) -> bytes:
         KernelCompileError: Numba or LLVM refused it, it does not take the words that the catalog
             says, or it needs something that only Numba's run time could give.
     """
-    body = importlib.import_module(spec.module).KERNELS[spec.name]
+    body = _source(spec)
     _check_arguments(spec, body.py_func)
     try:
         with _unoptimised():
             compiled = _entry(spec, body)
     except NumbaError as error:
         raise KernelCompileError(
-            f"Numba refused the kernel {spec.name}",
+            f"Numba refused the kernel {spec.name}: {_cause(str(error))}",
             kernel=spec.name,
             source=spec.module,
             log=str(error),
@@ -74,6 +74,23 @@ def _unoptimised() -> Iterator[None]:
             yield
         finally:
             config.OPT = level
+
+
+def _source(spec: KernelSpec) -> Any:
+    kernels = importlib.import_module(spec.module).KERNELS
+    if spec.name not in kernels:
+        raise KernelCompileError(
+            f"KERNELS of {spec.module} lacks {spec.name}, which the catalog has",
+            kernel=spec.name,
+            source=spec.module,
+        )
+    return kernels[spec.name]
+
+
+def _cause(log: str) -> str:
+    """The first line that says more than where Numba stood."""
+    lines = (line.strip() for line in log.splitlines())
+    return next((line for line in lines if line and not line.startswith("Failed in")), "unknown")
 
 
 def _check_arguments(spec: KernelSpec, function: Any) -> None:
