@@ -184,16 +184,13 @@ STEPS = (
     (f"{CPU}/catalog.py", r'(?m)^            "add": ', False),
     (f"{CPU}/patterns.py", r"(?m)^RULES: ", False),
 )
+# What the text has added in lines that are there: file, after what, the text.
 ROWS = (
-    (REDUCTION, '"cumsum", ', '"cumprod", "cumsum", '),
-    ("framework/hotplug/ops/__init__.py", "    cumsum,\n", "    cumprod,\n    cumsum,\n"),
-    ("framework/hotplug/ops/__init__.py", '    "cumsum",\n', '    "cumprod",\n    "cumsum",\n'),
-    (f"{CPU}/kernels/rows.py", "\nKERNELS = {\n", '\nKERNELS = {\n    "cumprod": cumprod,\n'),
-    (
-        f"{CPU}/patterns.py",
-        '    "matmul": _matmul,\n    "',
-        '    "cumprod": _cumprod,\n    "matmul": _matmul,\n    "',
-    ),
+    (REDUCTION, r'"count_equal", ', '"cumprod", '),
+    ("framework/hotplug/ops/__init__.py", r"    count_equal,\n", "    cumprod,\n"),
+    ("framework/hotplug/ops/__init__.py", r'    "count_equal",\n', '    "cumprod",\n'),
+    (f"{CPU}/kernels/rows.py", r"(?m)^KERNELS = \{\n", '    "cumprod": cumprod,\n'),
+    (f"{CPU}/patterns.py", r"(?m)^RULES: .*\{\n", '    "cumprod": _cumprod,\n'),
 )
 COPIED = (
     "pyproject.toml", "framework/hotplug", CPU, "tests/conftest.py", "tests/unit/ops",
@@ -213,7 +210,7 @@ def checkout(tmp_path_factory):
     for (path, place, replaces), block in zip(STEPS, code, strict=True):
         edit(folder / path, place, lambda found, b=block, r=replaces: b + ("" if r else found[0]))
     for path, place, row in ROWS:
-        edit(folder / path, re.escape(place), lambda _, row=row: row)
+        edit(folder / path, place, lambda found, row=row: found[0] + row)
     (folder / "tests/unit/cpu/test_cumprod.py").write_text(f"import numpy as np\n\n\n{test}")
     return folder
 

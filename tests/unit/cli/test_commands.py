@@ -156,6 +156,18 @@ def test_doctor_passes_a_device_that_computes_right(shown, use):
     assert "fake:0 refuses rms_norm" in text
 
 
+def test_doctor_passes_a_device_that_only_adds(shown, use):
+    def refuses(node):
+        return "" if node.is_leaf or node.op == "add" else "it only adds"
+
+    use(fake_backend("fake", FakeDevice("fake:0", unsupported=refuses)))
+    code, text = shown("doctor")
+    assert code == 0
+    assert "PASS fake:0" in text
+    assert "attention left out" in text
+    assert "it only adds" in text
+
+
 @pytest.mark.parametrize(
     ("device", "reason"),
     [

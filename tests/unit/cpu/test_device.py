@@ -13,6 +13,7 @@ from hotplug import ops
 from hotplug.backend import DeviceInfo, Partition
 from hotplug.errors import FallbackWarning, KernelCompileError
 from hotplug.graph import Graph
+from hotplug_cpu import device as device_module
 from hotplug_cpu.device import CPUDevice
 
 
@@ -65,3 +66,20 @@ def test_without_kernels_the_policy_decides(
     monkeypatch.setenv("HOTPLUG_FALLBACK", "error")
     with pytest.raises(KernelCompileError, match="pip install"):
         without_kernels.compile(small_partition())
+
+
+def test_a_refused_kernel_is_told_with_its_cause(
+    info: DeviceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelCompileError("Numba refused the kernel add: it is wrong", log="all of it")
+
+    monkeypatch.setattr(device_module, "PlanExecutable", refuse)
+    if info.kernels != "compiled":
+        pytest.skip("nothing can be compiled")
+    with pytest.warns(FallbackWarning, match="refused the kernel add: it is wrong$"):
+        CPUDevice(info).compile(small_partition())
+    monkeypatch.setenv("HOTPLUG_FALLBACK", "error")
+    with pytest.raises(KernelCompileError, match="it is wrong") as caught:
+        CPUDevice(info).compile(small_partition())
+    assert (caught.value.log, caught.value.remedy) == ("all of it", None)

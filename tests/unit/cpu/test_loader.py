@@ -11,8 +11,8 @@ import pytest
 
 from hotplug import progress
 from hotplug.errors import GraphError, KernelCompileError
-from hotplug_cpu.catalog import kernel
-from hotplug_cpu.jit import loader
+from hotplug_cpu.catalog import KernelSpec, kernel
+from hotplug_cpu.jit import build, loader
 from hotplug_cpu.jit.cache import ObjectCache
 
 
@@ -134,3 +134,37 @@ def test_a_second_process_takes_a_share(cache, nothing_loaded):
     addresses = loader.load(names)
     assert set(addresses) == set(names)
     assert all(cache.get(kernel(name)) for name in names)
+
+
+REFUSED = """
+from hotplug_cpu.jit import simd
+
+
+@simd.inline
+def scaled(thread, threads, x):
+    simd.store_f32(x, no_such_function(simd.load_f32(x)))
+
+
+KERNELS = {"scaled": scaled}
+"""
+
+
+@pytest.fixture
+def refused_kernels(tmp_path, monkeypatch):
+    (tmp_path / "refused_kernels.py").write_text(REFUSED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "refused_kernels"
+    sys.modules.pop("refused_kernels", None)
+
+
+def test_a_refused_kernel_tells_the_cause_and_the_whole_log(refused_kernels):
+    with pytest.raises(
+        KernelCompileError, match=r"scaled: NameError: .*no_such_function"
+    ) as caught:
+        build.compile_kernel(KernelSpec("scaled", refused_kernels, ("x",)))
+    assert "File" in str(caught.value.log)
+
+
+def test_a_kernel_that_only_the_catalog_has_is_named(refused_kernels):
+    with pytest.raises(KernelCompileError, match="KERNELS of refused_kernels lacks shifted"):
+        build.compile_kernel(KernelSpec("shifted", refused_kernels, ("x",)))
