@@ -7,6 +7,6 @@ the path that runs where no compiler is.
 
 from __future__ import annotations
 
-from hotplug.quants.codec import can_decode, can_encode, cast, decode, encode
+from hotplug.quants.codec import can_encode, cast, decode, encode
 
-__all__ = ["can_decode", "can_encode", "cast", "decode", "encode"]
+__all__ = ["can_encode", "cast", "decode", "encode"]

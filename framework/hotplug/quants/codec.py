@@ -15,15 +15,16 @@ import numpy.typing as npt
 
 from hotplug.dtypes import DType
 from hotplug.errors import DTypeError, UnsupportedDTypeError
-from hotplug.quants import fp4, kquants, legacy, lowbit, nonlinear, plain, ternary
+from hotplug.quants import codebook, fp4, kquants, legacy, lowbit, nonlinear, plain, ternary
 from hotplug.quants.blocks import BlockCodec, Bytes, Floats, Records
 
-__all__ = ["can_decode", "can_encode", "cast", "decode", "encode"]
+__all__ = ["can_encode", "cast", "decode", "encode"]
 
 _CODECS: dict[str, BlockCodec] = {
     **legacy.CODECS,
     **kquants.CODECS,
     **nonlinear.CODECS,
+    **codebook.CODECS,
     **ternary.CODECS,
     **lowbit.CODECS,
     **fp4.CODECS,
@@ -31,11 +32,6 @@ _CODECS: dict[str, BlockCodec] = {
 
 # A multiple of every block length.
 _PIECE = 1 << 18
-
-
-def can_decode(dtype: DType) -> bool:
-    """Whether `decode` reads this dtype."""
-    return not dtype.quantised or dtype.name in _CODECS
 
 
 def can_encode(dtype: DType) -> bool:
@@ -56,9 +52,7 @@ def decode(data: Bytes, dtype: DType, shape: tuple[int, ...]) -> Floats:
 
     Raises:
         DTypeError: `data` or the last axis does not fit the dtype.
-        UnsupportedDTypeError: hotplug cannot read this dtype.
     """
-    _require_decoder(dtype)
     flat = _checked_bytes(data, dtype, shape)
     values = np.empty(math.prod(shape), np.float32)
     with np.errstate(all="ignore"):
@@ -106,12 +100,11 @@ def cast(data: Bytes, source: DType, target: DType, shape: tuple[int, ...]) -> B
 
     Raises:
         DTypeError: as for `decode` and `encode`.
-        UnsupportedDTypeError: hotplug cannot read `source` or cannot write `target`.
+        UnsupportedDTypeError: hotplug cannot write `target`.
     """
     flat = _checked_bytes(data, source, shape)
     if source == target:
         return flat.copy()
-    _require_decoder(source)
     _require_encoder(target)
     _check_shape(target, shape)
     size = math.prod(shape)
@@ -126,15 +119,6 @@ def cast(data: Bytes, source: DType, target: DType, shape: tuple[int, ...]) -> B
 def _encoder(dtype: DType) -> Callable[[Floats], Records] | None:
     codec = _CODECS.get(dtype.name)
     return codec.encode if codec else None
-
-
-def _require_decoder(dtype: DType) -> None:
-    if not can_decode(dtype):
-        raise UnsupportedDTypeError(
-            f"hotplug cannot decode {dtype}",
-            dtype=dtype.name,
-            remedy="use a file of the same model in another quantisation, such as q4_k or iq4_xs",
-        )
 
 
 def _require_encoder(dtype: DType) -> None:

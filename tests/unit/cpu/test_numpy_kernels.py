@@ -171,10 +171,10 @@ def test_rows_that_are_dropped_need_not_be_encodable() -> None:
 def test_support_is_refused_with_a_reason() -> None:
     device = hotplug_cpu.backend.open(hotplug_cpu.backend.probe()[0])
     x = ops.input(name="x", dtype="f32", shape=(2, 256))
-    unknown = ops.weight(name="w", dtype="iq1_s", shape=(3, 256))
-    assert device.supports(ops.contiguous(unknown))
-    assert device.supports(ops.slice(unknown, starts=(1, 0), stops=(2, 256)))
-    assert "iq1_s" in device.supports(ops.matmul(x, unknown, transpose_b=True)).reason
+    read_only = ops.weight(name="w", dtype="iq1_s", shape=(3, 256))
+    assert device.supports(ops.contiguous(read_only))
+    assert device.supports(ops.slice(read_only, starts=(1, 0), stops=(2, 256)))
+    assert device.supports(ops.matmul(x, read_only, transpose_b=True))
     assert "q4_k" in device.supports(ops.cast(x, dtype="q4_k")).reason
     stranger = Node("no_such_op", (x,), (), x.type)
     assert "no_such_op" in device.supports(stranger).reason

@@ -51,14 +51,11 @@ def run(node: Node, inputs: Sequence[TensorView | None], out: TensorView) -> Non
 
 
 def supports(node: Node) -> Support:
-    """Whether `run` computes a node: all but what needs a codec that there is not."""
+    """Whether `run` computes a node: all but what needs an encoder that there is not."""
     if node.op not in KERNELS:
         return no(f"there is no NumPy kernel for op {node.op!r}")
     if node.op in _MOVES_BLOCKS or _keeps_dtype(node):
         return YES
-    for operand in node.operands:
-        if operand.dtype.quantised and not quants.can_decode(operand.dtype):
-            return no(f"{operand.dtype} cannot be decoded")
     if node.dtype.quantised and not quants.can_encode(node.dtype):
         return no(f"{node.dtype} cannot be encoded")
     return YES

@@ -19,7 +19,8 @@ NUMBERS = FLOATS + INTS
 PLAIN = (*NUMBERS, "bool")
 BLOCK_QUANTS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q8_1", "iq4_nl", "mxfp4")
 SUPER_QUANTS = (
-    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_k", "iq4_xs", "tq1_0", "tq2_0",
+    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_k", "iq4_xs", "tq1_0", "tq2_0", "iq1_s", "iq1_m",
+    "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "nvfp4", "q1_0", "q2_0",
 )  # fmt: skip
 QUANTS = BLOCK_QUANTS + SUPER_QUANTS
 """Every quantised dtype that a backend may be asked to compute with."""
