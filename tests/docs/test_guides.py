@@ -99,6 +99,15 @@ def test_names_exist(page, words):
     assert unknown == set()
 
 
+def test_the_floors_are_those_that_lint_holds():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (floors,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    drawing = text_of("architecture.md").partition("## Floors")[2].split("```")[1].strip()
+    drawn = [re.split(r"  +", line)[0] for line in drawing.splitlines()]
+    assert drawn == floors
+
+
 # --- add a backend
 
 
