@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +184,28 @@ def tiny_model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     write(path, metadata, tensors)
     return path
+
+
+# Started by a process of its own: a child's peak begins with what its parent has at the fork.
+_MEASURE = """
+import os, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+peak = 0
+if os.name == "posix":
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(peak * (1 if sys.platform == "darwin" else 1024))
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def run_measured():
+    """Runs `hotplug` and gives exit code, standard error, and peak bytes (0 if nobody tells)."""
+
+    def run(arguments):
+        command = [sys.executable, "-c", _MEASURE, sys.executable, "-m", "hotplug", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr, int(done.stdout)
+
+    return run

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hotplug.formats.gguf import GGUFFile, Typed, write
 from hotplug.tensor import HostTensor, TensorType
 
 MEMORY_LIMIT = 200 << 20
+RunMeasured = Callable[[list[str]], tuple[int, str, int]]
 VOCABULARY = ["<unk>", "<s>", "</s>", *"abcdefghij"]
 TINY: dict[str, Any] = {
     "general.architecture": "llama",
@@ -238,10 +238,10 @@ def test_empty_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_as_a_process(tmp_path: Path, case: str) -> None:
+def test_as_a_process(tmp_path: Path, case: str, run_measured: RunMeasured) -> None:
     """The same from outside, with the memory it took."""
     path = damaged(tmp_path, case)
-    code, text, peak = run(["generate", "hello", "-m", str(path)])
+    code, text, peak = run_measured(["generate", "hello", "-m", str(path)])
     assert code == 2
     check_sentence(text)
     assert peak < MEMORY_LIMIT
@@ -249,20 +249,3 @@ def test_as_a_process(tmp_path: Path, case: str) -> None:
 
 # A process begins with the peak of the one it was forked from, which is large in a test run: a
 # small one stands in between.
-MEASURE = """
-import os, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-peak = 0
-if os.name == "posix":
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024))
-sys.exit(code)
-"""
-
-
-def run(arguments: list[str]) -> tuple[int, str, int]:
-    """Exit code, standard error, and peak memory in bytes where the system tells it."""
-    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "hotplug", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, done.stderr, int(done.stdout)
