@@ -20,7 +20,9 @@ QUANTISED_DTYPES = {name for name, dtype in DTYPES.items() if dtype.quantised}
 ARITHMETIC = {"add", "sub", "mul", "div", "maximum", "minimum", "pow"}
 COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"}
 REDUCTIONS = {"sum", "prod", "max", "min", "argmax", "argmin", "argsort", "top_k", "cumsum"}
-MOVES = {"where", "concat", "repeat", "pad", "pad_reflect", "roll", "diag", "fill", "arange"}
+MOVES = {
+    "where", "concat", "repeat", "pad", "pad_reflect", "roll", "diag", "fill", "arange", "im2col",
+}  # fmt: skip
 QUANTISED = {
     "input", "weight", "state", "reshape", "permute", "transpose", "slice", "take", "cast",
     "contiguous",

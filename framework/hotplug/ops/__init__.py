@@ -65,6 +65,7 @@ from hotplug.ops.arithmetic import (
 )
 from hotplug.ops.arrange import concat, diag, pad, pad_reflect, repeat, roll, triangular
 from hotplug.ops.attention import rope, scaled_dot_product_attention
+from hotplug.ops.convolution import avg_pool, col2im, conv, conv_transpose, im2col, max_pool
 from hotplug.ops.leaves import arange, fill, input, state, weight
 from hotplug.ops.linear import matmul, matmul_grouped, outer
 from hotplug.ops.norm import group_norm, l2_norm, layer_norm, rms_norm
@@ -96,11 +97,15 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "avg_pool",
     "cast",
     "ceil",
     "clamp",
+    "col2im",
     "concat",
     "contiguous",
+    "conv",
+    "conv_transpose",
     "cos",
     "count_equal",
     "cumsum",
@@ -125,6 +130,7 @@ __all__ = [
     "group_norm",
     "hardsigmoid",
     "hardswish",
+    "im2col",
     "input",
     "l2_norm",
     "layer_norm",
@@ -138,6 +144,7 @@ __all__ = [
     "matmul",
     "matmul_grouped",
     "max",
+    "max_pool",
     "maximum",
     "mean",
     "min",

@@ -99,6 +99,7 @@ def other_refusals():
     yield from rope_refusals()
     yield from attention_refusals()
     yield from movement_refusals()
+    yield from convolution_refusals()
     yield from view_refusals()
 
 
@@ -220,6 +221,42 @@ def movement_refusals():
     yield "cast", lambda: ops.cast(f32(3), dtype="f31"), "there is no dtype 'f31'"
 
 
+def convolution_refusals():
+    x, w = f32(2, 4, 6, 7), f32(8, 4, 3, 3)
+    yield "conv", lambda: ops.conv(i32(2, 4, 6, 7), w), "must hold floats"
+    yield "conv", lambda: ops.conv(x, f32(8, 4, 3)), "of one rank, 3 to 5"
+    yield "conv", lambda: ops.conv(f32(2, 4), f32(8, 4)), "of one rank, 3 to 5"
+    yield "conv", lambda: ops.conv(x, w, groups=3), "8 outputs in 3 groups"
+    yield "conv", lambda: ops.conv(x, w, groups=0), "8 outputs in 0 groups"
+    yield "conv", lambda: ops.conv(x, w, groups=2), "in 2 groups"
+    yield "conv", lambda: ops.conv(x, w, stride=(1,)), r"stride \(1,\) needs 2 numbers"
+    yield "conv", lambda: ops.conv(x, w, stride=(1, 0)), "must not be below 1"
+    yield "conv", lambda: ops.conv(x, w, padding=(0, -1)), "must not be below 0"
+    yield "conv", lambda: ops.conv(x, w, dilation=(1, 4)), "is larger than padded axes"
+    many = f32(1, 1, 2, 2, 2, 2)
+    yield "conv", lambda: ops.conv(many, many), "one to three axes"
+    turned = ops.conv_transpose
+    yield "conv_transpose", lambda: turned(x, i32(4, 8, 3, 3)), "must hold floats"
+    yield "conv_transpose", lambda: turned(x, f32(5, 8, 3, 3)), "channels differ"
+    yield "conv_transpose", lambda: turned(x, f32(4, 8, 3, 3), groups=3), "4 channels in 3 groups"
+    yield "conv_transpose", lambda: turned(x, f32(4, 8, 3, 3), padding=(4, 0)), "leaves nothing"
+    yield "conv_transpose", lambda: turned(x, f32(4, 8, 0, 3)), "must not be empty"
+    yield "conv_transpose", lambda: turned(many, many), "one to three axes"
+    yield "im2col", lambda: ops.im2col(of("q4_0", 1, 1, 32), kernel=(3,)), "plain dtype"
+    yield "im2col", lambda: ops.im2col(f32(4, 6), kernel=()), "batch, channels"
+    yield "im2col", lambda: ops.im2col(x, kernel=(3,)), "over 2 spatial axes"
+    yield "im2col", lambda: ops.im2col(x, kernel=(0, 3)), "must be positive"
+    rows = f32(2, 4, 5, 36)
+    yield "col2im", lambda: ops.col2im(rows, shape=(6, 6), kernel=(3, 3)), "are no columns of"
+    yield "col2im", lambda: ops.col2im(f32(2, 4, 35), shape=(6,), kernel=(3,)), "no columns"
+    yield "col2im", lambda: ops.col2im(i32(2, 4, 12), shape=(6,), kernel=(3,)), "must hold floats"
+    for name in ("max_pool", "avg_pool"):
+        row = OPS[name]
+        yield name, lambda row=row: row(i32(1, 2, 6), kernel=(2,)), "must hold floats"
+        yield name, lambda row=row: row(f32(2, 6), kernel=(2,)), "batch, channels"
+        yield name, lambda row=row: row(x, kernel=(2, 3), padding=(1, 2)), "exceeds half of kernel"
+
+
 def view_refusals():
     x, q = f32(2, 3, 4), of("q4_0", 2, 64)
     yield "reshape", lambda: ops.reshape(x, shape=(5, 5)), "sizes differ"
@@ -291,6 +328,12 @@ def test_every_op_that_can_refuse_is_here():
         (ops.diag(f32(2, 3)), "f32[2, 3, 3]"),
         (ops.arange(start=0, stop=1, step=0.3), "f32[4]"),
         (ops.arange(start=3, stop=0), "f32[0]"),
+        (ops.conv(of("f16", 2, 3, 9), of("f16", 4, 3, 3), stride=(2,)), "f32[2, 4, 4]"),
+        (ops.conv_transpose(of("f64", 2, 4, 5), of("f64", 4, 2, 3), groups=2), "f64[2, 4, 7]"),
+        (ops.im2col(of("i8", 2, 3, 6, 5), kernel=(3, 2)), "i8[2, 4, 4, 18]"),
+        (ops.col2im(of("f16", 2, 4, 9), shape=(6,), kernel=(3,)), "f16[2, 3, 6]"),
+        (ops.max_pool(of("bf16", 2, 3, 7, 7), kernel=(2, 3)), "bf16[2, 3, 3, 2]"),
+        (ops.avg_pool(f32(2, 3, 7), kernel=(3,), stride=(1,), padding=(1,)), "f32[2, 3, 7]"),
         (ops.reshape(f32(2, 6), shape=(3, -1)), "f32[3, 4]"),
         (ops.permute(f32(2, 3, 4), axes=(2, 0, 1)), "f32[4, 2, 3]"),
         (ops.transpose(f32(2, 3, 4), axis0=0), "f32[4, 3, 2]"),

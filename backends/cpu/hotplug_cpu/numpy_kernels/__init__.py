@@ -18,6 +18,7 @@ from hotplug_cpu.numpy_kernels import (  # noqa: F401  (importing them fills the
     arithmetic,
     arrange,
     attention,
+    convolution,
     leaves,
     linear,
     norm,

@@ -276,6 +276,18 @@ def _activation_step(node: Node, x: Array, w: Array, operands: Operands, block: 
     return _again(node, [moved, np.abs(w), *operands[2:]])
 
 
+def _convolution(node: Node, operands: Operands, want: Array) -> Array:
+    """Terms of one sum: a kernel's elements of the channels of a group."""
+    w = _of(operands, 1)
+    channels = w.shape[1] if node.op == "conv" else w.shape[0] // int(node.param("groups"))  # type: ignore[arg-type]
+    return np.asarray((channels * math.prod(w.shape[2:]) + 8) * _terms(node, operands))
+
+
+def _kernel_sum(node: Node, operands: Operands, want: Array) -> Array:
+    size = math.prod(node.param("kernel"))  # type: ignore[arg-type]
+    return np.asarray((size + 4) * _terms(node, operands))
+
+
 def _arange(node: Node, operands: Operands, want: Array) -> Array:
     start = abs(float(node.param("start")))  # type: ignore[arg-type]
     return np.asarray(4 * (np.abs(want) + 2 * start))
@@ -326,4 +338,8 @@ _BOUNDS: dict[str, Bound] = {
     "scaled_dot_product_attention": _attention,
     "rope": _rope,
     "arange": _arange,
+    "conv": _convolution,
+    "conv_transpose": _convolution,
+    "col2im": _kernel_sum,
+    "avg_pool": _kernel_sum,
 }

@@ -18,6 +18,7 @@ from hotplug.node import Node
 from hotplug.tensor import HostTensor
 from hotplug.testing.oracle import (  # noqa: F401  (importing them fills the table)
     attention,
+    convolution,
     elementwise,
     linear,
     movement,

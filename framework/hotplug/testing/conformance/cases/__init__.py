@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hotplug.testing.conformance.case import Case
-from hotplug.testing.conformance.cases import elementwise, movement, products, programs, reduction
+from hotplug.testing.conformance.cases import (
+    convolution,
+    elementwise,
+    movement,
+    products,
+    programs,
+    reduction,
+)
 
 __all__ = ["all_cases"]
 
 
 def all_cases() -> Iterator[Case]:
     """Every case of the suite, slow ones too; names are unique."""
-    for family in (elementwise, reduction, products, movement, programs):
+    for family in (elementwise, reduction, products, convolution, movement, programs):
         yield from family.cases()
