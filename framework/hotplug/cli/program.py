@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hotplug import __version__
 from hotplug.cli import catalog
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _replace_closed_streams()
     _print_what_can_be_printed()
     try:
         with _messages():
@@ -47,12 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPT_EXIT
     except BrokenPipeError:
-        # The reader has gone, as in `| head`. Python flushes once more at exit, into nothing now.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone, as in `| head`.
+        _drop_output()
         return _PIPE_EXIT
+    except OSError as error:
+        if error.filename is not None:  # it is about a file, which we should have opened better
+            raise
+        _drop_output()
+        print(f"hotplug: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return _USAGE_EXIT
     except SystemExit as end:  # argparse, after --help
         return _exit_code(end)
     return code
+
+
+def _replace_closed_streams() -> None:
+    """Python has None for a standard stream that was closed before it began."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """Python flushes once more at exit, into nothing now."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_what_can_be_printed() -> None:

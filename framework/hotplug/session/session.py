@@ -106,6 +106,7 @@ class Session:
         else:
             self._devices = {item.id: item for item in device}
         self._holds_reserve = False
+        self._closed = False
 
     @property
     def devices(self) -> list[Device]:
@@ -124,8 +125,10 @@ class Session:
             GraphError: the graph breaks a rule.
             UnsupportedOpError: a node runs nowhere.
             PlacementError: there is no device left, or not enough memory.
+            UsageError: the session is closed.
         """
         with self._lock:
+            self._require_open()
             while True:
                 try:
                     return self._place(graph)
@@ -139,7 +142,8 @@ class Session:
         """Make a graph ready to run; a second time, it is ready already.
 
         Raises:
-            UsageError: a weight of the graph was not given, or is of another type.
+            UsageError: a weight of the graph was not given, or is of another type; or the session
+                is closed.
             GraphError: the graph breaks a rule, or a state has another type than before.
             UnsupportedOpError: a node runs nowhere.
             PlacementError: there is no device left, or not enough memory.
@@ -151,6 +155,7 @@ class Session:
     def compiled(self, graph: Graph) -> Compiled:
         """The executables of a graph, with their buffers; made if they are not there."""
         with self._lock:
+            self._require_open()
             held = self._compiled.get(graph)
             if held is not None:
                 self._compiled.move_to_end(graph)
@@ -176,18 +181,21 @@ class Session:
         """A copy of a state's value.
 
         Raises:
-            UsageError: no graph has used a state of that name.
+            UsageError: no graph has used a state of that name, or the session is closed.
         """
         with self._lock:
+            self._require_open()
             return self._storage.state(state).read()
 
     def write(self, state: str, value: Any) -> None:
         """Give a state a value.
 
         Raises:
-            UsageError: no graph has used a state of that name, or the value does not fit.
+            UsageError: no graph has used a state of that name, the value does not fit, or the
+                session is closed.
         """
         with self._lock:
+            self._require_open()
             self._storage.state(state).write(value)
 
     def reset(self) -> None:
@@ -199,6 +207,7 @@ class Session:
     def close(self) -> None:
         """Give everything back; a second call does nothing."""
         with self._lock:
+            self._closed = True
             self._drop_compiled()
             self._storage.free()
             for handle in self._handles:
@@ -219,6 +228,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session on {', '.join(self._devices) or 'nothing'}>"
+
+    def _require_open(self) -> None:
+        # Else the CPU would take over from the devices given back, with states that are gone.
+        if self._closed:
+            raise UsageError("the session is closed")
 
     def _open(self, selector: str) -> None:
         registry = self._registry or default()

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from hotplug.cli import main
 from hotplug.errors import FallbackWarning
 
 GROUP = "hotplug.commands"
+FULL = Path("/dev/full")
 
 COMMAND = """
 class Command:
@@ -200,6 +202,29 @@ def test_a_reader_that_leaves_is_no_error(add_command, site):
     with talking.stderr:
         assert talking.stderr.read() == b""
     assert talking.wait() == 141
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_streams_closed_from_the_start_are_no_error(stream):
+    closing = ["sh", "-c", f'exec "$@" {stream}>&-', "sh", sys.executable]
+    ended = subprocess.run(
+        [*closing, "-m", "hotplug", "cache", "size"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="Linux has such a device")
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_full_disk_is_told_of(add_command, site, lines):
+    add_command("talk", f"print('x\\n' * {lines}); return 0")
+    with FULL.open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "hotplug", "talk"], stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False, env=os.environ | {"PYTHONPATH": str(site.path)},
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr == "hotplug: the output cannot be written: No space left on device\n"
 
 
 def test_warnings_and_log_are_lines(add_command, capsys, monkeypatch):

@@ -160,6 +160,26 @@ def test_nothing_stays_allocated_after_close() -> None:
     assert [device.buffers.memory.used for device in devices] == [0, 0]
 
 
+def test_a_closed_session_computes_no_more(
+    fakes: tuple[Registry, FakeDevice, FakeDevice],
+) -> None:
+    registry, first, second = fakes
+    with Session("fake:0", registry=registry, fallback="warn") as session:
+        program = session.compile(counter())
+        program.run({"x": np.ones(4, np.float32)})
+    session.close()
+    for use in (
+        lambda: program.run({"x": np.ones(4, np.float32)}),
+        lambda: session.compile(product()),
+        lambda: session.plan(product()),
+        lambda: session.read("total"),
+        lambda: session.write("total", np.zeros(4)),
+    ):
+        with pytest.raises(UsageError, match="the session is closed"):
+            use()
+    assert (first.open_count, second.open_count) == (0, 0)
+
+
 @pytest.mark.parametrize("make", [cpu, gpu])
 def test_states_last_from_run_to_run(make: Callable[[], FakeDevice]) -> None:
     with Session([make()]) as session:
