@@ -37,6 +37,8 @@ BYTES = {
     "q8_0": "gemm_i8",
     "iq4_nl": "gemm_i8",
     "q6_k": "gemm_halves",
+    "q2_k": "gemm_halves",
+    "iq4_xs": "gemm_i8",
 }
 FLOATS = ("f32", "f16", "bf16", "q4_1", "q8_0", "q4_k", "q6_k")
 

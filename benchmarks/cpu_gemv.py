@@ -22,10 +22,13 @@ from compiled import fastest, row
 from hotplug import dtypes
 from hotplug_cpu import threads as teams
 from hotplug_cpu.jit.target import host_target
-from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
+from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
 
 WIDTH = 4096
-TYPES = "q4_0,q4_1,q5_0,q5_1,q8_0,q4_1_f32,q8_0_f32,f16_f32,f32_f32"
+LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
+BYTES = [*LEGACY, *SUPER]
+TYPES = ",".join([*BYTES, *(f"{name}_f32" for name in (*BYTES, "f16", "bf16", "f32"))])
 
 
 class Case:
@@ -40,7 +43,7 @@ class Case:
         # 0x3c and less in every high byte: no f16 or f32 among them is infinite or denormal.
         self.weights = rng.integers(16, 60, (self.rows, self.row_bytes), np.uint8)
         self.out = np.zeros(self.rows, np.float32)
-        self.x: npt.NDArray[Any] = np.zeros((WIDTH // BLOCK, X_BLOCK), np.uint8)
+        self.x: npt.NDArray[Any] = np.zeros(x_row_bytes(WIDTH // BLOCK), np.uint8)
         source = rng.standard_normal(WIDTH).astype(np.float32)
         if floats:
             self.x = source

@@ -51,10 +51,9 @@ _PRODUCT = (
     "out out_stride add add_stride scratch scratch_stride"
 )
 _UNPACK = "source row_bytes rows"
-_BYTE_TYPES = "q4_0 q4_1 q5_0 q5_1 q8_0 iq4_nl q3_k q4_k q5_k q6_k"
-_FLOAT_TYPES = f"f32 f16 bf16 q2_k {_BYTE_TYPES}"
-
-_LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+_QUANTISED = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+_QUANTISED += ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
+_ALL_TYPES = ("f32", "f16", "bf16", *_QUANTISED)
 
 _CACHE = "q q_stride k k_stride v v_stride positions"
 _HEADS = "tokens heads kv_heads width value_width rows scale softcap window causal"
@@ -85,12 +84,12 @@ _TABLE: list[KernelSpec] = [
     ),
     *_specs(
         "weights",
-        {f"weights_{name}": f"{_UNPACK} blocks panel" for name in _BYTE_TYPES.split()},
+        {f"weights_{name}": f"{_UNPACK} blocks panel" for name in _QUANTISED},
         in_plan=False,
     ),
     *_specs(
         "floats",
-        {f"floats_{name}": f"{_UNPACK} count panel" for name in _FLOAT_TYPES.split()},
+        {f"floats_{name}": f"{_UNPACK} count panel" for name in _ALL_TYPES},
         in_plan=False,
     ),
     *_specs(
@@ -98,7 +97,7 @@ _TABLE: list[KernelSpec] = [
         {
             f"matvec_{name}": "weights row_bytes rows count x x_stride tokens "
             "out out_stride add add_stride x_copies grain"
-            for name in (*_LEGACY, *(f"{name}_f32" for name in (*_LEGACY, "f16", "bf16", "f32")))
+            for name in (*_QUANTISED, *(f"{name}_f32" for name in _ALL_TYPES))
         },
     ),
     *_specs(
@@ -120,11 +119,13 @@ _TABLE: list[KernelSpec] = [
             "scatter_rows": "x x_stride rows count indices wide table table_stride table_rows half",
             "swiglu": "gate gate_stride up up_stride rows count out out_stride",
             "swiglu_quantise": "gate gate_stride up up_stride rows blocks out",
-            **{
-                f"take_{name}": "table table_stride table_rows indices wide "
-                "rows count out out_stride"
-                for name in ("f32", *_LEGACY)
-            },
+        },
+    ),
+    *_specs(
+        "tables",
+        {
+            f"take_{name}": "table table_stride table_rows indices wide rows count out out_stride"
+            for name in ("f32", *_QUANTISED)
         },
     ),
     *_specs(

@@ -16,7 +16,7 @@ from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.node import Node
 from hotplug_cpu import mixing, products, rotation
-from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
+from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
 from hotplug_cpu.program import Address, Argument, Place, Rows, Store
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["RULES", "left_to_users"]
 _LANES = 8
 _LONG = 8192  # elements; from there on threads had better share even a single row
 _INDICES = ("i32", "i64")
-_TABLES = ("f32", *products.LEGACY)
+_TABLES = ("f32", *products.QUANTISED)
 
 
 def left_to_users(graph: Graph) -> set[Node]:
@@ -177,7 +177,7 @@ def _bytes(low: Lowering, x: Node) -> Rows | None:
     if x in low.bytes:
         return low.bytes[x]
     number, count = x.type.size // x.shape[-1], x.shape[-1]
-    stride = count // BLOCK * X_BLOCK
+    stride = x_row_bytes(count // BLOCK)
     # A single row is made by each thread for itself, sooner than they wait for each other. A gate
     # takes longer, but each thread's part needs nothing of the others'.
     alone = number == 1 and (x in low.places or x.op != "swiglu") and count <= _LONG

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
     from hotplug_cpu.lowering import Lowering
 
-__all__ = ["COPIES", "LEGACY", "emit", "emit_tiles", "form"]
+__all__ = ["COPIES", "LEGACY", "QUANTISED", "SUPER", "emit", "emit_tiles", "form"]
 
-LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
+LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+"""Quantised types with blocks of 32 that have kernels."""
+
+SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
+"""Those with super-blocks of 256."""
+
+QUANTISED = (*LEGACY, *SUPER)
 
 _FEW = 5
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
@@ -45,9 +51,11 @@ _FOR_BYTES = {
     "q8_0": "gemm_i8",
     "iq4_nl": "gemm_i8",
     "q3_k": "gemm_halves",
+    "iq4_xs": "gemm_i8",
+    "q2_k": "gemm_halves",
     "q6_k": "gemm_halves",
 }
-_FOR_FLOATS = (*_PLAIN, *_FOR_BYTES, "q2_k")
+_TYPES = (*_PLAIN, *QUANTISED)
 
 
 def form(node: Node) -> str | None:
@@ -59,13 +67,13 @@ def form(node: Node) -> str | None:
         or len(weights.shape) != 2
         or not node.param("transpose_b")
         or node.type.size * x.type.size == 0
-        or name not in _FOR_FLOATS
+        or name not in _TYPES
     ):
         return None
     few = x.type.size // x.shape[-1] <= _FEW
-    if weights.dtype.quantised and node.param("precision") == "default" and name in _FOR_BYTES:
-        return "blocks" if few and name in LEGACY else "tiles"
-    fits = name in LEGACY or (name in _PLAIN and x.shape[-1] % _LANES == 0)
+    if weights.dtype.quantised and node.param("precision") == "default":
+        return "blocks" if few else "tiles"
+    fits = weights.dtype.quantised or x.shape[-1] % _LANES == 0
     return "floats" if few and fits else "packed"
 
 

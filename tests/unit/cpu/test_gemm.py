@@ -29,8 +29,10 @@ BYTES = {
     "iq4_nl": "gemm_i8",
     "q3_k": "gemm_halves",
     "q6_k": "gemm_halves",
+    "q2_k": "gemm_halves",
+    "iq4_xs": "gemm_i8",
 }
-FLOATS = ["f32", "f16", "bf16", *BYTES, "q2_k"]
+FLOATS = ["f32", "f16", "bf16", *BYTES]
 GUARD = 77.0
 
 # Where the f16 factors of a block lie, so that random bytes make finite weights.

@@ -29,6 +29,7 @@ __all__ = [
     "ISA",
     "SUMS_PAIRS",
     "WIDE_OFFSET",
+    "WIDE_UNSIGNED",
     "X86",
     "add_dots",
     "add_dots_i8",
@@ -50,6 +51,9 @@ X86 = ISA in {"vnni", "avx2"}
 _VNNI = ISA == "vnni"
 WIDE_OFFSET = 128 if _VNNI else 0
 """What is added to signed bytes to make them the first operand of `add_dots_i8`."""
+
+WIDE_UNSIGNED = _VNNI
+"""Whether the first operand of `add_dots` may be any unsigned byte, not only 0..127."""
 
 SUMS_PAIRS = ISA == "avx2"
 """Whether small bytes are multiplied fastest by `pairs_u7`, adding up the pairs in 16 bits."""

@@ -40,6 +40,7 @@ from hotplug_cpu.jit.vectors import (
 F32X8, I32X8, I16X8, I16X16 = vector(F32, 8), vector(I32, 8), vector(I16, 8), vector(I16, 16)
 I8X8, I8X16, I8X32 = vector(I8, 8), vector(I8, 16), vector(I8, 32)
 f32x4 = Vector("f32x4", F32, 4)
+two_f32 = types.containers.UniTuple(f32, 2)
 four_f32x8 = types.containers.UniTuple(f32x8, 4)
 eight_f32x8 = types.containers.UniTuple(f32x8, 8)
 
@@ -112,13 +113,18 @@ def store_f16(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, half)
 
 
-@instruction(types.none, address)
-def prefetch(builder: Any, at: Any) -> None:
-    """Have a line brought into the cache; any address may be given."""
+def prefetch_at(builder: Any, at: Any) -> None:
+    """What `prefetch` writes."""
     pointer = builder.inttoptr(at, I8.as_pointer())
     name = "llvm.prefetch.p0"
     read, keep, data = (ir.Constant(I32, value) for value in (0, 3, 1))
     call(builder, name, ir.VoidType(), pointer, read, keep, data)
+
+
+@instruction(types.none, address)
+def prefetch(builder: Any, at: Any) -> None:
+    """Have a line brought into the cache; any address may be given."""
+    prefetch_at(builder, at)
 
 
 # --- vectors in memory
@@ -174,17 +180,20 @@ def store_i8x32(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, value)
 
 
+def nibbles_at(builder: Any, at: Any) -> Any:
+    """What `load_nibbles` writes."""
+    packed = load(builder, at, I8X16)
+    both = shuffle(builder, packed, packed, [*range(16), *range(16)])
+    # Shifted as words: no processor shifts each byte by its own number of bits.
+    words = builder.bitcast(both, I32X8)
+    shifted = builder.lshr(words, ir.Constant(I32X8, [0] * 4 + [4] * 4))
+    return builder.and_(builder.bitcast(shifted, I8X32), splat(15, I8, 32))
+
+
 @instruction(i8x32, address)
 def load_nibbles(builder: Any, at: Any) -> Any:
     """16 bytes as 32: their low halves, then their high halves."""
-    packed = load(builder, at, I8X16)
-    both = shuffle(builder, packed, packed, [*range(16), *range(16)])
-    shifts = ir.Constant(I8X32, [0] * 16 + [4] * 16)
-    if forms.X86:
-        low = builder.and_(packed, splat(15, I8, 16))
-        high = builder.and_(builder.lshr(packed, splat(4, I8, 16)), splat(15, I8, 16))
-        return shuffle(builder, low, high, list(range(32)))
-    return builder.and_(builder.lshr(both, shifts), splat(15, I8, 32))
+    return nibbles_at(builder, at)
 
 
 @instruction(i8x32, address)
@@ -403,6 +412,16 @@ def sum_of(builder: Any, value: Any) -> Any:
         low, high = (_lanes(builder, value, start, width) for start in (0, width))
         value = builder.fadd(low, high)
     return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+@instruction(two_f32, f32x8)
+def sums_of_halves(builder: Any, value: Any) -> Any:
+    """Sum of the first four elements, and of the last four."""
+    for step in (2, 1):
+        moved = shuffle(builder, value, value, [lane ^ step for lane in range(8)])
+        value = builder.fadd(value, moved)
+    halves = [builder.extract_element(value, ir.Constant(I32, lane)) for lane in (0, 4)]
+    return cgutils.pack_array(builder, halves)
 
 
 @instruction(f32, f32x8)

@@ -17,6 +17,7 @@ __all__ = [
     "bytes_of_q5_k",
     "bytes_of_q6_k",
     "minimum_of_k4",
+    "scale_of_iq4_xs",
     "scale_of_k4",
     "scale_of_q3_k",
 ]
@@ -45,6 +46,14 @@ def scale_of_q3_k(scales: int, group: int) -> Any:
     """The signed scale of a group of 16, from the 12 bytes of Q3_K."""
     low = simd.load_u8(scales + group % 8) >> (group // 8 * 4) & 15
     high = simd.load_u8(scales + 8 + group % 4) >> (group // 4 * 2) & 3
+    return (low | high << 4) - 32
+
+
+@_inline
+def scale_of_iq4_xs(block: int, part: int) -> Any:
+    """The signed scale of a part, from a block of IQ4_XS."""
+    low = simd.load_u8(block + 4 + part // 2) >> (part % 2 * 4) & 15
+    high = simd.load_u8(block + 2 + part // 4) >> (part % 4 * 2) & 3
     return (low | high << 4) - 32
 
 

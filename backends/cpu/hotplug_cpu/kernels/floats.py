@@ -19,13 +19,14 @@ from hotplug_cpu.kernels.blocks import (
     bytes_of_q5_k,
     bytes_of_q6_k,
     minimum_of_k4,
+    scale_of_iq4_xs,
     scale_of_k4,
     scale_of_q3_k,
 )
 from hotplug_cpu.kernels.panels import BLOCK, ROWS
 from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_transposed, transpose_part
 
-__all__ = ["KERNELS"]
+__all__ = ["DECODE", "KERNELS"]
 
 _inline = simd.inline
 _PART = 4 * BLOCK * ROWS
@@ -205,19 +206,33 @@ def _q3_k(row: int, part: int, target: int) -> None:
     _store_centred(target, bytes_of_q3_k(block, block + 32, part), 4, low, high)
 
 
+@_inline
+def _iq4_xs(row: int, part: int, target: int) -> None:
+    block, part = row + part // 8 * 136, part % 8
+    d = simd.load_f16(block) * float32(scale_of_iq4_xs(block, part))
+    values = lookup_iq4_nl(simd.load_nibbles(block + 8 + 16 * part))
+    _store_centred(target, values, 0, d, d)
+
+
+DECODE = {
+    "q4_0": _q4_0,
+    "q4_1": _q4_1,
+    "q5_0": _q5_0,
+    "q5_1": _q5_1,
+    "q8_0": _q8_0,
+    "iq4_nl": _iq4_nl,
+    "q2_k": _q2_k,
+    "q3_k": _q3_k,
+    "q4_k": _q4_k,
+    "q5_k": _q5_k,
+    "q6_k": _q6_k,
+    "iq4_xs": _iq4_xs,
+}
+"""What makes 32 floats of a part of a row: (row, part, target)."""
+
 KERNELS = {
     "floats_f32": _plain(4, simd.load_f32x8, simd.load_f32),
     "floats_f16": _plain(2, simd.load_f16x8, simd.load_f16),
     "floats_bf16": _plain(2, simd.load_bf16x8, _bf16),
-    "floats_q4_0": _blocks(_q4_0),
-    "floats_q4_1": _blocks(_q4_1),
-    "floats_q5_0": _blocks(_q5_0),
-    "floats_q5_1": _blocks(_q5_1),
-    "floats_q8_0": _blocks(_q8_0),
-    "floats_iq4_nl": _blocks(_iq4_nl),
-    "floats_q2_k": _blocks(_q2_k),
-    "floats_q3_k": _blocks(_q3_k),
-    "floats_q4_k": _blocks(_q4_k),
-    "floats_q5_k": _blocks(_q5_k),
-    "floats_q6_k": _blocks(_q6_k),
+    **{f"floats_{name}": _blocks(decode) for name, decode in DECODE.items()},
 }

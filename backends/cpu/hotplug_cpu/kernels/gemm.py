@@ -9,8 +9,8 @@ Integers, for weights of the kernels in `weights`:
     quantise_tiles  x x_stride tokens blocks tiles
     gemm_u4         for Q4_0, Q4_1, Q4_K
     gemm_u5         for Q5_0, Q5_1, Q5_K, and all of the above
-    gemm_i8         for Q8_0, IQ4_NL
-    gemm_halves     for Q6_K, Q3_K
+    gemm_i8         for Q8_0, IQ4_NL, IQ4_XS
+    gemm_halves     for Q2_K, Q3_K, Q6_K
 
 Floats, for every type with a kernel in `floats`:
 
@@ -43,10 +43,12 @@ from hotplug_cpu.jit import simd
 from hotplug_cpu.kernels.panels import (
     CHUNK_BLOCKS,
     CHUNK_FLOATS,
+    HALVES_BLOCK,
     PANEL_BLOCK,
     RESULT,
     ROWS,
     TILE_BLOCK,
+    TILE_HEAD,
     TOKENS,
 )
 from hotplug_cpu.kernels.shares import next_unit
@@ -90,10 +92,12 @@ def _quantise_block(x: int, block: int, token: int) -> None:
     factor = simd.splat_f32(_LARGEST / largest if largest > _NONE else _NONE)
     bytes_ = simd.round_to_i8((a * factor, b * factor, c * factor, d * factor))
     scale = largest / _LARGEST
-    total = simd.sum_of(simd.to_f32(simd.dot_u7(simd.splat_i8(1), bytes_)))
+    low, high = simd.sums_of_halves(simd.to_f32(simd.dot_u7(simd.splat_i8(1), bytes_)))
     simd.store_f32(block + 4 * token, scale)
-    simd.store_f32(block + 4 * (TOKENS + token), scale * total)
-    store_words(block + 8 * TOKENS + 4 * token, 4 * TOKENS, bytes_)
+    simd.store_f32(block + 4 * (TOKENS + token), scale * (low + high))
+    simd.store_f32(block + 4 * (2 * TOKENS + token), scale * low)
+    simd.store_f32(block + 4 * (3 * TOKENS + token), scale * high)
+    store_words(block + TILE_HEAD + 4 * token, 4 * TOKENS, bytes_)
 
 
 @_inline
@@ -263,6 +267,6 @@ KERNELS = {
     "gemm_u4": _product(multiply_u4, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_u5": _product(multiply_u5, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_i8": _product(multiply_i8, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
-    "gemm_halves": _product(multiply_halves, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
+    "gemm_halves": _product(multiply_halves, CHUNK_BLOCKS, HALVES_BLOCK, TILE_BLOCK),
     "gemm_f32": _product(_multiply_f32, CHUNK_FLOATS, 4 * ROWS, 4 * TOKENS),
 }

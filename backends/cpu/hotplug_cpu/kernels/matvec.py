@@ -19,7 +19,8 @@ from typing import Any
 from numba import types
 
 from hotplug_cpu.jit import forms, simd
-from hotplug_cpu.kernels.legacy import BLOCK_BYTES, QUANTS, WITH_MINIMUM, ZERO
+from hotplug_cpu.kernels import superblocks
+from hotplug_cpu.kernels.legacy import BLOCK_BYTES, QUANTS, SIGNED, WITH_MINIMUM, ZERO
 from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_SUM
 
 __all__ = ["KERNELS"]
@@ -28,7 +29,6 @@ _inline = simd.inline
 _i32 = types.int32
 _AHEAD = 4096  # bytes: what is fetched while it comes from memory
 _FLOATS = 32  # bytes of eight floats
-_WIDE_OFFSET = forms.WIDE_OFFSET
 
 
 @_inline
@@ -153,7 +153,7 @@ def _symmetric(quants: Any, block_bytes: int, per_lane: int, signed: bool) -> An
         quants: reads the q of a block.
         block_bytes: bytes of a block.
         per_lane: the offset, an eighth of it: what each of eight sums starts with.
-        signed: q is signed, and to be made what `add_dots_i8` wants.
+        signed: whether q is as `add_dots_i8` wants it, and not unsigned.
     """
     factor = _i32(-per_lane)
 
@@ -161,8 +161,7 @@ def _symmetric(quants: Any, block_bytes: int, per_lane: int, signed: bool) -> An
     def step(w: int, x: int, numbers: Any, start: Any, total: Any) -> Any:
         scale = simd.splat_f32(simd.load_f16(w) * simd.load_f32(x))
         if signed:
-            moved = quants(w) + simd.splat_i8(_WIDE_OFFSET)
-            dots = simd.add_dots_i8(start, moved, numbers)
+            dots = simd.add_dots_i8(start, quants(w), numbers)
         else:
             dots = simd.add_dots(start, quants(w), numbers)
         return simd.fma(simd.to_f32(dots), scale, total)
@@ -285,9 +284,9 @@ def _bytes_kernel(name: str) -> Any:
     size = BLOCK_BYTES[name]
     if name in WITH_MINIMUM:
         return _with_minimum(QUANTS[name], size)
-    signed = name == "q8_0"
-    offset = _WIDE_OFFSET if signed else ZERO[name]
-    return _symmetric(QUANTS[name], size, offset // 8, signed)
+    if name in SIGNED:
+        return _symmetric(SIGNED[name], size, forms.WIDE_OFFSET // 8, True)
+    return _symmetric(QUANTS[name], size, ZERO[name] // 8, False)
 
 
 def _floats_kernel(name: str) -> Any:
@@ -299,6 +298,8 @@ def _floats_kernel(name: str) -> Any:
 KERNELS = {
     **{f"matvec_{name}": _bytes_kernel(name) for name in QUANTS},
     **{f"matvec_{name}_f32": _floats_kernel(name) for name in QUANTS},
+    **{f"matvec_{name}": _kernel(*superblocks.of_bytes(name)) for name in superblocks.FORMATS},
+    **{f"matvec_{name}_f32": _kernel(*superblocks.of_floats(name)) for name in superblocks.FORMATS},
     "matvec_f16_f32": _of_floats(_step_f16, 16, _FLOATS),
     "matvec_bf16_f32": _of_floats(_step_bf16, 16, _FLOATS),
     "matvec_f32_f32": _of_floats(_step_f32, 32, _FLOATS),

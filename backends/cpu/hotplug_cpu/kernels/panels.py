@@ -5,10 +5,10 @@ interleaved. A micro-kernel multiplies one tile with two panels. All sizes are b
 
 Integers, per block of 32 along the contraction:
 
-    tile    f32 scale[TOKENS], f32 sum[TOKENS] (scale times the sum of the bytes),
-            i8[8][TOKENS][4]
+    tile    f32 scale[TOKENS], f32 sum[TOKENS], f32 sum[2][TOKENS], i8[8][TOKENS][4]: sums of the
+            bytes times the scale, of the block and of its halves
     panel   f32 scale[ROWS], f32 offset[ROWS], i8[8][ROWS][4]: a weight is scale * byte + offset;
-            or, for `gemm_halves`, f32 scale[2][ROWS] of each half of the block, i8[8][ROWS][4]
+            or, for `gemm_halves`, f32 scale[2][ROWS], f32 offset[2][ROWS], i8[8][ROWS][4]
 
 Floats: f32[K][TOKENS] and f32[K][ROWS].
 """
@@ -19,13 +19,17 @@ __all__ = [
     "BLOCK",
     "CHUNK_BLOCKS",
     "CHUNK_FLOATS",
+    "HALVES_BLOCK",
+    "HALVES_HEAD",
     "KEYS",
     "PANEL_BLOCK",
+    "PANEL_HEAD",
     "PARTIAL_HEAD",
     "QUERIES",
     "RESULT",
     "ROWS",
     "TILE_BLOCK",
+    "TILE_HEAD",
     "TOKENS",
     "attention_partials",
     "attention_scratch",
@@ -40,12 +44,15 @@ BLOCK = 32
 TOKENS = 6
 ROWS = 8
 
-TILE_BLOCK = 8 * TOKENS + BLOCK * TOKENS
-PANEL_BLOCK = 8 * ROWS + BLOCK * ROWS
+TILE_HEAD = 16 * TOKENS
+TILE_BLOCK = TILE_HEAD + BLOCK * TOKENS
+PANEL_HEAD, HALVES_HEAD = 8 * ROWS, 16 * ROWS
+PANEL_BLOCK = PANEL_HEAD + BLOCK * ROWS
+HALVES_BLOCK = HALVES_HEAD + BLOCK * ROWS
 RESULT = 4 * TOKENS * 2 * ROWS
 
 CHUNK_BLOCKS = 32
-"""Blocks of the contraction that are multiplied at once: two panels of bytes fill 20 KB of L1."""
+"""Blocks of the contraction that are multiplied at once: two panels fill 20 or 24 KB of L1."""
 
 CHUNK_FLOATS = 256
 """The same for floats: 16 KB. Every quantised type's block divides it."""
@@ -67,8 +74,8 @@ def packed_bytes(tokens: int, width: int) -> int:
 
 
 def gemm_int8_scratch() -> int:
-    """Scratch of one thread of `gemm_u4`, `gemm_u5` and `gemm_i8`."""
-    return RESULT + 2 * CHUNK_BLOCKS * PANEL_BLOCK
+    """Scratch of one thread of `gemm_u4`, `gemm_u5`, `gemm_i8` and `gemm_halves`."""
+    return RESULT + 2 * CHUNK_BLOCKS * HALVES_BLOCK
 
 
 def gemm_f32_scratch() -> int:

@@ -1,4 +1,4 @@
-"""Kernels of decoding that work on rows of floats: norms, gates, sums, tables, caches.
+"""Kernels of decoding that work on rows of floats: norms, gates, sums, caches.
 
 All strides are bytes, all counts elements. An index outside the table is dropped or gives zeros.
 """
@@ -11,8 +11,8 @@ from numba import types
 
 from hotplug_cpu.jit import simd
 from hotplug_cpu.kernels.common import index_of, share
-from hotplug_cpu.kernels.legacy import BLOCK_BYTES, QUANTS, WITH_MINIMUM, ZERO, quantise_block
-from hotplug_cpu.kernels.sizes import BLOCK, X_BLOCK
+from hotplug_cpu.kernels.legacy import quantise_block
+from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
 
 __all__ = ["KERNELS"]
 
@@ -20,6 +20,7 @@ _inline = simd.inline
 _f32 = types.float32
 _ONE = _f32(1.0)
 _FLOATS = 4 * BLOCK
+_row_bytes = simd.inline(x_row_bytes)
 
 
 @_inline
@@ -91,7 +92,7 @@ def rms_norm_quantise(
         out += thread * copies
     for row in range(first, last):
         source = x + row * x_stride
-        target = out + row * blocks * X_BLOCK
+        target = out + row * _row_bytes(blocks)
         factor = simd.splat_f32(_inverse_rms(source, blocks * BLOCK, simd.float_of(eps)))
         for block in range(blocks):
             at = block * _FLOATS
@@ -104,7 +105,7 @@ def rms_norm_quantise(
                 b = b * simd.load_f32x8(weight + at + 32)
                 c = c * simd.load_f32x8(weight + at + 64)
                 d = d * simd.load_f32x8(weight + at + 96)
-            quantise_block(a, b, c, d, target + block * X_BLOCK)
+            quantise_block(a, b, c, d, target, blocks, block)
 
 
 @_inline
@@ -130,7 +131,9 @@ def quantise(
             simd.load_f32x8(source + 32),
             simd.load_f32x8(source + 64),
             simd.load_f32x8(source + 96),
-            out + unit * X_BLOCK,
+            out + unit // blocks * _row_bytes(blocks),
+            blocks,
+            unit % blocks,
         )
 
 
@@ -189,7 +192,9 @@ def swiglu_quantise(
             _silu(simd.load_f32x8(g + 32)) * simd.load_f32x8(u + 32),
             _silu(simd.load_f32x8(g + 64)) * simd.load_f32x8(u + 64),
             _silu(simd.load_f32x8(g + 96)) * simd.load_f32x8(u + 96),
-            out + (row * blocks + block) * X_BLOCK,
+            out + row * _row_bytes(blocks),
+            blocks,
+            block,
         )
 
 
@@ -215,7 +220,7 @@ def add(
         simd.store_f32x8(out + row * out_stride + at, value)
 
 
-# --- tables
+# --- caches
 
 
 @_inline
@@ -251,73 +256,6 @@ def scatter_rows(
 
 
 @_inline
-def take_f32(
-    thread: int,
-    threads: int,
-    table: int,
-    table_stride: int,
-    table_rows: int,
-    indices: int,
-    wide: int,
-    rows: int,
-    count: int,
-    out: int,
-    out_stride: int,
-) -> None:
-    """Rows of a table of f32."""
-    first, last = share(rows, thread, threads)
-    for row in range(first, last):
-        index = index_of(indices, row, wide)
-        known = 0 <= index < table_rows
-        source, target = table + index * table_stride, out + row * out_stride
-        for at in range(0, 4 * (count // 8 * 8), 32):
-            simd.store_f32x8(target + at, simd.load_f32x8(source + at) if known else simd.zero())
-        for at in range(4 * (count // 8 * 8), 4 * count, 4):
-            simd.store_f32(target + at, simd.load_f32(source + at) if known else _f32(0.0))
-
-
-def _take_blocks(quants: Any, block_bytes: int, offset: int, has_minimum: bool) -> Any:
-    middle = _f32(-offset)
-
-    @_inline
-    def take(
-        thread: int,
-        threads: int,
-        table: int,
-        table_stride: int,
-        table_rows: int,
-        indices: int,
-        wide: int,
-        rows: int,
-        count: int,
-        out: int,
-        out_stride: int,
-    ) -> None:
-        first, last = share(rows, thread, threads)
-        for row in range(first, last):
-            index = index_of(indices, row, wide)
-            target = out + row * out_stride
-            if 0 <= index < table_rows:
-                block = table + index * table_stride
-                for _ in range(count // BLOCK):
-                    scale = simd.load_f16(block)
-                    lowest = simd.load_f16(block + 2) if has_minimum else scale * middle
-                    factor, minimum = simd.splat_f32(scale), simd.splat_f32(lowest)
-                    a, b, c, d = simd.floats_of_i8(quants(block))
-                    simd.store_f32x8(target, simd.fma(a, factor, minimum))
-                    simd.store_f32x8(target + 32, simd.fma(b, factor, minimum))
-                    simd.store_f32x8(target + 64, simd.fma(c, factor, minimum))
-                    simd.store_f32x8(target + 96, simd.fma(d, factor, minimum))
-                    block += block_bytes
-                    target += _FLOATS
-            else:
-                for at in range(0, 4 * count, 32):
-                    simd.store_f32x8(target + at, simd.zero())
-
-    return take
-
-
-@_inline
 def read(thread: int, threads: int, at: int, nbytes: int, out: int) -> None:
     """Sum of memory as floats, a number per thread: how fast it can be read."""
     first, last = share(nbytes // 256, thread, threads)
@@ -340,11 +278,4 @@ KERNELS = {
     "scatter_rows": scatter_rows,
     "swiglu": swiglu,
     "swiglu_quantise": swiglu_quantise,
-    "take_f32": take_f32,
-    **{
-        f"take_{name}": _take_blocks(
-            QUANTS[name], BLOCK_BYTES[name], ZERO.get(name, 0), name in WITH_MINIMUM
-        )
-        for name in QUANTS
-    },
 }

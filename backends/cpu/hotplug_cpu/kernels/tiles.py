@@ -29,11 +29,23 @@ from hotplug_cpu.jit.vectors import (
     store,
     vector,
 )
-from hotplug_cpu.kernels.panels import BLOCK, PANEL_BLOCK, ROWS, TILE_BLOCK, TOKENS
+from hotplug_cpu.kernels.panels import (
+    BLOCK,
+    HALVES_BLOCK,
+    HALVES_HEAD,
+    PANEL_BLOCK,
+    PANEL_HEAD,
+    ROWS,
+    TILE_BLOCK,
+    TILE_HEAD,
+    TOKENS,
+)
 
 __all__ = [
+    "IQ4_NL",
     "call_unpack",
     "lookup_iq4_nl",
+    "lookup_iq4_nl_moved",
     "multiply_add_f32",
     "multiply_f32",
     "multiply_halves",
@@ -98,20 +110,6 @@ def _dots_wide(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
     return dots
 
 
-def _dots_signed(builder: Any, panels: list[Any], tile: Any, steps: range) -> list[list[Any]]:
-    """Some steps of signed bytes."""
-    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
-    for step in steps:
-        weights = [_panel_bytes(builder, panel, step) for panel in panels]
-        for token in range(TOKENS):
-            x = _tile_bytes(builder, tile, step, token)
-            for panel in _PANELS:
-                product = forms.dot_i8(builder, weights[panel], x)
-                before = dots[token][panel]
-                dots[token][panel] = builder.add(before, product) if before else product
-    return dots
-
-
 def _dots_narrow(builder: Any, panels: list[Any], tile: Any, steps: int) -> list[list[Any]]:
     """Bytes so small that `steps` sums of two products fit into 16 bits."""
     if not forms.SUMS_PAIRS:
@@ -139,32 +137,56 @@ def _dots_plain(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
     dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
     for step in range(_STEPS):
         weights = [_panel_bytes(builder, panel, step) for panel in panels]
-        for token in range(TOKENS):
-            x = _tile_bytes(builder, tile, step, token)
-            for panel in _PANELS:
-                dots[token][panel] = forms.add_dots(builder, dots[token][panel], weights[panel], x)
+        _add_dots(builder, dots, weights, tile, step)
     return dots
 
 
-def _panel_bytes(builder: Any, panel: Any, step: int) -> Any:
-    return load(builder, _at(builder, panel, 8 * ROWS + 4 * ROWS * step), _BYTES)
+def _dots_half(builder: Any, panels: list[Any], tile: Any, half: int) -> list[list[Any]]:
+    """Bytes 0..63, and of a block with `HALVES_HEAD` one half."""
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+    for step in range(half * _STEPS // 2, (half + 1) * _STEPS // 2):
+        weights = [_panel_bytes(builder, panel, step, HALVES_HEAD) for panel in panels]
+        _add_dots(builder, dots, weights, tile, step)
+    return dots
+
+
+def _add_dots(
+    builder: Any, dots: list[list[Any]], weights: list[Any], tile: Any, step: int
+) -> None:
+    for token in range(TOKENS):
+        x = _tile_bytes(builder, tile, step, token)
+        for panel in _PANELS:
+            dots[token][panel] = forms.add_dots(builder, dots[token][panel], weights[panel], x)
+
+
+def _panel_bytes(builder: Any, panel: Any, step: int, head: int = PANEL_HEAD) -> Any:
+    return load(builder, _at(builder, panel, head + 4 * ROWS * step), _BYTES)
 
 
 def _tile_bytes(builder: Any, tile: Any, step: int, token: int) -> Any:
-    word = load(builder, _at(builder, tile, 8 * TOKENS + 4 * (TOKENS * step + token)), I32)
+    word = load(builder, _at(builder, tile, TILE_HEAD + 4 * (TOKENS * step + token)), I32)
     return builder.bitcast(_broadcast(builder, word), _BYTES)
 
 
 def _add_block(
-    builder: Any, sums: list[list[Any]], dots: list[list[Any]], at: tuple[Any, list[Any]]
+    builder: Any,
+    sums: list[list[Any]],
+    dots: list[list[Any]],
+    at: tuple[Any, int, list[Any], tuple[int, int]],
 ) -> None:
-    """Sums + scale * scale * dots + offset * sum of the tile's block."""
-    tile, panels = at
-    scales = [load(builder, panel, _FLOATS) for panel in panels]
-    offsets = [load(builder, _at(builder, panel, 4 * ROWS), _FLOATS) for panel in panels]
+    """Sums + scale * scale * dots + offset * sum of the tile's block.
+
+    `at` are a tile, the number of its first such sum, panels, and which of the vectors that they
+    begin with are scale and offset.
+    """
+    tile, sum_at, panels, places = at
+    scales, offsets = (
+        [load(builder, _at(builder, panel, 4 * ROWS * place), _FLOATS) for panel in panels]
+        for place in places
+    )
     for token in range(TOKENS):
         scale = _broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32))
-        total = _broadcast(builder, load(builder, _at(builder, tile, 4 * (TOKENS + token)), F32))
+        total = _broadcast(builder, load(builder, _at(builder, tile, 4 * (sum_at + token)), F32))
         for panel in _PANELS:
             value = builder.sitofp(dots[token][panel], _FLOATS)
             value = builder.fmul(value, scales[panel])
@@ -188,7 +210,7 @@ def _multiply(name: str, dots: Dots) -> Any:
             block = builder.mul(loop.index, _constant(PANEL_BLOCK))
             panels = [builder.add(panel, block) for panel in (first, second)]
             here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
-            _add_block(builder, sums, dots(builder, panels, here), (here, panels))
+            _add_block(builder, sums, dots(builder, panels, here), (here, TOKENS, panels, (0, 1)))
         _store_sums(builder, sums, result)
 
     multiply.__name__ = name
@@ -204,30 +226,19 @@ multiply_i8 = _multiply("multiply_i8", _dots_wide)
 def multiply_halves(
     builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
 ) -> None:
-    """Products as of `multiply_i8`, with panels whose blocks have a scale for each half.
+    """Products as of `multiply_u5`, with panels whose halves have scales and offsets of their own.
 
-    The scales lie where others have the scale and the offset. The bytes are signed, without
-    `forms.WIDE_OFFSET`.
+    Offsets stand after both scales. The bytes are 0..63.
     """
     sums = _sums(builder)
     with cgutils.for_range(builder, blocks) as loop:
-        block = builder.mul(loop.index, _constant(PANEL_BLOCK))
+        block = builder.mul(loop.index, _constant(HALVES_BLOCK))
         panels = [builder.add(panel, block) for panel in (first, second)]
         here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
         for half in (0, 1):
-            steps = range(half * _STEPS // 2, (half + 1) * _STEPS // 2)
-            dots = _dots_signed(builder, panels, here, steps)
-            scales = [
-                load(builder, _at(builder, panel, 4 * ROWS * half), _FLOATS) for panel in panels
-            ]
-            for token in range(TOKENS):
-                scale = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
-                for panel in _PANELS:
-                    value = builder.sitofp(dots[token][panel], _FLOATS)
-                    value = builder.fmul(value, scales[panel])
-                    before = builder.load(sums[token][panel])
-                    after = forms.fused_multiply_add(builder, value, scale, before)
-                    builder.store(after, sums[token][panel])
+            dots = _dots_half(builder, panels, here, half)
+            at = here, (2 + half) * TOKENS, panels, (half, 2 + half)
+            _add_block(builder, sums, dots, at)
     _store_sums(builder, sums, result)
 
 
@@ -339,13 +350,20 @@ def transpose_part(builder: Any, at: Any) -> None:
         store(builder, _at(builder, at, 32 * index), column)
 
 
-_IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 @instruction(i8x32, i8x32)
 def lookup_iq4_nl(builder: Any, nibbles: Any) -> Any:
     """What the numbers 0..15 stand for in IQ4_NL and IQ4_XS."""
-    return forms.lookup(builder, _IQ4_NL, nibbles)
+    return forms.lookup(builder, IQ4_NL, nibbles)
+
+
+@instruction(i8x32, i8x32)
+def lookup_iq4_nl_moved(builder: Any, nibbles: Any) -> Any:
+    """The same with `forms.WIDE_OFFSET` added, modulo 256."""
+    moved = [(level + forms.WIDE_OFFSET) & 255 for level in IQ4_NL]
+    return forms.lookup(builder, moved, nibbles)
 
 
 @instruction(types.none, address, types.int64, i8x32)

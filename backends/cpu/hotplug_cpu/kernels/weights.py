@@ -13,21 +13,25 @@ from numba import float32
 
 from hotplug_cpu.jit import forms, simd
 from hotplug_cpu.kernels.blocks import (
+    bytes_of_q2_k,
     bytes_of_q3_k,
     bytes_of_q4_k,
     bytes_of_q5_k,
     bytes_of_q6_k,
     minimum_of_k4,
+    scale_of_iq4_xs,
     scale_of_k4,
     scale_of_q3_k,
 )
-from hotplug_cpu.kernels.panels import PANEL_BLOCK, ROWS
-from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_columns
+from hotplug_cpu.kernels.panels import BLOCK, HALVES_HEAD, PANEL_BLOCK, PANEL_HEAD, ROWS
+from hotplug_cpu.kernels.tiles import lookup_iq4_nl_moved, store_columns
 
 __all__ = ["KERNELS"]
 
 _inline = simd.inline
 _WIDE_OFFSET = forms.WIDE_OFFSET
+_WIDE, _FOUR, _THIRTY_TWO = float32(-_WIDE_OFFSET), float32(-4), float32(-32)
+_NEXT = 4 * ROWS
 
 
 def _unpacker(block_bytes: int, scale: Any, offset: Any, quants: Any) -> Any:
@@ -114,8 +118,8 @@ def _q8_0(block: int) -> Any:
     return simd.load_i8x32(block + 2) + simd.splat_i8(_WIDE_OFFSET)
 
 
-def _unpacker_k(block_bytes: int, factors: Any, quants: Any) -> Any:
-    """A kernel for blocks of 256, whose parts of 32 have two factors: see `panels`."""
+def _unpacker_k(block_bytes: int, factors: Any, quants: Any, head: int = PANEL_HEAD) -> Any:
+    """A kernel for blocks of 256; `factors(block, part, place)` writes scales and offsets."""
 
     @_inline
     def unpack(source: int, row_bytes: int, rows: int, blocks: int, panel: int) -> int:
@@ -124,12 +128,9 @@ def _unpacker_k(block_bytes: int, factors: Any, quants: Any) -> Any:
             part = number % 8
             start = source + number // 8 * block_bytes
             for row in range(ROWS):
-                block = start + min(row, last) * row_bytes
-                first, second = factors(block, part)
-                simd.store_f32(panel + 4 * row, first)
-                simd.store_f32(panel + 4 * (ROWS + row), second)
+                factors(start + min(row, last) * row_bytes, part, panel + 4 * row)
             store_columns(
-                panel + 8 * ROWS,
+                panel + head,
                 (
                     quants(start, part),
                     quants(start + min(1, last) * row_bytes, part),
@@ -141,7 +142,7 @@ def _unpacker_k(block_bytes: int, factors: Any, quants: Any) -> Any:
                     quants(start + min(7, last) * row_bytes, part),
                 ),
             )
-            panel += PANEL_BLOCK
+            panel += head + BLOCK * ROWS
         return 0
 
     return unpack
@@ -149,38 +150,63 @@ def _unpacker_k(block_bytes: int, factors: Any, quants: Any) -> Any:
 
 @_inline
 def _iq4_nl(block: int) -> Any:
-    return lookup_iq4_nl(simd.load_nibbles(block + 2)) + simd.splat_i8(_WIDE_OFFSET)
+    return lookup_iq4_nl_moved(simd.load_nibbles(block + 2))
 
 
 @_inline
-def _factors_k4(block: int, part: int) -> Any:
+def _factors_k4(block: int, part: int, place: int) -> None:
     d, m = simd.load_f16(block), -simd.load_f16(block + 2)
-    first = d * float32(scale_of_k4(block + 4, part))
-    return first, m * float32(minimum_of_k4(block + 4, part))
+    simd.store_f32(place, d * float32(scale_of_k4(block + 4, part)))
+    simd.store_f32(place + _NEXT, m * float32(minimum_of_k4(block + 4, part)))
 
 
 @_inline
-def _factors_q3_k(block: int, part: int) -> Any:
+def _factors_iq4_xs(block: int, part: int, place: int) -> None:
+    scale = simd.load_f16(block) * float32(scale_of_iq4_xs(block, part))
+    simd.store_f32(place, scale)
+    simd.store_f32(place + _NEXT, scale * _WIDE)
+
+
+@_inline
+def _factors_q2_k(block: int, part: int, place: int) -> None:
+    d, m = simd.load_f16(block + 80), -simd.load_f16(block + 82)
+    for half in (0, 1):
+        packed = simd.load_u8(block + 2 * part + half)
+        simd.store_f32(place + half * _NEXT, d * float32(packed & 15))
+        simd.store_f32(place + (2 + half) * _NEXT, m * float32(packed >> 4))
+
+
+@_inline
+def _factors_q3_k(block: int, part: int, place: int) -> None:
     d = simd.load_f16(block + 108)
-    first = d * float32(scale_of_q3_k(block + 96, 2 * part))
-    return first, d * float32(scale_of_q3_k(block + 96, 2 * part + 1))
+    for half in (0, 1):
+        scale = d * float32(scale_of_q3_k(block + 96, 2 * part + half))
+        simd.store_f32(place + half * _NEXT, scale)
+        simd.store_f32(place + (2 + half) * _NEXT, scale * _FOUR)
 
 
 @_inline
-def _factors_q6_k(block: int, part: int) -> Any:
+def _factors_q6_k(block: int, part: int, place: int) -> None:
     d = simd.load_f16(block + 208)
-    first = d * float32(simd.load_i8(block + 192 + 2 * part))
-    return first, d * float32(simd.load_i8(block + 193 + 2 * part))
+    for half in (0, 1):
+        scale = d * float32(simd.load_i8(block + 192 + 2 * part + half))
+        simd.store_f32(place + half * _NEXT, scale)
+        simd.store_f32(place + (2 + half) * _NEXT, scale * _THIRTY_TWO)
+
+
+@_inline
+def _q2_k(block: int, part: int) -> Any:
+    return bytes_of_q2_k(block + 16, part)
 
 
 @_inline
 def _q3_k(block: int, part: int) -> Any:
-    return bytes_of_q3_k(block, block + 32, part) - simd.splat_i8(4)
+    return bytes_of_q3_k(block, block + 32, part)
 
 
 @_inline
-def _q6_k(block: int, part: int) -> Any:
-    return bytes_of_q6_k(block, part) - simd.splat_i8(32)
+def _iq4_xs(block: int, part: int) -> Any:
+    return lookup_iq4_nl_moved(simd.load_nibbles(block + 8 + 16 * part))
 
 
 @_inline
@@ -202,6 +228,8 @@ KERNELS = {
     "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), _iq4_nl),
     "weights_q4_k": _unpacker_k(144, _factors_k4, _q4_k),
     "weights_q5_k": _unpacker_k(176, _factors_k4, _q5_k),
-    "weights_q3_k": _unpacker_k(110, _factors_q3_k, _q3_k),
-    "weights_q6_k": _unpacker_k(210, _factors_q6_k, _q6_k),
+    "weights_iq4_xs": _unpacker_k(136, _factors_iq4_xs, _iq4_xs),
+    "weights_q2_k": _unpacker_k(84, _factors_q2_k, _q2_k, HALVES_HEAD),
+    "weights_q3_k": _unpacker_k(110, _factors_q3_k, _q3_k, HALVES_HEAD),
+    "weights_q6_k": _unpacker_k(210, _factors_q6_k, bytes_of_q6_k, HALVES_HEAD),
 }

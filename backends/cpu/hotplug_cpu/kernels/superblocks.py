@@ -1,0 +1,484 @@
+"""Products with rows of super-blocks, 256 weights with small scales in them: K-quants and IQ4_XS.
+
+A weight is scale * q + minimum, both of them products of a factor of the super-block with a small
+integer of a *group* of 16 or 32 weights. A *part* is 32 weights. What differs between formats is in
+`FORMATS`, written as LLVM code like everything here: scales and minima come as vectors of eight
+groups, the q of a part as 32 bytes. Of groups of 16, a vector holds the first ones of four parts
+and then the second ones, so that a part's two scales are spread without crossing halves of a
+register. Formats: ggml's `ggml-common.h`, told in `hotplug.quants`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.types.containers import UniTuple
+
+from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit.vectors import (
+    F32,
+    I8,
+    I16,
+    I32,
+    I64,
+    address,
+    concatenate,
+    f32x8,
+    instruction,
+    load,
+    shuffle,
+    splat,
+    vector,
+)
+from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_HALVES, X_SUMS
+from hotplug_cpu.kernels.tiles import IQ4_NL
+
+__all__ = ["FORMATS", "of_bytes", "of_floats"]
+
+_PARTS = 8
+_AHEAD = 4096  # bytes: what is fetched while it comes from memory
+_LINE = 64
+_FLOATS, _BYTES, _WORDS = vector(F32, 8), vector(I8, 32), vector(I32, 8)
+
+_HALVES = (0, 2, 4, 6, 1, 3, 5, 7)
+_RAISED = (0, 2, 4, 6 if forms.WIDE_UNSIGNED else 0)
+"""How far the 2 bits of a part stay above the lowest ones, if products take such bytes."""
+
+_RAISED_3 = (0, 2, 4, 0)
+"""The same of 3 bits."""
+
+Numbers: TypeAlias = "tuple[list[Any], list[Any]]"
+"""Scales and minima, each one f32x8 per eight groups."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a super-block is read.
+
+    Attributes:
+        nbytes: its length.
+        groups: 8 or 16.
+        numbers: (builder, block) -> scales and minima.
+        quants: (builder, block, part) -> q as 32 bytes, or their indices in `levels`. They are not
+            always moved down to the lowest bits; then the scales make up for it.
+        levels: what the indices stand for, signed. Then there are no minima.
+    """
+
+    nbytes: int
+    groups: int
+    numbers: Callable[[Any, Any], Numbers]
+    quants: Callable[[Any, Any, int], Any]
+    levels: tuple[int, ...] = ()
+
+
+# --- parts of formats
+
+
+def _at(builder: Any, base: Any, offset: int) -> Any:
+    return builder.add(base, ir.Constant(I64, offset))
+
+
+def _bits(builder: Any, block: Any, offset: int, shift: int, mask: int) -> Any:
+    """`mask` of 32 bytes shifted right, or left if `shift` is negative.
+
+    What comes over from a byte's neighbour the mask takes away.
+    """
+    value = load(builder, _at(builder, block, offset), _BYTES)
+    if shift:
+        move = builder.lshr if shift > 0 else builder.shl
+        value = move(builder.bitcast(value, vector(I16, 16)), splat(abs(shift), I16, 16))
+    return builder.and_(builder.bitcast(value, _BYTES), splat(mask, I8, 32))
+
+
+def _broadcast(builder: Any, value: Any, count: int = 8) -> Any:
+    first = builder.insert_element(
+        ir.Constant(vector(value.type, count), ir.Undefined), value, ir.Constant(I32, 0)
+    )
+    return shuffle(builder, first, first, [0] * count)
+
+
+def _factors(builder: Any, block: Any, *offsets: int) -> list[Any]:
+    """The f16 at some offsets, each as eight f32."""
+    halves = splat(0, I16, 8)
+    for lane, offset in enumerate(offsets):
+        half = load(builder, _at(builder, block, offset), I16)
+        halves = builder.insert_element(halves, half, ir.Constant(I32, lane))
+    floats = forms.half_to_float(builder, halves)
+    return [shuffle(builder, floats, floats, [lane] * 8) for lane in range(len(offsets))]
+
+
+def _floats_of(builder: Any, small: Any, *, signed: bool = False) -> list[Any]:
+    """Small integers, eight or sixteen bytes, as vectors of floats."""
+    widen = builder.sext if signed else builder.zext
+    parts = [list(range(at, at + 8)) for at in range(0, small.type.count, 8)]
+    return [
+        builder.sitofp(widen(shuffle(builder, small, small, part), _WORDS), _FLOATS)
+        for part in parts
+    ]
+
+
+def _scaled(builder: Any, numbers: list[Any], factor: Any) -> list[Any]:
+    return [builder.fmul(number, factor) for number in numbers]
+
+
+def _times(builder: Any, factor: Any, numbers: Sequence[float]) -> Any:
+    return builder.fmul(factor, ir.Constant(_FLOATS, list(numbers)))
+
+
+def _by_halves(builder: Any, small: Any) -> Any:
+    """16 bytes of groups in their order, in the order of the vectors."""
+    return shuffle(builder, small, small, [start + lane for start in (0, 8) for lane in _HALVES])
+
+
+def _word(builder: Any, block: Any, offset: int) -> Any:
+    return load(builder, _at(builder, block, offset), I32)
+
+
+def _field(builder: Any, word: Any, shift: int, mask: int) -> Any:
+    """A field of each byte of a word; moved left if `shift` is negative."""
+    move = builder.lshr if shift > 0 else builder.shl
+    moved = move(word, ir.Constant(I32, abs(shift))) if shift else word
+    return builder.and_(moved, ir.Constant(I32, mask * 0x01010101))
+
+
+def _bytes_of(builder: Any, words: list[Any]) -> Any:
+    value = ir.Constant(vector(I32, len(words)), ir.Undefined)
+    for lane, word in enumerate(words):
+        value = builder.insert_element(value, word, ir.Constant(I32, lane))
+    return builder.bitcast(value, vector(I8, 4 * len(words)))
+
+
+def _numbers_k4(builder: Any, block: Any) -> Numbers:
+    """Of Q4_K and Q5_K: eight scales and eight minima of 6 bits in 12 bytes."""
+    first, second, last = (_word(builder, block, 4 + 4 * index) for index in range(3))
+
+    def six(low: Any, shift: int) -> Any:
+        high = _field(builder, low, 2, 0x30)
+        late = builder.or_(_field(builder, last, shift, 15), high)
+        return _bytes_of(builder, [_field(builder, low, 0, 63), late])
+
+    d, m = _factors(builder, block, 0, 2)
+    m = builder.fsub(splat(0.0, F32, 8), m)
+    scales, minima = (_floats_of(builder, six(*of)) for of in ((first, 0), (second, 4)))
+    return _scaled(builder, scales, d), _scaled(builder, minima, m)
+
+
+def _numbers_q2_k(builder: Any, block: Any) -> Numbers:
+    packed = _by_halves(builder, load(builder, block, vector(I8, 16)))
+    low = builder.and_(packed, splat(15, I8, 16))
+    high = builder.lshr(packed, splat(4, I8, 16))
+    d, m = _factors(builder, block, 80, 82)
+    d, m = _times(builder, d, _lowered(_RAISED)), builder.fsub(splat(0.0, F32, 8), m)
+    scales, minima = _floats_of(builder, low), _floats_of(builder, high)
+    return _scaled(builder, scales, d), _scaled(builder, minima, m)
+
+
+def _numbers_q3_k(builder: Any, block: Any) -> Numbers:
+    """16 scales of 6 bits in 12 bytes."""
+    first, second, last = (_word(builder, block, 96 + 4 * index) for index in range(3))
+    words = [
+        builder.or_(
+            _field(builder, (first, second)[index % 2], 4 * (index // 2), 15),
+            _field(builder, last, 2 * index - 4, 0x30),
+        )
+        for index in range(4)
+    ]
+    small = builder.sub(_bytes_of(builder, words), splat(32, I8, 16))
+    return _centred(builder, _by_halves(builder, small), block, 108, 4, _RAISED_3)
+
+
+def _numbers_q6_k(builder: Any, block: Any) -> Numbers:
+    small = load(builder, _at(builder, block, 192), vector(I8, 16))
+    return _centred(builder, _by_halves(builder, small), block, 208, 32, (0, 0, 0, 0))
+
+
+def _centred(
+    builder: Any, small: Any, block: Any, factor_at: int, middle: int, raised: Sequence[int]
+) -> Numbers:
+    """Scales from small signed ones and a factor, and minima that make a q of `middle` zero."""
+    (d,) = _factors(builder, block, factor_at)
+    numbers = _floats_of(builder, small, signed=True)
+    minima = _scaled(builder, numbers, _times(builder, d, [-middle] * 8))
+    return _scaled(builder, numbers, _times(builder, d, _lowered(raised))), minima
+
+
+def _lowered(raised: Sequence[int]) -> list[float]:
+    return [2.0**-shift for shift in raised] * 2
+
+
+def _numbers_iq4_xs(builder: Any, block: Any) -> Numbers:
+    """Eight scales of 6 bits, of which four are in a word and two in half a word."""
+    high = builder.zext(load(builder, _at(builder, block, 2), I16), I32)
+
+    def fields(word: Any, width: int) -> Any:
+        shifts = ir.Constant(_WORDS, [width * lane for lane in range(8)])
+        moved = builder.lshr(_broadcast(builder, word), shifts)
+        return builder.and_(moved, splat((1 << width) - 1, I32, 8))
+
+    six = builder.or_(
+        fields(_word(builder, block, 4), 4),
+        builder.shl(fields(high, 2), splat(4, I32, 8)),
+    )
+    scale = builder.sitofp(builder.sub(six, splat(32, I32, 8)), _FLOATS)
+    (d,) = _factors(builder, block, 0)
+    return _scaled(builder, [scale], d), []
+
+
+def _quants_q4_k(builder: Any, block: Any, part: int) -> Any:
+    return _bits(builder, block, 16 + part // 2 * 32, part % 2 * 4, 15)
+
+
+def _quants_q5_k(builder: Any, block: Any, part: int) -> Any:
+    low = _bits(builder, block, 48 + part // 2 * 32, part % 2 * 4, 15)
+    return builder.or_(low, _bits(builder, block, 16, part - 4, 16))
+
+
+def _quants_q6_k(builder: Any, block: Any, part: int) -> Any:
+    half, quarter = divmod(part, 4)
+    low = _bits(builder, block, 64 * half + quarter % 2 * 32, quarter // 2 * 4, 15)
+    return builder.or_(low, _bits(builder, block, 128 + 32 * half, 2 * quarter - 4, 0x30))
+
+
+def _quants_q2_k(builder: Any, block: Any, part: int) -> Any:
+    half, quarter = divmod(part, 4)
+    raised = _RAISED[quarter]
+    return _bits(builder, block, 16 + half * 32, quarter * 2 - raised, 3 << raised)
+
+
+def _quants_q3_k(builder: Any, block: Any, part: int) -> Any:
+    half, quarter = divmod(part, 4)
+    raised = _RAISED_3[quarter]
+    low = _bits(builder, block, 32 + half * 32, quarter * 2 - raised, 3 << raised)
+    return builder.or_(low, _bits(builder, block, 0, part - 2 - raised, 4 << raised))
+
+
+def _quants_iq4_xs(builder: Any, block: Any, part: int) -> Any:
+    return simd.nibbles_at(builder, _at(builder, block, 8 + 16 * part))
+
+
+FORMATS = {
+    "q2_k": Format(84, 16, _numbers_q2_k, _quants_q2_k),
+    "q3_k": Format(110, 16, _numbers_q3_k, _quants_q3_k),
+    "q4_k": Format(144, 8, _numbers_k4, _quants_q4_k),
+    "q5_k": Format(176, 8, _numbers_k4, _quants_q5_k),
+    "q6_k": Format(210, 16, _numbers_q6_k, _quants_q6_k),
+    "iq4_xs": Format(136, 8, _numbers_iq4_xs, _quants_iq4_xs, IQ4_NL),
+}
+
+
+# --- products
+
+
+def _of_part(builder: Any, numbers: list[Any], part: int, groups: int) -> Any:
+    """A part's number in every lane, or those of its two groups in four each."""
+    if groups == _PARTS:
+        return shuffle(builder, numbers[0], numbers[0], [part] * 8)
+    lane = part % 4
+    return shuffle(builder, numbers[part // 4], numbers[part // 4], [lane] * 4 + [lane + 4] * 4)
+
+
+def _prefetch(builder: Any, block: Any, nbytes: int) -> None:
+    for line in range(0, nbytes, _LINE):
+        simd.prefetch_at(builder, _at(builder, block, _AHEAD + line))
+
+
+def _totals(builder: Any, tokens: int, each: int) -> list[list[Any]]:
+    """Variables of zeros, so many for each token; LLVM makes registers of them."""
+    zero = splat(0.0, F32, 8)
+    return [[cgutils.alloca_once_value(builder, zero) for _ in range(each)] for _ in range(tokens)]
+
+
+def _add(builder: Any, total: Any, a: Any, b: Any) -> None:
+    """Variable `total` + a * b."""
+    builder.store(forms.fused_multiply_add(builder, a, b, builder.load(total)), total)
+
+
+def _sums(builder: Any, totals: list[list[Any]]) -> Any:
+    """What the variables of each token add up to."""
+    results = []
+    for variables in totals:
+        values = [builder.load(variable) for variable in variables]
+        while len(values) > 1:
+            values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+        results.append(values[0])
+    return cgutils.pack_array(builder, results)
+
+
+def _row(
+    body: Callable[[Any, Format, Any, list[Any], Any, Any, list[list[Any]]], None],
+    form: Format,
+    tokens: int,
+    each: int,
+) -> Any:
+    """An instruction (row, x, bytes from token to token, parts) -> f32x8 for each token.
+
+    Args:
+        body: adds a super-block to the totals: (builder, form, block, rows of x, index of the
+            super-block, parts of a row, totals).
+        form: of the row.
+        tokens: rows of x.
+        each: totals for each of them, so that not all sums wait for each other.
+    """
+
+    @instruction(UniTuple(f32x8, tokens), address, address, types.int64, types.int64)
+    def product(builder: Any, row: Any, x: Any, stride: Any, parts: Any) -> Any:
+        totals = _totals(builder, tokens, each)
+        rows = [x]
+        for _ in range(1, tokens):
+            rows.append(builder.add(rows[-1], stride))
+        with cgutils.for_range(builder, builder.lshr(parts, ir.Constant(I64, 3))) as loop:
+            offset = builder.mul(loop.index, ir.Constant(I64, form.nbytes))
+            block = builder.add(row, offset)
+            _prefetch(builder, block, form.nbytes)
+            body(builder, form, block, rows, loop.index, parts, totals)
+        return _sums(builder, totals)
+
+    return product
+
+
+# --- activations as bytes
+
+
+def _add_bytes(
+    builder: Any,
+    form: Format,
+    block: Any,
+    rows: list[Any],
+    index: Any,
+    parts: Any,
+    totals: list[list[Any]],
+) -> None:
+    scales, minima = form.numbers(builder, block)
+    if form.levels:
+        minima = _scaled(builder, scales, splat(float(-forms.WIDE_OFFSET), F32, 8))
+    by_token = []
+    for x, variables in zip(rows, totals, strict=True):
+        planes = builder.add(x, builder.mul(parts, ir.Constant(I64, X_BLOCK)))
+        steps = _scales_of(builder, planes, index, form.groups)
+        by_token.append([builder.fmul(a, b) for a, b in zip(scales, steps, strict=True)])
+        if not form.levels or forms.WIDE_OFFSET:
+            sums = _sums_of(builder, planes, parts, index, form.groups)
+            for minimum, total in zip(minima, sums, strict=True):
+                _add(builder, variables[-1], minimum, total)
+    first = builder.mul(index, ir.Constant(I64, _PARTS * X_BLOCK))
+    for part in range(_PARTS):
+        q = form.quants(builder, block, part)
+        if form.levels:
+            q = forms.lookup(builder, _moved(form.levels), q)
+        for x, numbers, variables in zip(rows, by_token, totals, strict=True):
+            at = _at(builder, builder.add(x, first), part * X_BLOCK + X_BYTES)
+            add_dots = forms.add_dots_i8 if form.levels else forms.add_dots
+            dots = add_dots(builder, splat(0, I32, 8), q, load(builder, at, _BYTES))
+            scale = _of_part(builder, numbers, part, form.groups)
+            value = builder.sitofp(dots, _FLOATS)
+            _add(builder, variables[part % len(variables)], value, scale)
+
+
+def _moved(levels: tuple[int, ...]) -> list[int]:
+    return [(level + forms.WIDE_OFFSET) & 255 for level in levels]
+
+
+def _scales_of(builder: Any, planes: Any, index: Any, groups: int) -> list[Any]:
+    """Scales of the activations of a super-block, one for each group of weights."""
+    at = builder.add(planes, builder.mul(index, ir.Constant(I64, 4 * _PARTS)))
+    if groups == _PARTS:
+        return [load(builder, at, _FLOATS)]
+    fours = [load(builder, _at(builder, at, offset), vector(F32, 4)) for offset in (0, 16)]
+    return [concatenate(builder, [four, four]) for four in fours]
+
+
+def _sums_of(builder: Any, planes: Any, parts: Any, index: Any, groups: int) -> list[Any]:
+    """Sums of the activations of a super-block, one for each group of weights."""
+
+    def plane(offset: int) -> Any:
+        at = builder.add(planes, builder.mul(parts, ir.Constant(I64, offset)))
+        return builder.add(at, builder.mul(index, ir.Constant(I64, 4 * _PARTS)))
+
+    if groups == _PARTS:
+        return [load(builder, plane(X_SUMS), _FLOATS)]
+    halves = plane(X_HALVES[0]), plane(X_HALVES[1])
+    return [
+        concatenate(
+            builder, [load(builder, _at(builder, at, 16 * four), vector(F32, 4)) for at in halves]
+        )
+        for four in (0, 1)
+    ]
+
+
+# --- activations as floats
+
+
+def _add_floats(
+    builder: Any,
+    form: Format,
+    block: Any,
+    rows: list[Any],
+    index: Any,
+    _parts: Any,
+    totals: list[list[Any]],
+) -> None:
+    scales, minima = form.numbers(builder, block)
+    first = builder.mul(index, ir.Constant(I64, 4 * 256))
+    for part in range(_PARTS):
+        q = form.quants(builder, block, part)
+        if form.levels:
+            q = forms.lookup(builder, form.levels, q)
+        for quarter, small in enumerate(_quarters(builder, q, signed=bool(form.levels))):
+            scale, minimum = (
+                _of_quarter(builder, numbers, part, quarter, form.groups) if numbers else None
+                for numbers in (scales, minima)
+            )
+            if minimum is None:
+                weight = builder.fmul(small, scale)
+            else:
+                weight = forms.fused_multiply_add(builder, small, scale, minimum)
+            for x, variables in zip(rows, totals, strict=True):
+                at = _at(builder, builder.add(x, first), 128 * part + 32 * quarter)
+                _add(
+                    builder, variables[quarter % len(variables)], weight, load(builder, at, _FLOATS)
+                )
+
+
+def _quarters(builder: Any, q: Any, *, signed: bool) -> list[Any]:
+    """32 bytes as four vectors of floats."""
+    halves = [shuffle(builder, q, q, list(range(at, at + 16))) for at in (0, 16)]
+    return [vector for half in halves for vector in _floats_of(builder, half, signed=signed)]
+
+
+def _of_quarter(builder: Any, numbers: list[Any], part: int, quarter: int, groups: int) -> Any:
+    if groups == _PARTS:
+        return _of_part(builder, numbers, part, groups)
+    lane = part % 4 + quarter // 2 * 4
+    return shuffle(builder, numbers[part // 4], numbers[part // 4], [lane] * 8)
+
+
+# --- for `matvec`
+
+
+def _dot_products(product: Any, products: Any) -> tuple[Any, Any]:
+    @simd.inline
+    def dot1(w: int, x: int, count: int) -> Any:
+        return simd.sum_of(product(w, x, 0, count)[0])
+
+    @simd.inline
+    def columns4(w: int, x: int, x_stride: int, count: int) -> Any:
+        t0, t1, t2, t3 = products(w, x, x_stride, count)
+        return simd.sum_of(t0), simd.sum_of(t1), simd.sum_of(t2), simd.sum_of(t3)
+
+    return dot1, columns4
+
+
+def of_bytes(name: str) -> tuple[Any, Any]:
+    """Dot products of a row of that dtype with one token, and with four, as blocks of bytes."""
+    form = FORMATS[name]
+    return _dot_products(_row(_add_bytes, form, 1, 4), _row(_add_bytes, form, 4, 1))
+
+
+def of_floats(name: str) -> tuple[Any, Any]:
+    """The same with tokens as floats."""
+    form = FORMATS[name]
+    return _dot_products(_row(_add_floats, form, 1, 4), _row(_add_floats, form, 4, 1))
