@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -41,10 +42,12 @@ def width_for(tokens: int) -> int:
 
 
 class Evaluator:
-    """One sequence over one session. Not safe for use by several threads at once.
+    """One sequence over one session.
 
     Attributes:
         context: most tokens that the sequence can hold.
+        lock: to be held from `reuse` or `rewind` until the logits are there, so that no other
+            thread puts its own sequence in between.
     """
 
     def __init__(self, session: Session, decoder: Decoder, context: int) -> None:
@@ -53,6 +56,7 @@ class Evaluator:
         self._past: list[int] = []
         self._graphs: dict[BatchShape, Graph] = {}
         self.context = context
+        self.lock = threading.RLock()
 
     @property
     def past(self) -> Sequence[int]:

@@ -134,19 +134,22 @@ class Generation:
             token = self._next_token(history)
 
     def _first_token(self, history: list[int]) -> int:
-        self.reused = self._evaluator.reuse(self.prompt_ids)
-        rest = self.prompt_ids[self.reused :]
-        began = time.perf_counter()
-        with progress.task("read the prompt", len(rest)) as advance:
-            logits = self._evaluator.last_logits(rest, proceed=advance)
-        self.prefill_seconds = time.perf_counter() - began
+        with self._evaluator.lock:
+            self.reused = self._evaluator.reuse(self.prompt_ids)
+            rest = self.prompt_ids[self.reused :]
+            began = time.perf_counter()
+            with progress.task("read the prompt", len(rest)) as advance:
+                logits = self._evaluator.last_logits(rest, proceed=advance)
+            self.prefill_seconds = time.perf_counter() - began
         return self._sample(logits, history)
 
     def _next_token(self, history: list[int]) -> int:
         began = time.perf_counter()
-        # All but the last token, as a rule: unless the model made something else in between.
-        held = self._evaluator.reuse(history)
-        token = self._sample(self._evaluator.last_logits(history[held:]), history)
+        with self._evaluator.lock:
+            # All but the last token, as a rule: unless the model made something else in between.
+            held = self._evaluator.reuse(history)
+            logits = self._evaluator.last_logits(history[held:])
+        token = self._sample(logits, history)
         self.decode_seconds += time.perf_counter() - began
         return token
 

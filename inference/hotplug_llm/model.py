@@ -77,7 +77,7 @@ def load(
 
 
 class Model:
-    """A model with one KV cache: one sequence at a time, from one thread at a time.
+    """A model with one KV cache. Threads may share it, but take turns at the cache.
 
     Attributes:
         path: its file.
@@ -216,8 +216,9 @@ class Model:
             UsageError: no ids, or ids that the model does not have.
         """
         self._check_ids(ids)
-        self._evaluator.rewind(0)
-        return self._evaluator.all_logits(ids)
+        with self._evaluator.lock:
+            self._evaluator.rewind(0)
+            return self._evaluator.all_logits(ids)
 
     def nll(self, ids: Sequence[int]) -> float:
         """Mean negative log-likelihood, in nats, of ids[1:] each given those before it.
@@ -229,13 +230,14 @@ class Model:
         self._check_ids(ids)
         if len(ids) < 2:
             raise UsageError("a likelihood needs two tokens at least")
-        self._evaluator.rewind(0)
-        self._evaluator.check_room(len(ids) - 1)
-        total = 0.0
-        for start in range(0, len(ids) - 1, LOGIT_ROWS):
-            piece = ids[start : min(start + LOGIT_ROWS, len(ids) - 1)]
-            targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
-            total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
+        with self._evaluator.lock:
+            self._evaluator.rewind(0)
+            self._evaluator.check_room(len(ids) - 1)
+            total = 0.0
+            for start in range(0, len(ids) - 1, LOGIT_ROWS):
+                piece = ids[start : min(start + LOGIT_ROWS, len(ids) - 1)]
+                targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
+                total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
         return total / (len(ids) - 1)
 
     def explain(self) -> str:
@@ -258,7 +260,7 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Model {self.name!r} on {', '.join(info.id for info in self.devices)}>"
+        return f"<Model {self.path.name} on {', '.join(info.id for info in self.devices)}>"
 
     def _prompt_ids(
         self, prompt: str | Sequence[int] | Sequence[Message], *, raw: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ class ScriptedModel:
         self.chat_template = template and ChatTemplate(template)
         self.devices = [DeviceInfo("fake", 0, "Fake", DeviceType.CPU)]
         self.closed = False
+        self.lock = threading.RLock()
         self.evaluated = []
         self.past = []
         self.say(script)

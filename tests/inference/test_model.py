@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -208,6 +209,27 @@ def test_answers_in_turns_are_those_of_answers_alone(model):
         for answer, shown in zip(answers, pieces, strict=True):
             shown += [next(answer, "")]
     assert ["".join(shown) for shown in pieces] == ["".join(shown) for shown in alone]
+
+
+def test_threads_that_share_a_model_do_not_mix_their_texts(model):
+    prompts = [model.tokenize(word) for word in ("Hello", "Good", "What", "Four")]
+    options = {"sampling": GREEDY, "max_tokens": 12, "ignore_eos": True}
+    alone = [list(model.generate(prompt, **options)) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        together = pool.map(lambda prompt: list(model.generate(prompt, **options)), prompts)
+        assert list(together) == alone
+
+
+def test_a_closed_model_says_so(tiny_model):
+    model = hotplug_llm.load(tiny_model, "cpu")
+    answer = model.generate("Hello", max_tokens=8, ignore_eos=True)
+    next(answer)
+    model.close()
+    model.close()
+    for use in (lambda: next(answer), lambda: model.logits([1]), lambda: model.nll([1, 2])):
+        with pytest.raises(UsageError, match="closed"):
+            use()
+    assert "tiny.gguf" in repr(model)
 
 
 def test_logits_do_not_depend_on_how_a_text_is_cut_into_batches(model):
