@@ -67,8 +67,15 @@ from hotplug.ops.arrange import concat, diag, pad, pad_reflect, repeat, roll, tr
 from hotplug.ops.attention import rope, scaled_dot_product_attention
 from hotplug.ops.convolution import avg_pool, col2im, conv, conv_transpose, im2col, max_pool
 from hotplug.ops.leaves import arange, fill, input, state, weight
-from hotplug.ops.linear import matmul, matmul_grouped, outer
+from hotplug.ops.linear import matmul, matmul_grouped, outer, solve_triangular
 from hotplug.ops.norm import group_norm, l2_norm, layer_norm, rms_norm
+from hotplug.ops.recurrence import (
+    gated_delta_rule,
+    gated_linear_attention,
+    selective_scan,
+    wkv6,
+    wkv7,
+)
 from hotplug.ops.reduction import (
     argmax,
     argmin,
@@ -118,6 +125,8 @@ __all__ = [
     "fill",
     "fingerprint",
     "floor",
+    "gated_delta_rule",
+    "gated_linear_attention",
     "geglu",
     "geglu_erf",
     "geglu_quick",
@@ -169,6 +178,7 @@ __all__ = [
     "scale",
     "scaled_dot_product_attention",
     "scatter_rows",
+    "selective_scan",
     "sigmoid",
     "sign",
     "silu",
@@ -176,6 +186,7 @@ __all__ = [
     "slice",
     "softmax",
     "softplus",
+    "solve_triangular",
     "sqrt",
     "square",
     "state",
@@ -193,5 +204,7 @@ __all__ = [
     "view_layout",
     "weight",
     "where",
+    "wkv6",
+    "wkv7",
     "xielu",
 ]

@@ -15,7 +15,7 @@ from hotplug.ops.checks import (
 from hotplug.ops.spec import op
 from hotplug.tensor import TensorType
 
-__all__ = ["PRECISIONS", "matmul", "matmul_grouped", "outer"]
+__all__ = ["PRECISIONS", "matmul", "matmul_grouped", "outer", "solve_triangular"]
 
 PRECISIONS = ("default", "exact")
 """`default` lets a device round float operands to 8-bit blocks before a product with quantised
@@ -97,3 +97,32 @@ def outer(a: Node, b: Node) -> TensorType:
     require(bool(a.shape) and bool(b.shape), "operands need at least one axis")
     lead = broadcast(a.shape[:-1], b.shape[:-1])
     return TensorType(a.dtype, (*lead, a.shape[-1], b.shape[-1]))
+
+
+def _solve_flops(node: Node) -> int:
+    return node.type.size * node.shape[-2]
+
+
+@op("solve_triangular", flops=_solve_flops)
+def solve_triangular(
+    a: Node, b: Node, *, lower: bool = True, unit_diagonal: bool = False
+) -> TensorType:
+    """X with a x = b, by substitution (SciPy's solve_triangular; ggml's solve_tri).
+
+    Args:
+        a: (..., n, n), floats; what lies in the other triangle is not read. A 0 on the diagonal
+            gives infinities or NaN.
+        b: (..., n, m), floats; leading axes broadcast.
+        lower: whether a is lower triangular, else upper.
+        unit_diagonal: take the diagonal for ones, whatever it holds.
+
+    Returns:
+        (..., n, m), f64 if both operands are, else f32.
+    """
+    require_float(a, b)
+    require(len(a.shape) >= 2 and len(b.shape) >= 2, "operands need at least two axes")
+    require(a.shape[-1] == a.shape[-2], f"{a.type} is not square")
+    require(a.shape[-1] == b.shape[-2], f"{a.type} and {b.type} differ in rows")
+    lead = broadcast(a.shape[:-2], b.shape[:-2])
+    both_f64 = a.dtype.name == b.dtype.name == "f64"
+    return TensorType(get("f64" if both_f64 else "f32"), (*lead, *b.shape[-2:]))

@@ -100,6 +100,7 @@ def other_refusals():
     yield from attention_refusals()
     yield from movement_refusals()
     yield from convolution_refusals()
+    yield from recurrence_refusals()
     yield from view_refusals()
 
 
@@ -257,6 +258,40 @@ def convolution_refusals():
         yield name, lambda row=row: row(x, kernel=(2, 3), padding=(1, 2)), "exceeds half of kernel"
 
 
+def recurrence_refusals():
+    keys, values, state = f32(2, 3, 4, 5), f32(2, 3, 4, 6), f32(2, 5, 4, 6)
+    gla, delta, scan = ops.gated_linear_attention, ops.gated_delta_rule, ops.selective_scan
+    name = "gated_linear_attention"
+    yield name, lambda: gla(keys, keys, i32(2, 3, 4, 6), keys, state), "must hold floats"
+    yield name, lambda: gla(keys, keys, values, of("f16", 2, 3, 4, 5), state), "share a dtype"
+    yield name, lambda: gla(keys, keys, values, keys, f32(2, 5, 24)), "must have 4 axes"
+    yield name, lambda: gla(keys, keys, f32(2, 3, 24), keys, state), "must have 4 axes"
+    yield name, lambda: gla(keys, keys, values, keys, of("f16", 2, 5, 4, 6)), "must be f32, not"
+    yield name, lambda: gla(keys, keys, f32(2, 3, 4, 7), keys, state), "do not go with state"
+    yield name, lambda: gla(keys, f32(2, 2, 4, 5), values, keys, state), r"must be \[2, 3, 4, 5\]"
+    yield (
+        "wkv6",
+        lambda: ops.wkv6(keys, keys, values, f32(5, 4), keys, state),
+        r"u must be \[4, 5\]",
+    )
+    yield "wkv7", lambda: ops.wkv7(keys, keys, keys, values, keys, values, state), "must be"
+    name, scalar = "gated_delta_rule", f32(2, 3, 4)
+    yield name, lambda: delta(keys, keys, values, f32(2, 3, 4, 2), scalar, state), "g must be"
+    yield name, lambda: delta(keys, keys, values, keys, keys, state), "beta must be"
+    name, a, b = "selective_scan", f32(4, 5), f32(2, 3, 2, 5)
+    yield name, lambda: scan(values, keys, a, b, b, state), "dt must be"
+    yield name, lambda: scan(values, scalar, f32(5), b, b, state), "a must be"
+    yield name, lambda: scan(values, scalar, a, b, keys, state), "must have one shape"
+    yield name, lambda: scan(values, scalar, a, values, values, state), "b and c must be"
+    three = f32(2, 3, 3, 5)
+    yield name, lambda: scan(values, scalar, a, three, three, state), "4 heads in 3 groups"
+    name, solve = "solve_triangular", ops.solve_triangular
+    yield name, lambda: solve(i32(3, 3), f32(3, 2)), "must hold floats"
+    yield name, lambda: solve(f32(3, 3), f32(3)), "at least two axes"
+    yield name, lambda: solve(f32(3, 4), f32(3, 2)), "is not square"
+    yield name, lambda: solve(f32(3, 3), f32(4, 2)), "differ in rows"
+
+
 def view_refusals():
     x, q = f32(2, 3, 4), of("q4_0", 2, 64)
     yield "reshape", lambda: ops.reshape(x, shape=(5, 5)), "sizes differ"
@@ -334,6 +369,17 @@ def test_every_op_that_can_refuse_is_here():
         (ops.col2im(of("f16", 2, 4, 9), shape=(6,), kernel=(3,)), "f16[2, 3, 6]"),
         (ops.max_pool(of("bf16", 2, 3, 7, 7), kernel=(2, 3)), "bf16[2, 3, 3, 2]"),
         (ops.avg_pool(f32(2, 3, 7), kernel=(3,), stride=(1,), padding=(1,)), "f32[2, 3, 7]"),
+        (ops.solve_triangular(f32(2, 3, 3), of("f16", 5, 1, 3, 4)), "f32[5, 2, 3, 4]"),
+        (
+            ops.gated_linear_attention(
+                of("f16", 2, 3, 4, 5),
+                of("f16", 2, 3, 4, 5),
+                of("f16", 2, 3, 4, 6),
+                of("f16", 2, 3, 4, 5),
+                f32(2, 5, 4, 6),
+            ),
+            "f32[2, 8, 4, 6]",
+        ),
         (ops.reshape(f32(2, 6), shape=(3, -1)), "f32[3, 4]"),
         (ops.permute(f32(2, 3, 4), axes=(2, 0, 1)), "f32[4, 2, 3]"),
         (ops.transpose(f32(2, 3, 4), axis0=0), "f32[4, 3, 2]"),

@@ -22,6 +22,7 @@ from hotplug_cpu.numpy_kernels import (  # noqa: F401  (importing them fills the
     leaves,
     linear,
     norm,
+    recurrence,
     reduction,
     rope,
     rows,

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hotplug_cpu.numpy_kernels.pieces import PIECE
 from hotplug_cpu.numpy_kernels.table import kernel as kernel_of
 from hotplug_cpu.tensor_view import AnyArray, TensorView
 
 __all__: list[str] = []
 
 Ints = tuple[int, ...]
+
+_COLUMNS = 1 << 19
+"""Elements of columns that are made at once: 2 MB, still in the cache when they are multiplied. A
+tenth to a third faster than 16 MB."""
 
 
 def _padded(x: AnyArray, padding: Ints, value: float = 0) -> AnyArray:
@@ -36,7 +39,7 @@ def _windows(x: AnyArray, kernel: Ints, stride: Ints, dilation: Ints) -> AnyArra
 
 def _pieces(batches: int, first: int, share: int) -> Iterator[tuple[int, slice]]:
     """A batch and a range of the first spatial axis at a time, of limited size."""
-    count = max(1, PIECE // max(1, share))
+    count = max(1, _COLUMNS // max(1, share))
     for batch in range(batches):
         for at in range(0, first, count):
             yield batch, slice(at, min(at + count, first))

@@ -80,3 +80,20 @@ def _matmul_grouped(
 @kernel("outer")
 def _outer(out: TensorView, a: TensorView, b: TensorView) -> None:
     out.store(a.numbers()[..., :, None] * b.numbers()[..., None, :])
+
+
+@kernel("solve_triangular")
+def _solve_triangular(
+    out: TensorView, a: TensorView, b: TensorView, *, lower: bool, unit_diagonal: bool
+) -> None:
+    dtype = out.array.dtype
+    rows = a.numbers().astype(dtype, copy=False)
+    result = np.array(np.broadcast_to(b.numbers().astype(dtype, copy=False), out.shape))
+    n = a.shape[-1]
+    for row in range(n) if lower else range(n - 1, -1, -1):
+        if not unit_diagonal:
+            result[..., row, :] /= rows[..., row, row, None]
+        # Take the row that is known now out of all that are not.
+        others = slice(row + 1, n) if lower else slice(0, row)
+        result[..., others, :] -= rows[..., others, row, None] * result[..., None, row, :]
+    np.copyto(out.array, result)

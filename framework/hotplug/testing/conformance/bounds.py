@@ -22,7 +22,7 @@ import numpy as np
 
 from hotplug.dtypes import DType, Kind
 from hotplug.node import Node
-from hotplug.testing.oracle import Array, evaluate_node
+from hotplug.testing.oracle import REFERENCES, Array, evaluate_node
 
 __all__ = ["allowed", "exact"]
 
@@ -288,6 +288,45 @@ def _kernel_sum(node: Node, operands: Operands, want: Array) -> Array:
     return np.asarray((size + 4) * _terms(node, operands))
 
 
+def _solved(node: Node, operands: Operands, want: Array) -> Array:
+    """Each row's substitution solves a system that is off by n u |a| (Higham, theorem 8.5)."""
+    a = _of(operands, 0)
+    a = np.tril(a) if node.param("lower") else np.triu(a)
+    if node.param("unit_diagonal"):
+        a = a + np.eye(a.shape[-1]) * (1 - a)
+    return np.asarray((a.shape[-1] + 8) * (np.abs(np.linalg.inv(a)) @ (np.abs(a) @ np.abs(want))))
+
+
+def _steps(node: Node, decay: float) -> float:
+    """Roundings of a recurrence: at each token those of a decay and some more, then a query's."""
+    n = node.operands[-1].shape[1]
+    return (node.shape[1] - n) * (decay + n + 8) + n + 8
+
+
+def _recurrence(node: Node, operands: Operands, want: Array) -> Array:
+    return np.asarray(_steps(node, 0) * _terms(node, operands))
+
+
+def _selective_scan(node: Node, operands: Operands, want: Array) -> Array:
+    """The error of softplus is one of what is added, and of the exponent of the decay."""
+    x, dt, a, b, c, state = (_of(operands, position) for position in range(6))
+    span = np.log1p(np.exp(dt))
+    relative = 8 + 2 / span.min(initial=np.inf)
+    exponent = span.max(initial=0) * np.abs(a).max(initial=0)
+    terms = _again(node, [np.abs(x), dt, a, np.abs(b), np.abs(c), np.abs(state)])
+    return np.asarray(_steps(node, (1 + exponent) * (relative + 8)) * terms)
+
+
+def _gated_delta_rule(node: Node, operands: Operands, want: Array) -> Array:
+    """Nothing cancels in wkv7 over absolute values; the rule is a case of it."""
+    q, k, v, g, beta, state = (np.abs(_of(operands, position)) for position in range(6))
+    factor = abs(float(node.param("scale"))) or 1 / math.sqrt(q.shape[-1])  # type: ignore[arg-type]
+    decay = np.exp(np.broadcast_to(_of(operands, 3), k.shape))
+    written = beta[..., None] * k
+    terms = REFERENCES["wkv7"].compute(factor * q, decay, written, v, k * decay, written, state)
+    return np.asarray(_steps(node, 8 + g.max(initial=0)) * terms)
+
+
 def _arange(node: Node, operands: Operands, want: Array) -> Array:
     start = abs(float(node.param("start")))  # type: ignore[arg-type]
     return np.asarray(4 * (np.abs(want) + 2 * start))
@@ -338,6 +377,12 @@ _BOUNDS: dict[str, Bound] = {
     "scaled_dot_product_attention": _attention,
     "rope": _rope,
     "arange": _arange,
+    "solve_triangular": _solved,
+    "selective_scan": _selective_scan,
+    "wkv6": _recurrence,
+    "wkv7": _recurrence,
+    "gated_linear_attention": _recurrence,
+    "gated_delta_rule": _gated_delta_rule,
     "conv": _convolution,
     "conv_transpose": _convolution,
     "col2im": _kernel_sum,

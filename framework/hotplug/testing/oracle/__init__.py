@@ -23,6 +23,7 @@ from hotplug.testing.oracle import (  # noqa: F401  (importing them fills the ta
     linear,
     movement,
     norm,
+    recurrence,
     reduction,
     rope,
 )

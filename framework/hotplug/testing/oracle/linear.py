@@ -30,3 +30,14 @@ def _matmul_grouped(x: Floats, w: Floats, ids: Array, *, precision: str) -> Floa
 @reference("outer")
 def _outer(a: Floats, b: Floats) -> Floats:
     return a[..., :, None] * b[..., None, :]
+
+
+@reference("solve_triangular")
+def _solve_triangular(a: Floats, b: Floats, *, lower: bool, unit_diagonal: bool) -> Floats:
+    n = b.shape[-2]
+    result = np.zeros((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:]))
+    for row in range(n) if lower else reversed(range(n)):
+        known = slice(0, row) if lower else slice(row + 1, n)
+        rest = b[..., row, :] - (a[..., row, None, known] @ result[..., known, :])[..., 0, :]
+        result[..., row, :] = rest if unit_diagonal else rest / a[..., row, row, None]
+    return result

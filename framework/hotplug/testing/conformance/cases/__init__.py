@@ -11,6 +11,7 @@ from hotplug.testing.conformance.cases import (
     movement,
     products,
     programs,
+    recurrence,
     reduction,
 )
 
@@ -19,5 +20,5 @@ __all__ = ["all_cases"]
 
 def all_cases() -> Iterator[Case]:
     """Every case of the suite, slow ones too; names are unique."""
-    for family in (elementwise, reduction, products, convolution, movement, programs):
+    for family in (elementwise, reduction, products, convolution, recurrence, movement, programs):
         yield from family.cases()

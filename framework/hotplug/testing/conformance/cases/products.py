@@ -66,6 +66,7 @@ def cases() -> Iterator[Case]:
     yield from _quantised_matmul()
     yield from _grouped()
     yield from _outer()
+    yield from _solve_triangular()
     yield from _rope()
     yield from _attention()
 
@@ -151,6 +152,28 @@ def _outer() -> Iterator[Case]:
     for layout, make in LAYOUTS.items():
         result = ops.outer(make("a", "f32", (2, 3)), make("b", "f32", (2, 4)))
         yield single(f"outer/f32/{layout}", result)
+
+
+def _solve_triangular() -> Iterator[Case]:
+    # A diagonal away from 0, as where such systems come from.
+    data: dict[str, Recipe] = {"a": uniform(0.5, 1.5)}
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+        ((4, 4), (4, 3)), ((1, 1), (1, 1)), ((2, 3, 5, 5), (2, 3, 5, 2)), ((3, 3), (2, 3, 4)),
+        ((0, 0), (0, 2)), ((2, 1, 3, 3), (4, 3, 0)),
+    )  # fmt: skip
+    for lower in (True, False):
+        for unit in (True, False):
+            params = {"lower": lower, "unit_diagonal": unit}
+            for a_shape, b_shape in shapes:
+                a, b = leaf("a", "f32", a_shape), leaf("b", "f32", b_shape)
+                name = f"solve_triangular/f32/{a_shape}{b_shape} {lower} {unit}"
+                yield single(name, ops.solve_triangular(a, b, **params), data)
+    for left, right in _PLAIN_PAIRS:
+        a, b = leaf("a", left, (2, 5, 5)), leaf("b", right, (2, 5, 3))
+        yield single(f"solve_triangular/{left} {right}/batch", ops.solve_triangular(a, b), data)
+    for layout, make in LAYOUTS.items():
+        result = ops.solve_triangular(make("a", "f32", (2, 4, 4)), make("b", "f32", (2, 4, 3)))
+        yield single(f"solve_triangular/f32/{layout}", result, data)
 
 
 def _rope() -> Iterator[Case]:
