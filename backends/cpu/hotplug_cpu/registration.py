@@ -27,7 +27,7 @@ class CPUBackend(Backend):
         Raises:
             SettingsError: HOTPLUG_CPU_ISA names an instruction set that it lacks.
         """
-        missing = target.llvmlite_missing()
+        missing = _compiler_missing()
         info = DeviceInfo(
             self.name,
             0,
@@ -36,7 +36,7 @@ class CPUBackend(Backend):
             architecture=platform.machine() if missing else target.architecture(),
             units=host.usable_threads(),
             kernels="numpy" if missing else "compiled",
-            properties=_properties(missing),
+            properties={"compiler": missing} if missing else {},
         )
         return (info,)
 
@@ -58,10 +58,9 @@ class CPUBackend(Backend):
         return CPUDevice(info)
 
 
-def _properties(missing: str | None) -> dict[str, str | int | float | bool]:
-    """What `hotplug devices` shows besides: why kernels are slower, or will not be compiled."""
-    if missing:
-        return {"compiler": f"llvmlite cannot be used: {missing}"}
-    if importlib.util.find_spec("numba") is None:
-        return {"compiler": "numba is not installed: only kernels in the cache are used"}
-    return {}
+def _compiler_missing() -> str | None:
+    """Why kernels cannot be compiled, or None. Without Numba those in the cache are not used."""
+    reason = target.llvmlite_missing()
+    if reason is not None:
+        return f"llvmlite cannot be used: {reason}"
+    return "Numba is not installed" if importlib.util.find_spec("numba") is None else None

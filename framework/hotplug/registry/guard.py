@@ -21,6 +21,8 @@ __all__ = ["Outcome", "guarded", "info_from_json", "info_to_json", "probe_in_chi
 
 T = TypeVar("T")
 
+_LONGEST_REASON = 500  # characters; drivers may put whole build logs into their messages
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
@@ -75,7 +77,7 @@ def _outcome(
     try:
         value = call()
     except kept as error:
-        return Outcome(None, error, traceback.format_exc(), time.perf_counter() - started)
+        return Outcome(None, error, _trace_of(error), time.perf_counter() - started)
     return Outcome(value, None, None, time.perf_counter() - started)
 
 
@@ -83,8 +85,24 @@ def reason_of(error: BaseException) -> str:
     """One line that says what an exception says."""
     if isinstance(error, BackendLoadError) and error.args:
         return str(error.args[0])
-    text = " ".join(str(error).split())
+    text = " ".join(_text_of(error).split())
+    if len(text) > _LONGEST_REASON:
+        text = text[:_LONGEST_REASON] + "..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a plug-in's exceptions may be as broken as it is
+        return ""
+
+
+def _trace_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - as above
+        return "".join(traceback.format_tb(error.__traceback__))
 
 
 def probe_in_child(target: str, limit: float) -> Sequence[DeviceInfo]:

@@ -1,5 +1,6 @@
 """The CPU backend as the registry meets it."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -45,6 +46,18 @@ def test_without_llvmlite_the_kernels_are_numpy_and_the_reason_is_shown(
     (info,) = hotplug_cpu.backend.probe()
     assert info.kernels == "numpy"
     assert "llvmlite" in str(info.properties["compiler"])
+
+
+def test_without_numba_the_kernels_are_numpy_and_the_reason_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "numba" else find(name)
+    )
+    (info,) = hotplug_cpu.backend.probe()
+    assert info.kernels == "numpy"
+    assert info.properties["compiler"] == "Numba is not installed"
 
 
 def test_an_instruction_set_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
