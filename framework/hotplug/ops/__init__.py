@@ -90,6 +90,7 @@ from hotplug.ops.reduction import (
     sum,
     top_k,
 )
+from hotplug.ops.resample import interpolate
 from hotplug.ops.rows import cast, contiguous, scatter_rows, take
 from hotplug.ops.spec import OPS, Op, fingerprint, get
 from hotplug.ops.views import permute, reshape, slice, transpose, view_layout
@@ -141,6 +142,7 @@ __all__ = [
     "hardswish",
     "im2col",
     "input",
+    "interpolate",
     "l2_norm",
     "layer_norm",
     "leaky_relu",

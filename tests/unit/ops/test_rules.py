@@ -101,6 +101,7 @@ def other_refusals():
     yield from movement_refusals()
     yield from convolution_refusals()
     yield from recurrence_refusals()
+    yield from resample_refusals()
     yield from view_refusals()
 
 
@@ -258,6 +259,20 @@ def convolution_refusals():
         yield name, lambda row=row: row(x, kernel=(2, 3), padding=(1, 2)), "exceeds half of kernel"
 
 
+def resample_refusals():
+    name, x = "interpolate", f32(2, 5, 6)
+    yield name, lambda: ops.interpolate(i32(5), size=(3,)), "must hold floats"
+    yield name, lambda: ops.interpolate(x, size=(3,), mode="area"), "mode must be one of"
+    yield name, lambda: ops.interpolate(x, size=()), "for f32"
+    yield name, lambda: ops.interpolate(x, size=(2, 3, 4, 5)), "for f32"
+    yield name, lambda: ops.interpolate(x, size=(3, 0)), "cannot resize"
+    yield name, lambda: ops.interpolate(f32(0), size=(3,)), "cannot resize"
+    yield name, lambda: ops.interpolate(x, size=(3,), align_corners=True), "does not align"
+    both = {"mode": "linear", "align_corners": True, "antialias": True}
+    yield name, lambda: ops.interpolate(x, size=(3,), **both), "antialias needs mode linear"
+    yield name, lambda: ops.interpolate(x, size=(3,), mode="cubic", antialias=True), "needs mode"
+
+
 def recurrence_refusals():
     keys, values, state = f32(2, 3, 4, 5), f32(2, 3, 4, 6), f32(2, 5, 4, 6)
     gla, delta, scan = ops.gated_linear_attention, ops.gated_delta_rule, ops.selective_scan
@@ -380,6 +395,7 @@ def test_every_op_that_can_refuse_is_here():
             ),
             "f32[2, 8, 4, 6]",
         ),
+        (ops.interpolate(of("f16", 2, 3, 5), size=(7, 4)), "f16[2, 7, 4]"),
         (ops.reshape(f32(2, 6), shape=(3, -1)), "f32[3, 4]"),
         (ops.permute(f32(2, 3, 4), axes=(2, 0, 1)), "f32[4, 2, 3]"),
         (ops.transpose(f32(2, 3, 4), axis0=0), "f32[4, 3, 2]"),

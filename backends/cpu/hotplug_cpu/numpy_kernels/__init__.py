@@ -24,6 +24,7 @@ from hotplug_cpu.numpy_kernels import (  # noqa: F401  (importing them fills the
     norm,
     recurrence,
     reduction,
+    resample,
     rope,
     rows,
     views,

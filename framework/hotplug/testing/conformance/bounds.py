@@ -327,6 +327,16 @@ def _gated_delta_rule(node: Node, operands: Operands, want: Array) -> Array:
     return np.asarray(_steps(node, 8 + g.max(initial=0)) * terms)
 
 
+def _interpolate(node: Node, operands: Operands, want: Array) -> Array:
+    """A place on an axis of n errs by n u, and so do the weights, 4 of which add up at most."""
+    if node.param("mode") == "nearest":
+        return np.zeros(node.shape)
+    x = _of(operands, 0)
+    axes = x.shape[x.ndim - len(node.param("size")) :]  # type: ignore[arg-type]
+    roundings = sum(16 + 8 * n for n in axes)
+    return np.full(node.shape, roundings * np.abs(x).max(initial=0.0))
+
+
 def _arange(node: Node, operands: Operands, want: Array) -> Array:
     start = abs(float(node.param("start")))  # type: ignore[arg-type]
     return np.asarray(4 * (np.abs(want) + 2 * start))
@@ -377,6 +387,7 @@ _BOUNDS: dict[str, Bound] = {
     "scaled_dot_product_attention": _attention,
     "rope": _rope,
     "arange": _arange,
+    "interpolate": _interpolate,
     "solve_triangular": _solved,
     "selective_scan": _selective_scan,
     "wkv6": _recurrence,

@@ -25,6 +25,7 @@ from hotplug.testing.oracle import (  # noqa: F401  (importing them fills the ta
     norm,
     recurrence,
     reduction,
+    resample,
     rope,
 )
 from hotplug.testing.oracle.blocks import moved_blocks

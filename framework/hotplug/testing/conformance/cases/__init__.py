@@ -13,6 +13,7 @@ from hotplug.testing.conformance.cases import (
     programs,
     recurrence,
     reduction,
+    resample,
 )
 
 __all__ = ["all_cases"]
@@ -20,5 +21,14 @@ __all__ = ["all_cases"]
 
 def all_cases() -> Iterator[Case]:
     """Every case of the suite, slow ones too; names are unique."""
-    for family in (elementwise, reduction, products, convolution, recurrence, movement, programs):
+    for family in (
+        elementwise,
+        reduction,
+        products,
+        convolution,
+        resample,
+        recurrence,
+        movement,
+        programs,
+    ):
         yield from family.cases()
