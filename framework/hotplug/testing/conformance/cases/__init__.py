@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hotplug.testing.conformance.case import Case
 from hotplug.testing.conformance.cases import (
+    composed,
     convolution,
     elementwise,
     movement,
@@ -29,6 +30,7 @@ def all_cases() -> Iterator[Case]:
         resample,
         recurrence,
         movement,
+        composed,
         programs,
     ):
         yield from family.cases()

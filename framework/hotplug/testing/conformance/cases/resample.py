@@ -34,7 +34,7 @@ _SIZES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
 def cases() -> Iterator[Case]:
     """All of them."""
     for params in _MODES:
-        text = ", ".join(str(value) for value in params.values())
+        text = " ".join([params["mode"], *(name for name in params if name != "mode")])
         for shape, size in _SIZES:
             result = ops.interpolate(leaf("x", "f32", shape), size=size, **params)
             yield single(f"interpolate/f32/{shape} to {size} {text}", result)
