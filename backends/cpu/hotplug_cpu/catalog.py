@@ -51,8 +51,8 @@ _PRODUCT = (
     "out out_stride add add_stride scratch scratch_stride"
 )
 _UNPACK = "source row_bytes rows"
-_QUANTISED = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
-_QUANTISED += ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
+_LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+_QUANTISED = (*_LEGACY, "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
 _ALL_TYPES = ("f32", "f16", "bf16", *_QUANTISED)
 
 _CACHE = "q q_stride k k_stride v v_stride positions"
@@ -130,7 +130,7 @@ _TABLE: list[KernelSpec] = [
     ),
     *_specs(
         "walk",
-        {"post": "control plan rows", "finish": "control", "serve": "control thread"},
+        {"post": "control plan rows", "finish": "control", "serve": "control thread", "ticks": ""},
         in_plan=False,
     ),
 ]

@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Team", "team"]
 
 _WORD = ctypes.c_int64
+_HELD_UP = 0.0005
+"""Seconds after which a thread that others wait for is taken to have lost its core."""
+
+_AWAY = (0.01, 0.32)
+"""Seconds for which it leaves at first, and at most when the same happens again and again."""
 
 
 class Team:
@@ -39,13 +45,14 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        kernels = loader.load(("post", "finish", "serve"))
+        kernels = loader.load(("post", "finish", "serve", "ticks"))
         self._post = _function(kernels["post"], 3)
         self._finish = _function(kernels["finish"], 1)
         self._serve = _function(kernels["serve"], 2)
         self._words = _aligned_words(at.control_words(threads))
         self._words[at.THREADS] = threads
         self._words[at.YIELD] = _yield_address()
+        self._words[at.PATIENCE] = _ticks_of(_HELD_UP, _function(kernels["ticks"], 0))
         self._address = int(self._words.ctypes.data)
         self._lock = threading.Lock()
         self._beds = [threading.Lock() for _ in range(threads)]
@@ -98,8 +105,16 @@ class Team:
         self._words[at.WAKE] = 0
 
     def _work(self, number: int) -> None:
-        while self._serve(self._address, number):
-            self._beds[number].acquire()
+        away = _AWAY[0]
+        back = time.monotonic()
+        while why := self._serve(self._address, number):
+            if why != at.LEFT:
+                self._beds[number].acquire()
+                continue
+            lasted = time.monotonic() - back
+            away = min(2 * away, _AWAY[1]) if lasted < 2 * away else _AWAY[0]
+            time.sleep(away)
+            back = time.monotonic()
 
 
 _teams: dict[int, Team] = {}
@@ -133,6 +148,14 @@ if hasattr(os, "register_at_fork"):
 def _function(address: int, words: int) -> Callable[..., Any]:
     """A compiled kernel as a function; Python's lock is free while it runs."""
     return ctypes.CFUNCTYPE(_WORD, *[_WORD] * words)(address)
+
+
+def _ticks_of(seconds: float, ticks: Callable[[], int]) -> int:
+    """How far the processor's clock gets in some time, at least 1."""
+    start, first = time.perf_counter(), ticks()
+    while (passed := time.perf_counter() - start) < seconds:
+        pass
+    return max(1, round((ticks() - first) * seconds / passed))
 
 
 def _aligned_words(count: int) -> npt.NDArray[np.int64]:

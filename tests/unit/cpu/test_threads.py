@@ -12,6 +12,7 @@ import pytest
 from hotplug_cpu import threads
 from hotplug_cpu.catalog import ROW_WORDS
 from hotplug_cpu.jit import loader
+from hotplug_cpu.kernels import control as at
 
 COUNT = 64
 
@@ -22,11 +23,11 @@ class Counting:
     def __init__(self, rows):
         self.values = np.zeros(COUNT, np.float32)
         self._ones = np.ones(COUNT, np.float32)
-        at, ones = self.values.ctypes.data, self._ones.ctypes.data
+        place, ones = self.values.ctypes.data, self._ones.ctypes.data
         self.plan = np.zeros((rows, ROW_WORDS), np.int64)
         self.plan[:, 0] = loader.load(["add"])["add"]
         self.plan[:, 1] = 1
-        self.plan[:, 2:10] = [at, 0, ones, 0, 1, COUNT, at, 0]
+        self.plan[:, 2:10] = [place, 0, ones, 0, 1, COUNT, place, 0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -114,4 +115,36 @@ def test_an_interrupted_run_is_finished_by_the_next(monkeypatch):
     monkeypatch.setattr(team, "_post", post)
     team.run(work.plan)
     assert work.values.tolist() == [6.0] * COUNT
+    team.close()
+
+
+def test_shares_of_a_thread_that_does_not_come_are_done_by_others(monkeypatch):
+    monkeypatch.setattr(threads.Team, "_work", lambda _self, _number: None)
+    work = Counting(5)
+    team = threads.Team(3)
+    for _ in range(3):
+        team.run(work.plan)
+    assert work.values.tolist() == [15.0] * COUNT
+
+
+def test_a_thread_that_stays_away_for_a_while_comes_back(monkeypatch):
+    team = threads.Team(2)
+    serve, answers = team._serve, [at.LEFT, at.LEFT]
+    monkeypatch.setattr(team, "_serve", lambda *of: answers.pop() if answers else serve(*of))
+    work = Counting(4)
+    for _ in range(30):
+        team.run(work.plan)
+        time.sleep(0.005)
+    assert not answers
+    assert work.values.tolist() == [120.0] * COUNT
+    team.close()
+
+
+def test_idle_threads_take_no_time():
+    team = threads.Team(3)
+    team.run(Counting(2).plan)
+    time.sleep(0.2)  # longer than they wait before they park
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
     team.close()

@@ -18,6 +18,7 @@ from hotplug_cpu.jit.vectors import (
     I8,
     I16,
     I32,
+    I64,
     call,
     concatenate,
     shuffle,
@@ -42,6 +43,7 @@ __all__ = [
     "pairs_u7",
     "pause",
     "sum_pairs",
+    "ticks",
 ]
 
 ISA = host_target().isa
@@ -188,6 +190,17 @@ def pause(builder: Any) -> None:
         call(builder, "llvm.x86.sse2.pause", ir.VoidType())
     elif machine in {"aarch64", "arm64"}:
         call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(I32, 1))
+
+
+def ticks(builder: Any) -> Any:
+    """A clock that goes on whatever the thread does, in units of its own."""
+    machine = host_target().triple.partition("-")[0]
+    if machine == "x86_64":
+        return call(builder, "llvm.readcyclecounter", I64)
+    if machine in {"aarch64", "arm64"}:
+        kind = ir.FunctionType(I64, [])
+        return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+    return ir.Constant(I64, 0)
 
 
 def _sum_neighbours(builder: Any, values: Any) -> Any:

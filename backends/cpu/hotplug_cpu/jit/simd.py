@@ -524,6 +524,20 @@ def atomic_exchange(builder: Any, at: Any, value: Any) -> Any:
     return builder.atomic_rmw("xchg", builder.inttoptr(at, I64.as_pointer()), value, "seq_cst")
 
 
+@instruction(types.boolean, address, types.int64, types.int64)
+def atomic_replace(builder: Any, at: Any, old: Any, new: Any) -> Any:
+    """Put a number where another is; whether that was there."""
+    pointer = builder.inttoptr(at, I64.as_pointer())
+    pair = builder.cmpxchg(pointer, old, new, "seq_cst", "seq_cst")
+    return builder.extract_value(pair, 1)
+
+
+@instruction(types.int64)
+def ticks(builder: Any) -> Any:
+    """What a clock shows that runs evenly and is read in no time; 0 where none is known."""
+    return forms.ticks(builder)
+
+
 @instruction(types.int64, address)
 def atomic_load(builder: Any, at: Any) -> Any:
     return builder.load_atomic(builder.inttoptr(at, I64.as_pointer()), "seq_cst", 8)

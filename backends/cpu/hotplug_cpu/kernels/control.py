@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 __all__ = [
-    "ARRIVALS", "DONE", "GENERATION", "GOAL", "PARKED", "PLAN", "ROWS", "SEEN", "STOP", "THREADS",
-    "THREAD_WORDS", "WAKE", "YIELD", "control_words",
+    "BASE", "CLAIMED", "DONE", "FINISHED", "GOAL", "LEAVE", "LEFT", "PARKED", "PATIENCE", "PLAN",
+    "ROWS", "RUNNER", "STOP", "THREADS", "THREAD_WORDS", "WAKE", "YIELD", "control_words",
 ]  # fmt: skip
 
-GENERATION = 0
-"""How many plans were posted."""
+DONE = 0
+"""How many shares of stretches were run, ever."""
 
-ARRIVALS = 16
-"""How often threads came to a barrier, ever."""
+GOAL = 16
+"""What DONE is when all that was posted is done."""
 
 PLAN, ROWS = 32, 33
 """Address and number of rows of the plan posted last."""
 
-GOAL = 34
-"""What ARRIVALS was when the plan before was done."""
-
-DONE = 35
-"""The last generation in which the leader took part."""
+BASE = 34
+"""The number of its first stretch."""
 
 THREADS = 36
-"""Threads of the team."""
+"""Threads of the team, and shares of a stretch."""
 
 YIELD = 37
 """Address of a C function that lets others run, or 0."""
@@ -34,8 +31,14 @@ STOP = 38
 WAKE = 39
 """How many threads are to be woken."""
 
-PARKED, SEEN = 48, 49
-"""Words of thread 0; those of thread n lie n * THREAD_WORDS further. See `walk`."""
+PATIENCE = 40
+"""Ticks that a thread waits before it takes another to be held up."""
+
+LEFT = 2
+"""What `serve` returns when a thread is to stay away for a while."""
+
+PARKED, CLAIMED, FINISHED, RUNNER, LEAVE = 48, 49, 50, 51, 52
+"""Words of thread 0, and of share 0; those of number n lie n * THREAD_WORDS further. See `walk`."""
 
 THREAD_WORDS = 16
 

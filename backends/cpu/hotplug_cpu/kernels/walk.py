@@ -1,13 +1,23 @@
-"""The loop that runs a plan: all threads of a team walk its rows together.
+"""The loop that runs a plan: all threads of a team work on its stretches, one after the other.
 
-A plan is rows of `ROW_WORDS` words, see the catalogue; the second word of a row says whether the
-threads wait for each other after it. They always do after the last one.
+A plan is rows of `ROW_WORDS` words, see the catalogue. A *stretch* is a run of rows up to one whose
+second word is not 0, or to the last. It has as many *shares* as the team has threads, and begins
+when all shares of the one before are done. A thread runs all rows of a stretch for one share: share
+n is thread n's, but any other may take it that finds nothing else to do. So nobody waits for a
+thread that does not come, only for one that is held up in the middle of its share. Stretches are
+numbered from the first that a team ever runs.
 
-A team's threads share a block of words, see `control`. The leader posts a plan by counting up the
-generation; the others wait for that, spinning for a while, then parked by Python. A word per thread
-says who is parked: the thread writes 1 there and looks at the generation again; the leader, after
-counting up, turns each 1 into 2 and has Python wake that thread. Whoever comes second sees the
-other, so that no thread sleeps through a plan.
+Words of a share: CLAIMED is how many stretches it was taken in, which is how threads agree on who
+runs it; RUNNER is who did last, FINISHED in how many stretches it is done.
+
+A thread that waits long for another, longer than it worked itself, takes that one to be without a
+core, because another program uses it too. One thread less is faster then, so the other is told to
+LEAVE for a while; the leader cannot, and whoever waits for it leaves in its place and makes room.
+
+The leader posts a plan by raising GOAL; the others wait for that, spinning for a while, then parked
+by Python. A word per thread says who is parked: the thread writes 1 there and looks at the goal
+again; the leader, after raising it, turns each 1 into 2 and has Python wake that thread. Whoever
+comes second sees the other, so that no thread sleeps through a plan.
 """
 
 from __future__ import annotations
@@ -19,14 +29,18 @@ from numba import njit
 from hotplug_cpu.catalog import ROW_WORDS
 from hotplug_cpu.jit import simd
 from hotplug_cpu.kernels.control import (
-    ARRIVALS,
+    BASE,
+    CLAIMED,
     DONE,
-    GENERATION,
+    FINISHED,
     GOAL,
+    LEAVE,
+    LEFT,
     PARKED,
+    PATIENCE,
     PLAN,
     ROWS,
-    SEEN,
+    RUNNER,
     STOP,
     THREAD_WORDS,
     THREADS,
@@ -37,6 +51,7 @@ from hotplug_cpu.kernels.control import (
 __all__ = ["KERNELS"]
 
 _SPINS = 1000  # some 20 us; whoever waits longer gives its processor to others
+_POLITE = 50  # a microsecond, in which a share is left to its own thread
 _IDLE = 3000  # a few milliseconds: longer than a program thinks between two tokens
 
 
@@ -49,33 +64,118 @@ def _pass_time(control: int, waited: int) -> None:
 
 
 @simd.inline
-def _walk(control: int, thread: int) -> Any:
-    """Run the posted plan as one of the team; returns what ARRIVALS is when all have."""
-    plan, rows = simd.word(control, PLAN), simd.word(control, ROWS)
-    threads, goal = simd.word(control, THREADS), simd.word(control, GOAL)
-    arrivals = control + 8 * ARRIVALS
-    for index in range(rows):
+def _of(control: int, number: int, index: int) -> Any:
+    """Address of a word of a thread or share."""
+    return control + 8 * (index + number * THREAD_WORDS)
+
+
+@simd.inline
+def _claim(control: int, thread: int, stretch: int, waited: int) -> Any:
+    """A share of a stretch that is this thread's to run now, or -1."""
+    if simd.atomic_replace(_of(control, thread, CLAIMED), stretch, stretch + 1):
+        return thread
+    if waited >= _POLITE:
+        for share in range(simd.word(control, THREADS)):
+            claimed = _of(control, share, CLAIMED)
+            if simd.atomic_load(claimed) == stretch and simd.atomic_replace(
+                claimed, stretch, stretch + 1
+            ):
+                return share
+    return -1
+
+
+@simd.inline
+def _first_row(control: int, stretch: int, place: Any) -> Any:
+    """Index of a stretch's first row; `place` are a plan's base, a stretch and its first row."""
+    base, known, row = place
+    if base != simd.word(control, BASE):
+        known, row = simd.word(control, BASE), 0
+    plan = simd.word(control, PLAN)
+    while known < stretch:
+        known += simd.word(plan + row * ROW_WORDS * 8, 1) != 0
+        row += 1
+    return row
+
+
+@simd.inline
+def _run(control: int, thread: int, share: int, stretch: int, first: int) -> None:
+    """Run a claimed share of the stretch that begins at a row."""
+    simd.store_i64(_of(control, share, RUNNER), thread)
+    plan, last = simd.word(control, PLAN), simd.word(control, ROWS) - 1
+    threads = simd.word(control, THREADS)
+    index = first
+    while True:
         row = plan + index * ROW_WORDS * 8
-        simd.call_kernel(simd.word(row, 0), row, thread, threads)
-        if simd.word(row, 1) != 0 or index == rows - 1:
-            goal += threads
-            if simd.atomic_add(arrivals, 1) + 1 < goal:
-                waited = 0
-                while simd.atomic_load(arrivals) < goal:
-                    _pass_time(control, waited)
-                    waited += 1
-    return goal
+        simd.call_kernel(simd.word(row, 0), row, share, threads)
+        if simd.word(row, 1) != 0 or index == last:
+            break
+        index += 1
+    simd.store_i64(_of(control, share, FINISHED), stretch + 1)
+    simd.atomic_add(control + 8 * DONE, 1)
+
+
+@simd.inline
+def _free(control: int, thread: int, stretch: int) -> Any:
+    """Have a thread leave that holds up a stretch. Returns 1 if this one is to leave instead."""
+    for share in range(simd.word(control, THREADS)):
+        claimed = simd.atomic_load(_of(control, share, CLAIMED))
+        if claimed == stretch + 1 and simd.atomic_load(_of(control, share, FINISHED)) <= stretch:
+            runner = simd.atomic_load(_of(control, share, RUNNER))
+            if runner != 0:
+                simd.store_i64(_of(control, runner, LEAVE), 1)
+            elif thread != 0:
+                return 1
+    return 0
+
+
+@simd.inline
+def _take_part(control: int, thread: int) -> Any:
+    """Work until all is done that was posted. Returns 1 if this thread is to leave before that."""
+    threads = simd.word(control, THREADS)
+    base = known = first = -1
+    waited = 0
+    since = worked = simd.ticks()
+    worked -= since
+    while True:
+        done = simd.atomic_load(control + 8 * DONE)
+        if done >= simd.atomic_load(control + 8 * GOAL):
+            return 0
+        if thread != 0 and simd.word(_of(control, thread, LEAVE), 0) != 0:
+            return 1
+        stretch = done // threads
+        share = _claim(control, thread, stretch, waited)
+        if share >= 0:
+            began = simd.ticks()
+            first = _first_row(control, stretch, (base, known, first))
+            # Before it runs: when the share is done the next plan may be posted.
+            base, known = simd.word(control, BASE), stretch
+            _run(control, thread, share, stretch, first)
+            since = simd.ticks()
+            worked = since - began
+            waited = 0
+            continue
+        _pass_time(control, waited)
+        waited += 1
+        if waited > _SPINS and simd.ticks() - since > max(simd.word(control, PATIENCE), worked):
+            since = simd.ticks()
+            if _free(control, thread, stretch):
+                return 1
 
 
 @njit
 def post(control: int, plan: int, rows: int) -> int:
     """Leader: give the team a plan. Returns how many threads have to be woken."""
+    goal, threads = simd.word(control, GOAL), simd.word(control, THREADS)
     simd.store_i64(control + 8 * PLAN, plan)
     simd.store_i64(control + 8 * ROWS, rows)
-    simd.atomic_add(control + 8 * GENERATION, 1)
+    simd.store_i64(control + 8 * BASE, goal // threads)
+    stretches = 0
+    for index in range(rows):
+        stretches += simd.word(plan + index * ROW_WORDS * 8, 1) != 0 or index == rows - 1
+    simd.atomic_add(control + 8 * GOAL, stretches * threads)
     asleep = 0
-    for thread in range(1, simd.word(control, THREADS)):
-        parked = control + 8 * (PARKED + thread * THREAD_WORDS)
+    for thread in range(1, threads):
+        parked = _of(control, thread, PARKED)
         if simd.atomic_load(parked) == 1 and simd.atomic_exchange(parked, 2) == 1:
             asleep += 1
     simd.store_i64(control + 8 * WAKE, asleep)
@@ -84,35 +184,46 @@ def post(control: int, plan: int, rows: int) -> int:
 
 @njit
 def finish(control: int) -> int:
-    """Leader: take part in the plan posted last, unless that was done. Returns 1 if it did."""
-    generation = simd.word(control, GENERATION)
-    if simd.word(control, DONE) == generation:
-        return 0
-    simd.store_i64(control + 8 * GOAL, _walk(control, 0))
-    simd.store_i64(control + 8 * DONE, generation)
-    return 1
+    """Leader: take part in what was posted until it is done."""
+    _take_part(control, 0)
+    return 0
 
 
 @njit
 def serve(control: int, thread: int) -> int:
-    """Another thread: take part in plans. Returns 1 when it is to be parked, 0 when it may end."""
-    own = control + 8 * thread * THREAD_WORDS
-    parked = own + 8 * PARKED
-    generation = control + 8 * GENERATION
+    """Another thread: take part in plans.
+
+    Returns 1 when it is to be parked, LEFT when it is to stay away for a while, 0 when it may end.
+    """
+    parked = _of(control, thread, PARKED)
     while True:
-        seen = simd.word(own, SEEN)
         waited = 0
-        while simd.atomic_load(generation) == seen and waited < _IDLE:
+        while _idle(control) and waited < _IDLE:
             _pass_time(control, waited)
             waited += 1
-        if simd.atomic_load(generation) == seen:
+        if _idle(control):
             simd.atomic_exchange(parked, 1)
-            if simd.atomic_load(generation) == seen or simd.atomic_exchange(parked, 0) != 1:
+            if _idle(control) or simd.atomic_exchange(parked, 0) != 1:
                 return 1
-        simd.store_i64(own + 8 * SEEN, seen + 1)
         if simd.word(control, STOP) != 0:
             return 0
-        _walk(control, thread)
+        if _take_part(control, thread):
+            simd.store_i64(_of(control, thread, LEAVE), 0)
+            return LEFT
 
 
-KERNELS = {"finish": finish, "post": post, "serve": serve}
+@simd.inline
+def _idle(control: int) -> Any:
+    """Whether there is nothing to do."""
+    done = simd.atomic_load(control + 8 * DONE)
+    return done >= simd.atomic_load(control + 8 * GOAL) and simd.word(control, STOP) == 0
+
+
+@njit
+def ticks() -> int:
+    """What the processor's clock shows."""
+    now: int = simd.ticks()
+    return now
+
+
+KERNELS = {"finish": finish, "post": post, "serve": serve, "ticks": ticks}
