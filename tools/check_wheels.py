@@ -85,13 +85,14 @@ def check_devices(combination: Combination, hotplug: Runner) -> list[str]:
     if has_cpu != ("cpu" in combination.backends):
         trouble.append(f"cpu:0 listed: {has_cpu}")
     rows = {row["name"]: row for row in answer["backends"]}
+    working = {device["id"].partition(":")[0] for device in answer["devices"]}
     for name in BACKENDS:
         row = rows.get(name)
         if row is None:
             trouble.append(f"backend {name} is not mentioned")
         elif name not in combination.backends and f"hotplug-{name}" not in (row["remedy"] or ""):
             trouble.append(f"backend {name} is absent, and the remedy is {row['remedy']!r}")
-        elif name != "cpu" and not row["reason"]:
+        elif name not in working and not row["reason"]:
             trouble.append(f"backend {name} has no device, and no reason is given")
     return trouble
 

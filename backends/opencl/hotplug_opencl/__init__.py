@@ -1,4 +1,4 @@
-"""The OpenCL backend of hotplug. It registers and looks for PyOpenCL; it drives no device yet."""
+"""The OpenCL backend of hotplug. A thin driver under `hotplug.gpu`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Automatic order: type (the order of `DeviceType`), then the backend's priority, then its name, then
 the device's number. One physical device seen through two backends, told by an equal UUID or PCI
-address, is used once, through the backend that comes first, unless it is named twice exactly.
+address, is used once, through the backend that comes first, unless it is named twice exactly. The
+processor, which has neither, is one device too: an automatic choice takes it through one backend.
 """
 
 from __future__ import annotations
@@ -132,11 +133,15 @@ def _match(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:
     if term.kind is Kind.WORD and (term.word in pool.names() or term.word not in TYPES):
         return _match_backend(pool, term)
     matching = [info for info in ranked(pool) if _fits(term, info)]
+    if term.kind is Kind.AUTO:
+        processors = [info for info in matching if info.type is DeviceType.CPU]
+        others = {info.id: f"the processor, as {processors[0].id}" for info in processors[1:]}
+        matching = [info for info in matching if info.id not in others]
+        return matching, {**_problems(pool), **others}
     if term.index is not None:
         physical = [mates[0] for mates in group(matching)]
         matching = physical[term.index : term.index + 1]
-    wanted = not matching or term.kind is Kind.AUTO
-    return matching, _problems(pool) if wanted else {}
+    return matching, {} if matching else _problems(pool)
 
 
 def _match_backend(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:

@@ -111,7 +111,7 @@ def machine():
     ("selector", "chosen"),
     [
         # type, then priority, then name, then number; the twin of nv:0 is left out
-        ("auto", "nv:0 nv:1 cl:1 far:0 cpu:0 cl:2"),
+        ("auto", "nv:0 nv:1 cl:1 far:0 cpu:0"),
         ("gpu", "nv:0 nv:1 cl:1"),
         ("gpu:1", "nv:1"),
         ("gpu:2", "cl:1"),  # cl:0 has been counted as nv:0
@@ -141,7 +141,10 @@ def test_chosen(machine, selector, chosen):
 
 
 def test_explanation_names_the_twin(machine):
-    assert dict(machine.select("auto").skipped) == {"cl:0": "the same device as nv:0"}
+    assert dict(machine.select("auto").skipped) == {
+        "cl:0": "the same device as nv:0",
+        "cl:2": "the processor, as cpu:0",
+    }
 
 
 @pytest.mark.parametrize(

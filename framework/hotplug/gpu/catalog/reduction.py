@@ -1,0 +1,211 @@
+"""Reductions along an axis, order, softmax and norms: a work-group per row."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+from hotplug.gpu.catalog.table import (
+    Lowering,
+    i32,
+    i64,
+    number,
+    optional,
+    plain_type,
+    present,
+    real,
+    row,
+    whole,
+)
+from hotplug.gpu.driver import Capabilities
+from hotplug.gpu.sources import Variant
+from hotplug.gpu.tensors import Tensor, joined, shape_bytes, view_bytes
+from hotplug.node import Node
+
+__all__ = ["alibi_slopes"]
+
+_FUNCTIONS = ("sum", "prod", "mean", "max", "min")
+_SORTED_ROWS = 8192  # sorting by counting is quadratic
+
+
+def _first(operands: Sequence[Tensor | None]) -> Tensor:
+    return present(operands[0])[0]
+
+
+def _rows(x: Tensor, axis: int) -> tuple[bytes, bytes, int, int, int]:
+    """Shape and View of what is beside an axis; number of rows, their length and stride."""
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    strides = x.strides[:axis] + x.strides[axis + 1 :]
+    lengths, (steps,) = joined(shape, [strides])
+    view = view_bytes(x.at, steps)
+    return shape_bytes(lengths), view, math.prod(shape), x.shape[axis], x.strides[axis]
+
+
+def _axis(node: Node) -> int:
+    return whole(node, "axis") % len(node.operands[0].shape)
+
+
+@row(*_FUNCTIONS, check=plain_type)
+def _reduce(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x = _first(operands)
+    shape, view, rows, count, stride = _rows(x, _axis(node))
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("reduce", {"TYPE": x.dtype.name, "ITEMS": items}), rows, items,
+        x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride),
+        i32(_FUNCTIONS.index(node.op)),
+    )  # fmt: skip
+
+
+@row("argmax", "argmin", check=plain_type)
+def _argmax(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x = _first(operands)
+    shape, view, rows, count, stride = _rows(x, _axis(node))
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("argmax", {"TYPE": x.dtype.name, "ITEMS": items}), rows, items,
+        x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride),
+        i32(node.op == "argmin"),
+    )  # fmt: skip
+
+
+@row("cumsum", check=plain_type)
+def _cumsum(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x = _first(operands)
+    axis = _axis(node)
+    beside = x.shape[:axis] + x.shape[axis + 1 :]
+    strides = [t.strides[:axis] + t.strides[axis + 1 :] for t in (x, y)]
+    lengths, (xs, ys) = joined(beside, strides)
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("scan", {"TYPE": x.dtype.name, "ITEMS": items}), math.prod(beside), items,
+        x.place, view_bytes(x.at, xs), y.place, view_bytes(y.at, ys), shape_bytes(lengths),
+        i32(x.shape[axis]), i64(x.strides[axis]), i64(y.strides[axis]),
+    )  # fmt: skip
+
+
+def _sort_check(node: Node, capabilities: Capabilities) -> str:
+    length = node.operands[0].shape[-1] if node.operands[0].shape else 1
+    if length > _SORTED_ROWS:
+        return f"rows of more than {_SORTED_ROWS} values are not sorted here"
+    return plain_type(node, capabilities)
+
+
+@row("argsort", "top_k", check=_sort_check)
+def _sort(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x = _first(operands)
+    shape, view, rows, count, stride = _rows(x, len(x.shape) - 1)
+    descending = node.op == "top_k" or bool(node.param("descending"))
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("sort", {"TYPE": x.dtype.name, "ITEMS": items}), rows if count else 0, items,
+        x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride), i32(descending),
+        i32(y.shape[-1]),
+    )  # fmt: skip
+
+
+@row("count_equal", check=plain_type)
+def _count_equal(
+    lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor
+) -> None:
+    del node
+    a, b = present(*operands)
+    lengths, (strides_a, strides_b) = joined(a.shape, [a.strides, b.strides])
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("count_equal", {"TYPE": a.dtype.name, "ITEMS": items}), 1, items,
+        a.place, view_bytes(a.at, strides_a), b.place, view_bytes(b.at, strides_b), y.place,
+        i64(y.at), shape_bytes(lengths),
+    )  # fmt: skip
+
+
+def _norm_check(node: Node, capabilities: Capabilities) -> str:
+    scales = {operand.dtype.name for operand in node.operands[1:]}
+    if len(scales) > 1:
+        return "weight and bias of two dtypes"
+    return plain_type(node, capabilities)
+
+
+_METHODS = {"rms_norm": 0, "layer_norm": 1, "group_norm": 1, "l2_norm": 2}
+
+
+@row(*_METHODS, check=_norm_check)
+def _norm(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x = _first(operands)
+    outer, inner, channels = _norm_axes(node, x)
+    shape, (xs,) = joined(outer[0], [outer[1]])
+    lengths, (ks,) = joined(inner[0], [inner[1]])
+    weight, bias = [*operands[1:], None, None][:2]
+    scale_type = next((t.dtype.name for t in (weight, bias) if t is not None), x.dtype.name)
+    items = lowering.reducing_items
+    lowering.launch(
+        Variant.of("norm", {"TYPE": x.dtype.name, "SCALE": scale_type, "ITEMS": items}),
+        math.prod(outer[0]) if math.prod(inner[0]) else 0, items,
+        x.place, view_bytes(x.at, xs), view_bytes(0, ks), *optional(weight, x),
+        *optional(bias, x), y.place, i64(y.at),
+        shape_bytes(shape), shape_bytes(lengths), *(i32(value) for value in channels),
+        i32(_METHODS[node.op]), i32(weight is not None), i32(bias is not None),
+        number(x.dtype.name, real(node, "eps")),
+    )  # fmt: skip
+
+
+_Axes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _norm_axes(node: Node, x: Tensor) -> tuple[_Axes, _Axes, tuple[int, int, int]]:
+    """Axes beside the groups, axes in a group, and how a group's elements find their scale."""
+    if node.op != "group_norm":
+        return (x.shape[:-1], x.strides[:-1]), (x.shape[-1:], x.strides[-1:]), (1, 0, 1)
+    groups = whole(node, "groups")
+    each = x.shape[1] // groups
+    outer = ((x.shape[0], groups), (x.strides[0], x.strides[1] * each))
+    inner = ((each, *x.shape[2:]), x.strides[1:])
+    return outer, inner, (groups, each, max(1, math.prod(x.shape[2:])))
+
+
+def _softmax_check(node: Node, capabilities: Capabilities) -> str:
+    sinks = node.inputs[2]
+    if sinks is not None and sinks.dtype.name != "f32":
+        return f"sinks must be f32, not {sinks.dtype}"
+    if len(node.shape) == 0:
+        return "a scalar has no rows"
+    return plain_type(node, capabilities)
+
+
+@row("softmax", check=_softmax_check)
+def _softmax(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    x, (mask, sinks) = _first(operands), operands[1:]
+    hide = x if mask is None else mask
+    hidden = hide.broadcast(x.shape)
+    lengths, (xs, ms) = joined(x.shape[:-1], [x.strides[:-1], hidden[:-1]])
+    tokens, heads = (x.shape[-2], x.shape[-3]) if len(x.shape) >= 3 else (1, 1)
+    bias = real(node, "max_bias")
+    slopes = lowering.constant(alibi_slopes(heads, bias)) if bias else x.place
+    items = lowering.reducing_items
+    defines = {
+        "TYPE": x.dtype.name,
+        "MASK": None if mask is None else mask.dtype.name,
+        "MASK_IS_BOOL": "1" if mask is not None and mask.dtype.name == "bool" else None,
+        "ITEMS": items,
+    }
+    lowering.launch(
+        Variant.of("softmax", defines), math.prod(x.shape[:-1]) if y.size else 0, items,
+        x.place, view_bytes(x.at, xs), hide.place, view_bytes(hide.at, ms),
+        *optional(sinks, x),
+        slopes, i64(slopes.at), y.place, i64(y.at), shape_bytes(lengths), i32(x.shape[-1]),
+        i64(x.strides[-1]), i64(hidden[-1]), i32(tokens), i32(heads), i32(sinks is not None),
+        i32(bool(bias)), number(x.dtype.name, real(node, "scale")),
+    )  # fmt: skip
+
+
+def alibi_slopes(heads: int, max_bias: float) -> bytes:
+    """Slope of each head (arXiv 2108.12409), as op `softmax` defines them; f32."""
+    power = 1 << (heads.bit_length() - 1)
+    slopes = [
+        2.0 ** (-max_bias * (h + 1) / power)
+        if h < power
+        else 2.0 ** (-max_bias / 2 * (2 * (h - power) + 1) / power)
+        for h in range(heads)
+    ]
+    return struct.pack(f"<{heads}f", *slopes)

@@ -1,0 +1,46 @@
+// The vocabulary of the kernels in CUDA C++. Line by line the same as opencl.h.
+// A bare NVRTC has no cuda_fp16.h, so f16 is converted by PTX instructions.
+
+#define KERNEL(items) extern "C" __global__ void __launch_bounds__(items)
+#define FUNCTION static __device__ __forceinline__
+#define GLOBAL
+#define LOCAL __shared__
+#define RESTRICT __restrict__
+#define CONSTANT static __device__ const
+
+#define GROUP_X ((int)blockIdx.x)
+#define GROUP_Y ((int)blockIdx.y)
+#define ITEM ((int)threadIdx.x)
+#define BARRIER() __syncthreads()
+
+#define LONG long long
+#define ULONG unsigned long long
+#define UINT unsigned int
+#define USHORT unsigned short
+#define UCHAR unsigned char
+#define HALF unsigned short // storage only: it is loaded and stored by the macros below
+
+FUNCTION float half_to_float(unsigned short bits)
+{
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+FUNCTION unsigned short half_bits(float value)
+{
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+FUNCTION unsigned short half_bits(double value)
+{
+    unsigned short bits;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(bits) : "d"(value));
+    return bits;
+}
+
+#define LOAD_HALF(p, i) half_to_float(((const unsigned short *)(p))[i])
+#define STORE_HALF(p, i, v) (((unsigned short *)(p))[i] = half_bits(v))
+#define AS_FLOAT(bits) __uint_as_float((unsigned int)(bits))
+#define AS_UINT(x) __float_as_uint((float)(x))
+#define NOT_A_NUMBER __int_as_float(0x7fffffff)

@@ -1,0 +1,29 @@
+// The vocabulary of the kernels in OpenCL C 1.2. Line by line the same as cuda.h.
+#ifdef HAS_F64
+#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+#endif
+
+#define KERNEL(items) __attribute__((reqd_work_group_size(items, 1, 1))) __kernel void
+#define FUNCTION static inline
+#define GLOBAL __global
+#define LOCAL __local
+#define RESTRICT restrict
+#define CONSTANT __constant
+
+#define GROUP_X ((int)get_group_id(0))
+#define GROUP_Y ((int)get_group_id(1))
+#define ITEM ((int)get_local_id(0))
+#define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+
+#define LONG long
+#define ULONG ulong
+#define UINT uint
+#define USHORT ushort
+#define UCHAR uchar
+#define HALF half // storage only: it is loaded and stored by the macros below, never computed with
+
+#define LOAD_HALF(p, i) vload_half((size_t)(i), (GLOBAL const half *)(p))
+#define STORE_HALF(p, i, v) vstore_half_rte((v), (size_t)(i), (GLOBAL half *)(p))
+#define AS_FLOAT(bits) as_float((uint)(bits))
+#define AS_UINT(x) as_uint((float)(x))
+#define NOT_A_NUMBER NAN

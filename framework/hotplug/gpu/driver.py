@@ -1,0 +1,136 @@
+"""What a vendor's package must offer: compile, allocate, copy, launch, wait.
+
+A driver serves one opened device. Handles of memory and of programs are the vendor's objects, which
+nothing here looks into. Work is queued in order; reading waits for it.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+__all__ = ["Argument", "BoundLaunch", "Capabilities", "Driver", "Memory", "Program"]
+
+Memory: TypeAlias = Any
+"""The vendor's handle of a block of device memory."""
+
+Program: TypeAlias = Any
+"""The vendor's handle of a compiled program, which holds one kernel."""
+
+BoundLaunch: TypeAlias = Any
+"""The vendor's handle of a kernel with its arguments and its geometry, ready to be queued."""
+
+Argument: TypeAlias = "Memory | bytes"
+"""Memory, or the bytes of a number or struct as the kernel declares it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a device can do, as far as kernels and their geometry depend on it.
+
+    Attributes:
+        dialect: name of its page of macros.
+        identity: device, driver and compiler with their versions: binaries serve no other.
+        is_cpu: whether work-items are run by the loops of a processor.
+        f64: whether it computes in float64.
+        alignment: bytes to which allocations are aligned.
+        max_items: the largest work-group.
+        local_bytes: local memory of a work-group.
+        max_buffer: bytes of the largest allocation.
+    """
+
+    dialect: str
+    identity: str
+    is_cpu: bool
+    f64: bool
+    alignment: int
+    max_items: int
+    local_bytes: int
+    max_buffer: int
+
+
+class Driver(abc.ABC):
+    """An opened device. Safe to use from several threads.
+
+    Every method raises `DeviceLostError` if the device is gone and `ExecutionError` for what else
+    goes wrong on it.
+    """
+
+    capabilities: Capabilities
+
+    @abc.abstractmethod
+    def compile(self, kernel: str, source: str) -> Program:
+        """Compile a program.
+
+        Raises:
+            KernelCompileError: the compiler refused it; holds source and log.
+        """
+
+    @abc.abstractmethod
+    def binary(self, program: Program) -> bytes:
+        """What `load` makes the same program from."""
+
+    @abc.abstractmethod
+    def load(self, kernel: str, binary: bytes) -> Program | None:
+        """A program from its binary; None if the device does not take it."""
+
+    @abc.abstractmethod
+    def allocate(self, nbytes: int) -> Memory:
+        """New memory of at least one byte, its contents undefined.
+
+        Raises:
+            OutOfDeviceMemoryError: there is not enough.
+        """
+
+    @abc.abstractmethod
+    def free(self, memory: Memory) -> None:
+        """Give memory back; queued work that uses it is still done."""
+
+    @abc.abstractmethod
+    def zero(self, memory: Memory, nbytes: int) -> None:
+        """Queue zeros into the first bytes."""
+
+    @abc.abstractmethod
+    def read(self, memory: Memory, offset: int, target: memoryview) -> None:
+        """Copy to the host; returns when done, and all work queued before is done too."""
+
+    @abc.abstractmethod
+    def write(self, memory: Memory, offset: int, source: memoryview) -> None:
+        """Copy from the host; returns when the source may be changed."""
+
+    @abc.abstractmethod
+    def copy(self, source: Memory, target: Memory, nbytes: int) -> None:
+        """Queue a copy of the first bytes of one block to another."""
+
+    @abc.abstractmethod
+    def bind(
+        self,
+        kernel: str,
+        program: Program,
+        groups: tuple[int, int],
+        items: int,
+        arguments: Sequence[Argument],
+    ) -> BoundLaunch:
+        """A kernel made ready to be queued many times.
+
+        Args:
+            kernel: the kernel's name.
+            program: what holds it.
+            groups: work-groups along x and y.
+            items: work-items in a group.
+            arguments: in the kernel's order.
+        """
+
+    @abc.abstractmethod
+    def launch(self, launches: Sequence[BoundLaunch]) -> None:
+        """Queue launches in order."""
+
+    @abc.abstractmethod
+    def synchronise(self) -> None:
+        """Wait until all that was queued is done."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the device."""

@@ -1,0 +1,66 @@
+// y[r][c] = sum over k of a[r][k] * b[c][k] for few rows: LANES items share a column, ROWS rows share
+// what is read of b. Strides 0 to 2 of a view are those of leading axes, 3 is from row to row, 4 from
+// k to k; of quantised weights all count bytes. With IDS each y has one row, of the matrix that its id
+// names, and stride 5 is from matrix to matrix.
+#define COLUMNS (ITEMS / LANES)
+
+KERNEL(ITEMS)
+matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
+       GLOBAL const char *ids, const View iv, GLOBAL char *y, const LONG y_at, const Shape lead,
+       const int rows, const int columns, const int depth, const int blocks, const int wide,
+       const int matrices)
+{
+    const int lane = ITEM % LANES;
+    const int column = GROUP_X * COLUMNS + ITEM / LANES;
+    const int batch = GROUP_Y / blocks;
+    const int first = GROUP_Y % blocks * ROWS;
+    const LONG a_base = place(av, lead, batch);
+    LONG b_base = place(bv, lead, batch) + (LONG)column * bv.stride[3];
+    int there = column < columns;
+    NUM sum[ROWS];
+    LONG row_at[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+        const int row = first + r < rows ? first + r : rows - 1; // what is too many is not stored
+        row_at[r] = a_base + row * av.stride[3];
+        sum[r] = 0;
+    }
+#ifdef IDS
+    const LONG id = LOAD_INDEX(ids + iv.at, place(iv, lead, batch), wide);
+    there = there && id >= 0 && id < matrices;
+    b_base += id * bv.stride[5];
+#endif
+    if (there) {
+#ifdef QUANT
+        Block w = (Block)(b + bv.at) + b_base;
+        for (int block = lane; block < depth / JOIN(QUANT, _BLOCK); block += LANES)
+            for (int r = 0; r < ROWS; ++r)
+                sum[r] += JOIN(QUANT, _dot)(w + (LONG)block * JOIN(QUANT, _BYTES),
+                                            (Floats)(a + av.at) + row_at[r] +
+                                                block * JOIN(QUANT, _BLOCK));
+#else
+        for (int k = lane; k < depth; k += LANES) {
+            const NUM w = LOAD(B, b + bv.at, b_base + k * bv.stride[4]);
+            for (int r = 0; r < ROWS; ++r)
+                sum[r] += w * LOAD(A, a + av.at, row_at[r] + k * av.stride[4]);
+        }
+#endif
+    }
+#if LANES > 1
+    LOCAL NUM part[ITEMS];
+    for (int r = 0; r < ROWS; ++r) {
+        part[ITEM] = sum[r];
+        BARRIER();
+        for (int half_ = LANES / 2; half_ > 0; half_ /= 2) {
+            if (lane < half_)
+                part[ITEM] += part[ITEM + half_];
+            BARRIER();
+        }
+        sum[r] = part[ITEM - lane];
+        BARRIER();
+    }
+#endif
+    if (lane == 0 && column < columns)
+        for (int r = 0; r < ROWS; ++r)
+            if (first + r < rows)
+                STORE(TYPE, y + y_at, ((LONG)batch * rows + first + r) * columns + column, sum[r]);
+}

@@ -1,0 +1,44 @@
+"""A device's compiled kernels: each is compiled once, or taken from the disk."""
+
+from __future__ import annotations
+
+import threading
+
+from hotplug.gpu.cache import BinaryCache
+from hotplug.gpu.driver import Driver, Program
+from hotplug.gpu.sources import Variant, source_of
+
+__all__ = ["Programs"]
+
+
+class Programs:
+    """Kernels of one opened device. Safe to use from several threads."""
+
+    def __init__(self, driver: Driver, cache: BinaryCache) -> None:
+        self._driver = driver
+        self._cache = cache
+        self._programs: dict[Variant, Program] = {}
+        self._lock = threading.Lock()
+
+    def get(self, variant: Variant) -> Program:
+        """The compiled kernel.
+
+        Raises:
+            KernelCompileError: the device's compiler refused it.
+        """
+        with self._lock:
+            program = self._programs.get(variant)
+            if program is None:
+                program = self._programs[variant] = self._make(variant)
+            return program
+
+    def _make(self, variant: Variant) -> Program:
+        able = self._driver.capabilities
+        source = source_of(variant, able.dialect, f64=able.f64)
+        binary = self._cache.get(variant.name, source)
+        known = self._driver.load(variant.name, binary) if binary else None
+        if known is not None:
+            return known
+        program = self._driver.compile(variant.name, source)
+        self._cache.put(variant.name, source, self._driver.binary(program))
+        return program

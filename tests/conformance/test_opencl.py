@@ -1,0 +1,75 @@
+"""The OpenCL backend passes the suite on PoCL, which runs kernels on the processor.
+
+A new machine compiles every kernel, which is most of the time; ops with many of them are marked
+slow. The programs among the cases, decoders and caches, use most of these ops all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hotplug.errors import BackendLoadError
+from hotplug.testing.conformance.pytest_suite import BackendTests, _check_group
+from hotplug.testing.conformance.suite import case_groups
+from hotplug_opencl import backend
+
+MANY_KERNELS = frozenset({
+    "add_rows_by_id", "argmax", "argsort", "cast", "count_equal", "cumsum", "matmul",
+    "matmul_grouped", "scaled_dot_product_attention", "scatter_rows", "softmax", "take", "argmin",
+    "top_k",
+})  # fmt: skip
+
+
+def groups():
+    return [
+        pytest.param(group, marks=[pytest.mark.slow] if group in MANY_KERNELS else [])
+        for group in case_groups(slow=False)
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opencl():
+    pytest.importorskip("pyopencl", reason="PyOpenCL is not installed")
+    try:
+        backend.probe()
+    except BackendLoadError as error:
+        pytest.skip(str(error))
+
+
+class TestOpenCL(BackendTests):
+    backend = backend
+
+    @pytest.mark.timeout(600)
+    @pytest.mark.parametrize("group", groups())
+    def test_op(self, device, group, record_property):
+        _check_group(device, group, record_property, slow=False)
+
+
+@pytest.mark.slow
+class TestGeometryOfGPUs(BackendTests):
+    """Work-groups of many items, with barriers and local memory, as GPUs are given them."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def device(cls):
+        from hotplug.gpu.device import GPUDevice
+        from hotplug_opencl.discovery import find
+        from hotplug_opencl.driver import OpenCLDriver
+
+        found = find()[0]
+        driver = OpenCLDriver(found)
+        driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False)
+        with GPUDevice(found.info, driver, backend.memory(found.info)) as device:
+            yield device
+
+    @pytest.mark.timeout(900)
+    @pytest.mark.parametrize("group", case_groups(slow=False))
+    def test_op(self, device, group, record_property):
+        _check_group(device, group, record_property, slow=False)
+
+    @pytest.mark.skip(reason="the processor's geometry shows more shapes and dtypes")
+    @pytest.mark.parametrize("group", [])
+    def test_op_exhaustively(self, device, group, record_property):
+        pass

@@ -1,0 +1,121 @@
+"""Every kernel compiles with every combination of definitions that the catalog gives it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+import hotplug.gpu
+from hotplug import memory
+from hotplug.errors import KernelCompileError
+from hotplug.gpu import catalog
+from hotplug.gpu.catalog.table import ROWS
+from hotplug.gpu.driver import Capabilities
+from hotplug.gpu.executable import lower_graph
+from hotplug.gpu.sources import DIALECTS, Variant, kernel_names, source_of
+from hotplug.ops import OPS
+from hotplug.testing.conformance.suite import case_groups
+
+HERE = Path(hotplug.gpu.__file__).parent
+
+GPU = Capabilities(
+    dialect="opencl", identity="test", is_cpu=False, f64=True, alignment=64, max_items=256,
+    local_bytes=32768, max_buffer=2**32,
+)  # fmt: skip
+
+
+@functools.cache
+def variants(capabilities):
+    """What the conformance cases need of kernels, fast and slow ones."""
+    found = {}
+    for slow in (False, True):
+        for cases in case_groups(slow=slow).values():
+            for case in cases:
+                if not all(catalog.supports(node, capabilities) for node in case.graph.nodes):
+                    continue
+                lowering = catalog.Lowering(capabilities)
+                lower_graph(case.graph, memory.plan(case.graph), lowering, "test")
+                found.update((launch.variant, None) for launch in lowering.launches)
+    return list(found)
+
+
+def test_the_catalog_uses_every_kernel():
+    used = {variant.file for variant in variants(GPU)}
+    # Parts of an attention are put together only where there are more rows than any case has.
+    assert used | {"combine"} == set(kernel_names())
+
+
+def test_a_launch_has_as_many_arguments_as_its_kernel():
+    for cases in case_groups(slow=False).values():
+        for case in cases[:3]:
+            if not all(catalog.supports(node, GPU) for node in case.graph.nodes):
+                continue
+            lowering = catalog.Lowering(GPU)
+            lower_graph(case.graph, memory.plan(case.graph), lowering, "test")
+            for launch in lowering.launches:
+                text = source_of(launch.variant, "opencl", f64=True)
+                signature = re.search(
+                    rf"KERNEL\(ITEMS\)\s+{launch.variant.name}\((.*?)\)\n\{{", text, re.DOTALL
+                )
+                assert signature, launch.variant
+                assert signature[1].count(",") + 1 == len(launch.arguments), launch.variant
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_every_kernel_compiles(driver, name):
+    """One variant of each with the geometry of a GPU: work-groups, barriers, local memory."""
+    some = [variant for variant in variants(GPU) if variant.file == name]
+    if name == "combine":
+        some = [Variant.of("combine", {"ITEMS": 64})]
+    driver.compile(some[0].name, source_of(some[0], "opencl", f64=driver.capabilities.f64))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("is_cpu", [False, True])
+def test_all_variants_compile(driver, is_cpu):
+    capabilities = dataclasses.replace(driver.capabilities, is_cpu=is_cpu)
+    for variant in variants(capabilities):
+        driver.compile(variant.name, source_of(variant, "opencl", f64=capabilities.f64))
+
+
+def test_a_compiler_s_complaint_is_kept(driver):
+    with pytest.raises(KernelCompileError) as caught:
+        driver.compile("broken", "__kernel void broken(__global int *x) { x[0] = y; }")
+    assert caught.value.kernel == "broken"
+    assert "y" in (caught.value.log or "")
+    assert "x[0] = y" in (caught.value.source or "")
+    assert "error" in str(caught.value)
+
+
+def names_defined(text):
+    return set(re.findall(r"^#define (\w+)", text, re.MULTILINE))
+
+
+def test_dialects_define_the_same_vocabulary():
+    pages = {name: (HERE / f"dialects/{name}.h").read_text() for name in DIALECTS}
+    assert names_defined(pages["opencl"]) == names_defined(pages["cuda"])
+
+
+def test_kernels_use_the_vocabulary_alone():
+    """No word of one dialect stands in a kernel."""
+    words = r"\b(__global|__local|__kernel|get_\w+_id|barrier|half|vload\w*|threadIdx|__shared__)\b"
+    for path in (HERE / "kernels").iterdir():
+        code = re.sub(r"//.*", "", path.read_text())
+        assert not re.search(words, code), path.name
+
+
+def test_every_pointer_of_a_kernel_has_an_address_space():
+    for path in (HERE / "kernels").glob("*.cl"):
+        code = re.sub(r"//.*", "", path.read_text())
+        for parameters in re.findall(r"KERNEL\(ITEMS\)\s+\w+\((.*?)\)\n\{", code, re.DOTALL):
+            for parameter in parameters.split(","):
+                assert "*" not in parameter or "GLOBAL" in parameter, (path.name, parameter)
+
+
+def test_no_op_of_the_catalog_is_unknown():
+    assert set(ROWS) <= set(OPS)
