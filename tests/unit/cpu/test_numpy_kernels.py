@@ -175,6 +175,6 @@ def test_support_is_refused_with_a_reason() -> None:
     assert device.supports(ops.contiguous(read_only))
     assert device.supports(ops.slice(read_only, starts=(1, 0), stops=(2, 256)))
     assert device.supports(ops.matmul(x, read_only, transpose_b=True))
-    assert "q4_k" in device.supports(ops.cast(x, dtype="q4_k")).reason
+    assert "iq1_s" in device.supports(ops.cast(x, dtype="iq1_s")).reason
     stranger = Node("no_such_op", (x,), (), x.type)
     assert "no_such_op" in device.supports(stranger).reason

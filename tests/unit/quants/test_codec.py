@@ -12,8 +12,7 @@ from hotplug.dtypes import DTYPES
 from hotplug.errors import DTypeError, UnsupportedDTypeError
 
 READ_ONLY_FORMATS = (
-    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_k", "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s",
-    "iq3_xxs", "iq3_s",
+    "iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s",
 )  # fmt: skip
 ENCODABLE = sorted(set(DTYPES) - set(READ_ONLY_FORMATS))
 
@@ -58,7 +57,7 @@ def test_a_float64_beyond_float32_is_refused_as_infinite():
         quants.encode(np.full(32, 1e39), DTYPES["q8_0"])
 
 
-@pytest.mark.parametrize("name", sorted(set(QUANTISED) - {"mxfp4", "nvfp4"}))
+@pytest.mark.parametrize("name", sorted(set(QUANTISED) - {"mxfp4", "nvfp4", "q8_k"}))
 @pytest.mark.parametrize("magnitude", [3e9, 3e30])
 def test_values_whose_scale_float16_cannot_hold_are_refused(name, magnitude):
     values = np.zeros(256, np.float32)
@@ -68,7 +67,7 @@ def test_values_whose_scale_float16_cannot_hold_are_refused(name, magnitude):
         quants.encode(values, DTYPES[name])
 
 
-@pytest.mark.parametrize("name", [*QUANTISED, "q4_k"])
+@pytest.mark.parametrize("name", [*QUANTISED, "iq1_s"])
 def test_the_last_axis_must_hold_whole_blocks(name):
     dtype = DTYPES[name]
     shape = (dtype.block, 3)

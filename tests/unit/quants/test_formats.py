@@ -106,6 +106,37 @@ def sample(count: int) -> np.ndarray:
 
 # The first block that ggml 0.25.3 makes of `sample`, for what the gguf package cannot encode.
 GGML_BLOCKS = {
+    "q4_k": (
+        "de1e802afffffffafff8fafaceafbfbcc2278dd3499e055ab1167cc2388de449af056bb1277cd338"
+        "9ee45aa0166bc22748ad0469c0157bd1379cf358ae046ac0268be2379df359be157ad1268ce248ad"
+        "a0156bc1278cd3489e045ab0167bc2378de349ae056ab1267cd2389de459af15268ce248ad0459b0"
+        "157bd1379ce348ae046ac0267bd2379df359be156ac1268c"
+    ),
+    "q5_k": (
+        "861a532afdfdfdfdfefbfdfeffcdedfd26cc9366c9336499324c9926cd9366d9336c9936cc9b66cd"
+        "b366d9326c9936cca35f1bd6924e0ac6813df9b4602ce7a35f1bd7924e0ac5713df8a4602ce7a35f"
+        "915d09c5803cf8b36f2be7a26e1ad6914d09c4703cf7b37f2be7a25e1ad5814d702be7a35f1ad692"
+        "4d09c5813cf8b4602be7935e1ad6924d09c5703cf8a46f2b5e1ad5915d09c5803cf8b36f2be6a25e"
+        "1ad6914d09c4703cf7b36f2be7a25e1a"
+    ),
+    "q6_k": (
+        "45df28bc069f137cf08ad367f14ade285ed67df57c038b02aa22b931b85fd75e26ac058d037bf179"
+        "d258d048ce27af2583fc741d960eb62fd840b961da53fb74d158bf37be25ad048b047bf37ad159d0"
+        "c941ea63eb74fb741d951ea72fc841c9bf35ad169b048df26be069d147cf38bd1a922c840d85ed77"
+        "ff57d038b04aa22b6cb11b6cc61b71c61cb1cb6cb21b6cc6e74d3ad04d37904ae7913ae44d3a904d"
+        "18b1c66cb11b6c861b71c61cb1c76cb22453f9248ef9138ef4538d2452f9248e8d81877c897a8677"
+        "807f897a867a84877592"
+    ),
+    "q8_k": (
+        "2693c93c9dfb59b61472d02e8be947a50361be1c7ad73593f14fac0a68c62481df3d9af856b41270"
+        "cd2b89e745a2005ebb1977d53390ee4caa0866c3217fdc3a98f654b10f6dcb2986e4429ffd5bb917"
+        "75d2308eec4aa70563c01e7cda3895f351af0d6bc82684e2409dfb59b61472d02e8be947a50361be"
+        "1c7ad73593f14fac0a68c62481df3d9af856b41270cd2b89e745a2005ebb1977d53390ee4caa0866"
+        "c3217fdc3a98f654b10f6dcb2986e4429ffd5bb91775d2308eec4aa70563c01e7cda3895f351af0d"
+        "6bc82684e2409dfb59b61472d02e8be947a50361be1c7ad73593f14fac0a68c62481df3d9af856b4"
+        "1270cd2b89e745a2005ebb1977d53390ee4caa08c9ff90ff59002100e8ffb1007aff44000affd200"
+        "99ff62002c00f5ffbbff84ff"
+    ),
     "q8_1": "4d261cc49dfb59b61472d02e8be947a50361be1c7ad73593f14fac0a68c62481df3d9af8",
     "q1_0": "4a3eb4b4a5252d6d694b4b5adad29296b6b4",
     "q2_0": "404224592449164916459245926491645924",
@@ -125,6 +156,40 @@ def test_encode_has_the_bits_of_ggml(name):
     dtype = DTYPES[name]
 
     assert quants.encode(sample(dtype.block), dtype).tobytes().hex() == GGML_BLOCKS[name]
+
+
+# Root mean square error of ggml 0.25.3's encoders for 16384 standard normal numbers.
+GGML_ERRORS = {
+    "q2_k": 0.2944,
+    "q3_k": 0.1498,
+    "q4_k": 0.07152,
+    "q5_k": 0.03605,
+    "q6_k": 0.01766,
+    "q8_k": 0.006999,
+}
+
+
+@pytest.mark.parametrize("name", sorted(GGML_ERRORS))
+def test_encode_errs_no_more_than_ggml(name):
+    values = np.random.default_rng(1).normal(0, 1, 64 * 256).astype(np.float32)
+    dtype = DTYPES[name]
+
+    decoded = quants.decode(quants.encode(values, dtype), dtype, values.shape)
+
+    error = np.sqrt(np.mean(np.square(decoded - values)))
+    # q3_k has another search there, which is a little better for such numbers.
+    assert error < GGML_ERRORS[name] * (1.02 if name == "q3_k" else 1.002)
+
+
+@pytest.mark.parametrize("name", sorted(GGML_ERRORS))
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5, 3e4])
+def test_k_quants_of_one_repeated_number(name, value):
+    dtype = DTYPES[name]
+    values = np.full(512, value, np.float32)
+
+    decoded = quants.decode(quants.encode(values, dtype), dtype, values.shape)
+
+    np.testing.assert_allclose(decoded, values, rtol=2e-3)
 
 
 def test_q8_k_is_scale_times_quant():
@@ -172,6 +237,14 @@ ERRORS = {
     "q1_0": (2, 0),
     "mxfp4": (1 / 4, 0),
     "nvfp4": (3 / 16, 6 / 1024),
+    # Least squares may leave an element a whole step off. The absolute part is what the smallest
+    # float16 adds, times the numbers that a group's scale and an element can be.
+    "q2_k": (1, 2**-17),
+    "q3_k": (1 / 2, 2**-17),
+    "q4_k": (1 / 5, 2**-14),
+    "q5_k": (1 / 10, 2**-13),
+    "q6_k": (1 / 24, 2**-12),
+    "q8_k": (1 / 254, 0),
 }
 # What storing a scale as float16 adds: its relative error times all levels, and the smallest step.
 SCALE_ERROR = 2**-10

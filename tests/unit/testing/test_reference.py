@@ -140,7 +140,7 @@ def test_a_freed_buffer_has_no_bytes():
     ("node", "reason"),
     [
         (Node("mystery", (), (), x(1).type), "there is no op 'mystery'"),
-        (ops.cast(x(256), dtype="q4_k"), "q4_k cannot be encoded"),
+        (ops.cast(x(256), dtype="iq1_s"), "iq1_s cannot be encoded"),
     ],
 )  # fmt: skip
 def test_what_it_does_not_support(device, node, reason):
@@ -151,7 +151,7 @@ def test_what_it_does_not_support(device, node, reason):
 
 
 def test_blocks_that_only_move_need_no_encoder(device):
-    weight = ops.weight(name="w", dtype="q4_k", shape=(2, 3, 256))
+    weight = ops.weight(name="w", dtype="iq1_s", shape=(2, 3, 256))
 
     assert device.supports(ops.contiguous(ops.transpose(weight, axis0=0, axis1=1)))
 

@@ -9,13 +9,11 @@ import numpy as np
 
 from hotplug import quants
 from hotplug.dtypes import DType, Kind
-from hotplug.quants import codebook, kquants
+from hotplug.quants import codebook
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.oracle import Array, to_bytes
 
 __all__ = ["Recipe", "default", "given", "integers", "normal", "tensor", "uniform", "whole_range"]
-
-_READ_ONLY = {**kquants.CODECS, **codebook.CODECS}
 
 Recipe: TypeAlias = Callable[[np.random.Generator, TensorType], Array]
 """Makes values of a type's shape; they are rounded to its dtype afterwards."""
@@ -72,23 +70,20 @@ def tensor(rng: np.random.Generator, kind: TensorType, recipe: Recipe | None = N
 
 
 def _random_blocks(rng: np.random.Generator, kind: TensorType, wanted: float) -> Array:
-    layout = _READ_ONLY[kind.dtype.name].layout
+    layout = codebook.CODECS[kind.dtype.name].layout
     records = rng.integers(0, 256, kind.nbytes, np.uint8).view(layout)
-    scales = rng.uniform(0.5, 1.5, (2, *records.shape)) / 1024
+    scales = rng.uniform(0.5, 1.5, records.shape) / 1024
     _set_scales(records, scales)
     _set_scales(records, scales * (wanted / _spread(records, kind.dtype)))
     return records.view(np.uint8)
 
 
 def _set_scales(records: Array, scales: Array) -> None:
-    """Set the float fields of blocks, two at most; iq1_m has its scale in parts."""
-    layout = records.dtype
-    if layout == codebook.IQ1_M:
-        codebook.set_iq1_m_scale(records, scales[0].astype(np.float16))
-        return
-    fields = [name for name in layout.names or () if layout[name].kind == "f"]
-    for name, values in zip(fields, scales, strict=False):
-        records[name] = values
+    """Set the scales of blocks; iq1_m has its own in parts."""
+    if records.dtype == codebook.IQ1_M:
+        codebook.set_iq1_m_scale(records, scales.astype(np.float16))
+    else:
+        records["scale"] = scales
 
 
 def _spread(records: Array, dtype: DType) -> float:
