@@ -70,6 +70,14 @@ class Evaluator:
             self._graphs[batch] = self._decoder.graph(batch)
         return self._session.compile(self._graphs[batch])
 
+    def prepare(self, count: int) -> None:
+        """Compile what reading so many tokens needs."""
+        for start in range(0, count, BATCH):
+            try:
+                self.program(width_for(min(BATCH, count - start)))
+            except StatesLostError as error:
+                self._recover(error)
+
     def rewind(self, length: int) -> None:
         """Forget what comes after the first `length` tokens."""
         del self._past[length:]
@@ -125,10 +133,10 @@ class Evaluator:
             try:
                 return self._evaluate(ids, last_only=last_only)
             except StatesLostError as error:
-                _log.warning("%s; reading %d tokens again", error, len(self._past))
-                self._replay()
+                self._recover(error)
 
-    def _replay(self) -> None:
+    def _recover(self, error: StatesLostError) -> None:
+        _log.warning("%s; reading %d tokens again", error, len(self._past))
         past, self._past = self._past, []
         for start in range(0, len(past), BATCH):
             self._step(past[start : start + BATCH], last_only=True)

@@ -52,7 +52,7 @@ class Generation:
             then.
         reused: tokens at the start of the prompt that the cache still held.
         first_token_seconds: time from the first request for a piece to the first token.
-        prefill_seconds: time spent on the prompt.
+        prefill_seconds: time spent on the prompt, once the graphs for it were compiled.
         decode_seconds: time spent on tokens after the first.
     """
 
@@ -137,6 +137,8 @@ class Generation:
         with self._evaluator.lock:
             self.reused = self._evaluator.reuse(self.prompt_ids)
             rest = self.prompt_ids[self.reused :]
+            self._evaluator.prepare(len(rest))
+            self._evaluator.prepare(1)
             began = time.perf_counter()
             with progress.task("read the prompt", len(rest)) as advance:
                 logits = self._evaluator.last_logits(rest, proceed=advance)

@@ -172,6 +172,10 @@ class Model:
                 template fails.
             UsageError: the prompt is empty, or holds ids that the model does not have.
         """
+        if isinstance(prompt, bytes | bytearray):
+            raise UsageError(
+                "a prompt is a text, token ids or messages, not bytes: decode it first"
+            )
         ids = self._prompt_ids(prompt, raw=raw)
         if not ids:
             raise UsageError("the prompt is empty")
@@ -196,6 +200,11 @@ class Model:
             sampling: how tokens are chosen; None takes the defaults.
             stop: a text that ends the answer, or several; it is not part of it.
             ignore_eos: go on after the model's end marks, and show them.
+
+        In default precision a token's logits depend a little on how many tokens were computed with
+        it, and thereby on what the cache still holds and on the number of threads; where two
+        choices are near each other, the same seed may then go another way. `exact` narrows that to
+        rounding in float32.
 
         Raises:
             ContextLengthError: the prompt leaves no room for an answer.

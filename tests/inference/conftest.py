@@ -102,6 +102,9 @@ class ScriptedModel:
         del self.past[common:]
         return common
 
+    def prepare(self, count):
+        pass
+
     def last_logits(self, ids, *, proceed=None):
         self.past += ids
         self.evaluated.append(len(ids))

@@ -219,6 +219,7 @@ def test_missing_extra_and_misshapen_tensors(
         (["--top-p", "2"], "top_p"),
         (["--threads", "0"], "threads"),
         (["--threads", "-3"], "threads"),
+        (["--threads", "5000"], "256"),
         (["--chicken"], "--chicken"),
         (["--precision", "best"], "best"),
         (["--raw", "a" * 40], "context"),
@@ -230,6 +231,16 @@ def test_options_out_of_range(
     path = tiny_model(tmp_path / "tiny.gguf")
     prompt = [] if arguments[0] == "--raw" else ["--raw", "abc"]
     assert word in refused(capsys, "generate", "-m", path, *prompt, *arguments)
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = "{{ raise_exception('\x1b[31mred') }}"
+    path = tiny_model(tmp_path / "tiny.gguf", tokenizer__chat_template=template)
+    message = refused(capsys, "generate", "-m", path, "abc")
+    assert "\x1b" not in message
+    assert "\\x1b[31mred" in message
 
 
 def test_empty_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 
 from hotplug.cli.render import console, table
 from hotplug.registry import BackendStatus, default
@@ -26,7 +28,8 @@ class BackendsCommand:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """List; 0, even where one failed."""
-        statuses = default().load_all()
+        with contextlib.redirect_stdout(sys.stderr):  # plug-ins may print
+            statuses = default().load_all()
         if arguments.json:
             print(json.dumps({"backends": [status.to_json() for status in statuses]}))
             return 0

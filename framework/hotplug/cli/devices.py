@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +72,11 @@ class DevicesCommand:
 
     def run(self, arguments: argparse.Namespace) -> int:
         """List; 0, even where there is no device."""
-        default().load_all()  # asked for here, whatever HOTPLUG_AUTOLOAD says
-        listed = _listed()
-        statuses = default().statuses()
+        # Asked for here, whatever HOTPLUG_AUTOLOAD says. Plug-ins and drivers may print.
+        with contextlib.redirect_stdout(sys.stderr):
+            default().load_all()
+            listed = _listed()
+            statuses = default().statuses()
         if arguments.json:
             devices = [row.to_json() for row in listed]
             backends = [status.to_json() for status in statuses]

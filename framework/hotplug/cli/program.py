@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(words)
         sys.stdout.flush()
     except HotplugError as error:
-        print(f"hotplug: {error}", file=sys.stderr)
+        print(f"hotplug: {_printable(str(error))}", file=sys.stderr)
         return _USAGE_EXIT
     except KeyboardInterrupt:
         return _INTERRUPT_EXIT
@@ -80,6 +80,11 @@ def _print_what_can_be_printed() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _printable(text: str) -> str:
+    """Text with control characters written out: files' contents must not reach the terminal raw."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _exit_code(end: SystemExit) -> int:

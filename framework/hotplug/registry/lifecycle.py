@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from hotplug.backend import Backend, Device, DeviceInfo
-from hotplug.errors import BackendLoadError, DeviceUnavailableError, HotplugError
+from hotplug.errors import BackendLoadError, DeviceUnavailableError, HotplugError, SettingsError
 from hotplug.registry.compatibility import (
     check_device,
     check_infos,
@@ -25,6 +25,10 @@ from hotplug.settings import Settings
 __all__ = ["Entry"]
 
 _log = logging.getLogger("hotplug.registry")
+
+IMPORT_TIMEOUT = 30.0
+"""Seconds that importing may take where HOTPLUG_PROBE_TIMEOUT does not give more: large vendor
+libraries on a slow disk take their time, and are still on their way."""
 
 T = TypeVar("T")
 
@@ -114,7 +118,7 @@ class Entry:
     def _load(self, settings: Settings) -> None:
         self._pass(Stage.ALLOWED, lambda: self._check_allowed(settings))
         self._pass(Stage.COMPATIBLE, lambda: check_requirements(self.source))
-        self.backend = self._pass(Stage.IMPORTED, self._import)
+        self.backend = self._pass(Stage.IMPORTED, lambda: self._import(settings))
         self.devices = self._pass(Stage.PROBED, lambda: self._probe(settings))
 
     def _pass(self, stage: Stage, step: Callable[[], T]) -> T:
@@ -153,14 +157,17 @@ class Entry:
                 remedy=f"add {self.name} to HOTPLUG_BACKENDS, or unset it",
             )
 
-    def _import(self) -> Backend:
-        found = self._call(self.source.load, State.IMPORT_FAILED, "importing it failed")
+    def _import(self, settings: Settings) -> Backend:
+        limit = max(IMPORT_TIMEOUT, settings.probe_timeout)
+        found = self._call(self.source.load, State.IMPORT_FAILED, "importing it failed", limit)
         return self._call(
-            lambda: to_backend(found, self.source), State.INVALID, "setting it up failed"
+            lambda: to_backend(found, self.source), State.INVALID, "setting it up failed", limit
         )
 
-    def _call(self, call: Callable[[], T], state: State, what: str) -> T:
-        outcome = guarded(call)
+    def _call(self, call: Callable[[], T], state: State, what: str, limit: float) -> T:
+        outcome = guarded(call, limit)
+        if outcome.timed_out:
+            raise self._timeout("importing it came to no end", limit)
         if outcome.error is not None:
             raise self._rejection(outcome, state, what)
         return cast("T", outcome.value)
@@ -174,9 +181,16 @@ class Entry:
         return Rejected(
             state,
             f"{what}: {reason_of(error)}",
-            remedy=remedy or self._repair(),
+            remedy=remedy or (None if isinstance(error, SettingsError) else self._repair()),
             cause=error,
             trace=outcome.trace,
+        )
+
+    def _timeout(self, what: str, limit: float) -> Rejected:
+        return Rejected(
+            State.TIMEOUT,
+            f"{what} within {limit:g} s",
+            remedy=f"raise HOTPLUG_PROBE_TIMEOUT; HOTPLUG_BACKENDS=-{self.name} leaves it out",
         )
 
     def _repair(self) -> str:
@@ -206,11 +220,7 @@ class Entry:
     def _probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:
         outcome = self._timed_probe(settings)
         if outcome.timed_out or isinstance(outcome.error, TimeoutError):
-            raise Rejected(
-                State.TIMEOUT,
-                f"its probe gave no answer within {settings.probe_timeout:g} s",
-                remedy=f"raise HOTPLUG_PROBE_TIMEOUT; HOTPLUG_BACKENDS=-{self.name} leaves it out",
-            )
+            raise self._timeout("its probe gave no answer", settings.probe_timeout)
         if isinstance(outcome.error, BackendLoadError):
             raise Rejected(
                 State.UNAVAILABLE,

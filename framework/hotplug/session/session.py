@@ -48,6 +48,9 @@ _SHARE = 0.9
 _LESS, _LEAST = 0.75, 0.25
 """Where that was too much, the share is cut by a quarter, but not below a quarter."""
 
+MOST_THREADS = 256
+"""More than that would stop a small machine, and wait for each other on a large one."""
+
 _RESERVE = "cpu"
 """Selector of the devices that take over where others cannot."""
 
@@ -85,13 +88,11 @@ class Session:
             SelectorError: the selector is not of the grammar.
             DeviceNotFoundError: it names nothing that is here.
             DeviceUnavailableError: the device cannot be opened.
-            UsageError: fewer than one thread.
+            UsageError: fewer than one thread, or more than MOST_THREADS.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"the number of threads must be at least 1, not {threads}")
         now = settings()
         self.fallback: Fallback = fallback or now.fallback
-        self._threads = now.threads if threads is None else threads
+        self._threads = _checked(now.threads if threads is None else threads)
         self._pins = dict(pins or {})
         self._storage = Storage(weights or {})
         self._compiled: OrderedDict[Graph, Compiled] = OrderedDict()
@@ -362,3 +363,9 @@ class Session:
         for compiled in self._compiled.values():
             compiled.free()
         self._compiled.clear()
+
+
+def _checked(threads: int | None) -> int | None:
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"the number of threads must be from 1 to {MOST_THREADS}, not {threads}")
+    return threads

@@ -304,3 +304,26 @@ def test_command_line_tells_of_all_of_them(site):
     owners = {device["backend"] for device in answer["devices"]}
     assert "cpu" in owners
     assert not owners & {"hangs", *expected}
+
+
+def test_a_backend_that_hangs_while_it_is_imported(site, registry, monkeypatch):
+    monkeypatch.setattr("hotplug.registry.lifecycle.IMPORT_TIMEOUT", 0.2)
+    monkeypatch.setenv("HOTPLUG_PROBE_TIMEOUT", "0.2")
+    site.install("sleepy", "import threading; threading.Event().wait()")
+    registry.load_all()
+    status = registry.status("sleepy")
+    assert status.state.value == "timed out"
+    assert "importing it came to no end within 0.2 s" in status.reason
+    assert status.remedy
+
+
+def test_what_plug_ins_print_does_not_mix_with_json(site):
+    site.install("chatty", "print('hello'); raise ImportError('no')")
+    environment = os.environ | {"PYTHONPATH": str(site.path)}
+    for command in ("devices", "backends"):
+        done = subprocess.run(
+            [sys.executable, "-m", "hotplug", command, "--json"],
+            capture_output=True, text=True, env=environment, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["backends"]
+        assert "hello" in done.stderr
