@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hotplug.ops import OPS, composed
 
-TOOL = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "make_ops_page.py"))
+TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_ops_page.py"))
 
 
 def test_the_page_is_up_to_date():
