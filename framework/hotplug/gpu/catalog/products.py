@@ -97,10 +97,13 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
     packed = not b.dtype.quantised or (a.dtype.name == "f32" and a_step == 1)
     if rows <= _FEW_ROWS and packed:
         defines = _few_rows(lowering, a, b, y, rows, depth)
+        if lowering.capabilities.is_cpu and a_step == b_step == 1:
+            defines["DENSE"] = "1"
         blocks = -(-rows // int(defines["ROWS"] or 1))
+        grid = _grid(defines, columns, math.prod(lead) * blocks)
         lowering.launch(
-            Variant.of("matvec", defines),
-            _grid(defines, columns, math.prod(lead) * blocks), _ITEMS, *views, a.place, _NOTHING, y.place, i64(y.at), shape_bytes(lead), i32(rows),
+            Variant.of("matvec", defines), grid, int(defines["ITEMS"] or 1),
+            *views, a.place, _NOTHING, y.place, i64(y.at), shape_bytes(lead), i32(rows),
             i32(columns), i32(depth), i32(blocks), i32(0), i32(0),
         )  # fmt: skip
         return
@@ -128,18 +131,18 @@ def _few_rows(
     lowering: Lowering, a: Tensor, b: Tensor, y: Tensor, rows: int, depth: int
 ) -> dict[str, str | int | None]:
     steps = max(1, depth // b.dtype.block)
-    # A processor runs the items of a group one after the other, and gains nothing by sharing.
-    lanes = 1 if lowering.capabilities.is_cpu else min(32, 1 << (steps - 1).bit_length())
+    is_cpu = lowering.capabilities.is_cpu
+    lanes = 1 if is_cpu else min(32, 1 << (steps - 1).bit_length())
     return {
         **_types(a, b, y),
-        "ITEMS": _ITEMS,
+        "ITEMS": 1 if is_cpu else _ITEMS,
         "LANES": lanes,
         "ROWS": 1 if rows == 1 else _ROWS_AT_ONCE,
     }
 
 
 def _grid(defines: dict[str, str | int | None], columns: int, batches: int) -> tuple[int, int]:
-    return -(-columns * int(defines["LANES"] or 1) // _ITEMS), batches
+    return -(-columns * int(defines["LANES"] or 1) // int(defines["ITEMS"] or 1)), batches
 
 
 def _grouped_check(node: Node, capabilities: Capabilities) -> str:
@@ -163,7 +166,8 @@ def _grouped(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], 
     matrix, w_row, w_step = _strides_of(w, 3)[1]
     defines = {**_few_rows(lowering, x, w, y, 1, depth), "IDS": "1"}
     lowering.launch(
-        Variant.of("matvec", defines), _grid(defines, columns, tokens * used), _ITEMS,
+        Variant.of("matvec", defines), _grid(defines, columns, tokens * used),
+        int(defines["ITEMS"] or 1),
         x.place, view_bytes(x.at, (x.strides[0], shared, 0, 0, x.strides[2])),
         w.place, view_bytes(w.at, (0, 0, 0, w_row, w_step, matrix)),
         ids.place, view_bytes(ids.at, ids.strides), y.place, i64(y.at),

@@ -13,6 +13,9 @@
 #define ITEM ((int)threadIdx.x)
 #define BARRIER() __syncthreads()
 
+#define UNROLLED _Pragma("unroll")
+#define VECTORISED _Pragma("unroll")
+
 #define LONG long long
 #define ULONG unsigned long long
 #define UINT unsigned int

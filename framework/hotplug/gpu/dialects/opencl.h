@@ -15,6 +15,9 @@
 #define ITEM ((int)get_local_id(0))
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
 
+#define UNROLLED _Pragma("unroll")
+#define VECTORISED _Pragma("clang loop vectorize(enable) unroll(disable)")
+
 #define LONG long
 #define ULONG ulong
 #define UINT uint

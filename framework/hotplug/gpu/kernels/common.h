@@ -3,10 +3,18 @@
 
 #define AXES 6
 
-// A processor runs the items of a group one after the other: there a group has one, and waits for none.
+// A processor runs the items of a group one after the other: there a group has one, and waits for
+// none. Its sums have PARTS parts instead, which its vector registers hold.
 #if ITEMS == 1
 #undef BARRIER
 #define BARRIER()
+#define PARTS 16
+#define PART(j) (j) // of a run of 16
+#define EACH_PART VECTORISED
+#else
+#define PARTS 1
+#define PART(j) 0
+#define EACH_PART UNROLLED
 #endif
 
 // Where an operand's elements lie: bytes to the first, elements from one to the next per axis.
@@ -36,6 +44,19 @@ FUNCTION LONG place(const View view, const Shape shape, int i)
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
+
+#if ITEMS == 1
+// Compilers for processors turn one half at a time into a float; this they do for a vector at once.
+FUNCTION float half_of(UINT bits)
+{
+    const UINT shifted = (bits & 0x7fff) << 13;
+    const float value = AS_FLOAT(shifted) * 5192296858534827628530496329220096.0f; // 2^112
+    const UINT magnitude = (bits & 0x7c00) == 0x7c00 ? shifted | 0x7f800000 : AS_UINT(value);
+    return AS_FLOAT(magnitude | (bits & 0x8000) << 16);
+}
+#undef LOAD_HALF
+#define LOAD_HALF(p, i) half_of(((GLOBAL const USHORT *)(p))[i])
+#endif
 
 // bf16 is the upper half of an f32; rounded to nearest, ties to even, and NaN stays NaN.
 FUNCTION USHORT bf16_bits(float value)

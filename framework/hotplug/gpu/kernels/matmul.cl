@@ -5,13 +5,17 @@
 #define TILE 32
 #define DEPTH 32
 #define EACH (TILE / SIDE)
+#define RUN 16
+#define STEP (ITEMS < DEPTH ? ITEMS : DEPTH) // neighbouring items load along k
+#define RUNS (ITEMS < TILE ? 1 : ITEMS / TILE)
+#define LINES (ITEMS < DEPTH ? 1 : ITEMS / DEPTH)
 
 KERNEL(ITEMS)
 matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv, GLOBAL char *y,
        const LONG y_at, const Shape lead, const int rows, const int columns, const int depth,
        const int across)
 {
-    LOCAL NUM left[DEPTH][TILE + 1];
+    LOCAL NUM left[TILE][DEPTH + 1];
     LOCAL NUM right[DEPTH][TILE + 1];
     const int row = GROUP_X / across * TILE;
     const int column = GROUP_X % across * TILE;
@@ -24,47 +28,59 @@ matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
         for (int c = 0; c < EACH; ++c)
             sum[r][c] = 0;
     for (int start = 0; start < depth; start += DEPTH) {
-        for (int t = ITEM; t < TILE * DEPTH; t += ITEMS) {
-            const int k = t % DEPTH;
-            const int line = t / DEPTH;
-            const int within = start + k < depth;
-            NUM one = 0;
-            NUM two = 0;
-            if (within && row + line < rows)
-                one = LOAD(A, a + av.at,
-                           a_base + (row + line) * av.stride[3] + (start + k) * av.stride[4]);
-            if (within && column + line < columns) {
-                const LONG at = b_base + (column + line) * bv.stride[3];
-#ifdef QUANT
-                const int block = (start + k) / JOIN(QUANT, _BLOCK);
-                two = JOIN(QUANT, _at)((Block)(b + bv.at) + at + (LONG)block * JOIN(QUANT, _BYTES),
-                                       (start + k) % JOIN(QUANT, _BLOCK));
-#else
-                two = LOAD(B, b + bv.at, at + (start + k) * bv.stride[4]);
-#endif
-            }
-            left[k][line] = one;
-            right[k][line] = two;
+        for (int line = ITEM / DEPTH; line < TILE; line += LINES) {
+            const int there = row + line < rows;
+            const LONG at = a_base + (row + line) * av.stride[3];
+            for (int k = start + ITEM % DEPTH; k < start + DEPTH; k += STEP)
+                left[line][k - start] =
+                    there && k < depth ? LOAD(A, a + av.at, at + k * av.stride[4]) : 0;
         }
+#ifndef QUANT
+        for (int line = ITEM / DEPTH; line < TILE; line += LINES) {
+            const int there = column + line < columns;
+            const LONG at = b_base + (column + line) * bv.stride[3];
+            for (int k = start + ITEM % DEPTH; k < start + DEPTH; k += STEP)
+                right[k - start][line] =
+                    there && k < depth ? LOAD(B, b + bv.at, at + k * bv.stride[4]) : 0;
+        }
+#endif
+#ifdef QUANT
+        // DEPTH divides every block: a run of elements has one block, whose scale is read once.
+        for (int line = ITEM % TILE; line < TILE; line += ITEMS) {
+            const int there = column + line < columns;
+            Block w = (Block)(b + bv.at) + b_base + (LONG)(there ? column + line : 0) * bv.stride[3] +
+                      (LONG)(start / JOIN(QUANT, _BLOCK)) * JOIN(QUANT, _BYTES);
+            UNROLLED
+            for (int first = ITEM / TILE * RUN; first < DEPTH; first += RUN * RUNS) {
+                NUM run[RUN];
+                EACH_PART
+                for (int j = 0; j < RUN; ++j)
+                    run[j] = JOIN(QUANT, _at)(w, start % JOIN(QUANT, _BLOCK) + first + j);
+                UNROLLED
+                for (int j = 0; j < RUN; ++j)
+                    right[first + j][line] = there ? run[j] : 0;
+            }
+        }
+#endif
         BARRIER();
         for (int r0 = 0; r0 < EACH; r0 += DOWN)
             for (int c0 = 0; c0 < EACH; c0 += ACROSS) {
                 NUM few[DOWN][ACROSS];
-#pragma unroll
+UNROLLED
                 for (int r = 0; r < DOWN; ++r)
-#pragma unroll
+UNROLLED
                     for (int c = 0; c < ACROSS; ++c)
                         few[r][c] = sum[r0 + r][c0 + c];
                 for (int k = 0; k < DEPTH; ++k)
-#pragma unroll
+UNROLLED
                     for (int r = 0; r < DOWN; ++r)
-#pragma unroll
+UNROLLED
                         for (int c = 0; c < ACROSS; ++c)
-                            few[r][c] += left[k][down_item * EACH + r0 + r] *
+                            few[r][c] += left[down_item * EACH + r0 + r][k] *
                                          right[k][across_item * EACH + c0 + c];
-#pragma unroll
+UNROLLED
                 for (int r = 0; r < DOWN; ++r)
-#pragma unroll
+UNROLLED
                     for (int c = 0; c < ACROSS; ++c)
                         sum[r0 + r][c0 + c] = few[r][c];
             }

@@ -1,7 +1,7 @@
 // Blocks of quantised weights, as GGUF files hold them (ggml's block_q4_0 and so on). For a dtype T:
-// T_BLOCK elements in T_BYTES bytes; T_at(w, j) is element j of the block at w; T_dot(w, x) the sum of
-// products of a block with as many floats. Blocks lie at any even address, so bytes and halves are
-// all that is loaded.
+// T_BLOCK elements in T_BYTES bytes; T_at(w, j) is element j of the block at w; T_dot(w, x, sum) adds
+// the products of a block with as many floats to the parts of a sum. Blocks lie at any address, even
+// ones at best, so bytes and halves are all that is loaded.
 typedef GLOBAL const UCHAR *Block;
 typedef GLOBAL const float *Floats;
 
@@ -11,14 +11,14 @@ typedef GLOBAL const float *Floats;
 #define q4_0_BLOCK 32
 #define q4_0_BYTES 18
 FUNCTION float q4_0_at(Block w, int j) { return LOAD_HALF(w, 0) * (float)(NIBBLE(w + 2, j) - 8); }
-FUNCTION float q4_0_dot(Block w, Floats x)
+FUNCTION void q4_0_dot(Block w, Floats x, float *sum)
 {
-    float sum = 0;
+    const float scale = LOAD_HALF(w, 0);
+    EACH_PART
     for (int j = 0; j < 16; ++j) {
-        const int q = BYTE(w, 2 + j);
-        sum += (float)((q & 15) - 8) * x[j] + (float)((q >> 4) - 8) * x[j + 16];
+        sum[PART(j)] += scale * (float)((BYTE(w, 2 + j) & 15) - 8) * x[j] +
+                          scale * (float)((BYTE(w, 2 + j) >> 4) - 8) * x[j + 16];
     }
-    return LOAD_HALF(w, 0) * sum;
 }
 
 #define q4_1_BLOCK 32
@@ -27,55 +27,55 @@ FUNCTION float q4_1_at(Block w, int j)
 {
     return LOAD_HALF(w, 0) * (float)NIBBLE(w + 4, j) + LOAD_HALF(w, 1);
 }
-FUNCTION float q4_1_dot(Block w, Floats x)
+FUNCTION void q4_1_dot(Block w, Floats x, float *sum)
 {
-    float sum = 0;
-    float all = 0;
+    const float scale = LOAD_HALF(w, 0);
+    const float least = LOAD_HALF(w, 1);
+    EACH_PART
     for (int j = 0; j < 16; ++j) {
-        const int q = BYTE(w, 4 + j);
-        sum += (float)(q & 15) * x[j] + (float)(q >> 4) * x[j + 16];
-        all += x[j] + x[j + 16];
+        sum[PART(j)] += (scale * (float)(BYTE(w, 4 + j) & 15) + least) * x[j] +
+                          (scale * (float)(BYTE(w, 4 + j) >> 4) + least) * x[j + 16];
     }
-    return LOAD_HALF(w, 0) * sum + LOAD_HALF(w, 1) * all;
 }
 
 // The fifth bits of 32 elements lie in four bytes before the nibbles.
-#define FIFTH(h, j) (((BYTE(h, (j) / 8) >> ((j) % 8)) & 1) << 4)
+#define FIFTHS(h) \
+    ((UINT)(h)[0] | (UINT)(h)[1] << 8 | (UINT)(h)[2] << 16 | (UINT)(h)[3] << 24)
+#define FIFTH(bits, j) ((bits) >> (j) << 4 & 16)
 
 #define q5_0_BLOCK 32
 #define q5_0_BYTES 22
 FUNCTION float q5_0_at(Block w, int j)
 {
-    return LOAD_HALF(w, 0) * (float)((NIBBLE(w + 6, j) | FIFTH(w + 2, j)) - 16);
+    return LOAD_HALF(w, 0) * (float)((int)(NIBBLE(w + 6, j) | FIFTH(FIFTHS(w + 2), j)) - 16);
 }
-FUNCTION float q5_0_dot(Block w, Floats x)
+FUNCTION void q5_0_dot(Block w, Floats x, float *sum)
 {
-    float sum = 0;
+    const float scale = LOAD_HALF(w, 0);
+    const UINT fifth = FIFTHS(w + 2);
+    EACH_PART
     for (int j = 0; j < 16; ++j) {
-        const int q = BYTE(w, 6 + j);
-        sum += (float)(((q & 15) | FIFTH(w + 2, j)) - 16) * x[j] +
-               (float)(((q >> 4) | FIFTH(w + 2, j + 16)) - 16) * x[j + 16];
+        sum[PART(j)] += scale * (float)((int)((BYTE(w, 6 + j) & 15) | FIFTH(fifth, j)) - 16) * x[j] +
+                          scale * (float)((int)((BYTE(w, 6 + j) >> 4) | FIFTH(fifth, j + 16)) - 16) * x[j + 16];
     }
-    return LOAD_HALF(w, 0) * sum;
 }
 
 #define q5_1_BLOCK 32
 #define q5_1_BYTES 24
 FUNCTION float q5_1_at(Block w, int j)
 {
-    return LOAD_HALF(w, 0) * (float)(NIBBLE(w + 8, j) | FIFTH(w + 4, j)) + LOAD_HALF(w, 1);
+    return LOAD_HALF(w, 0) * (float)(NIBBLE(w + 8, j) | FIFTH(FIFTHS(w + 4), j)) + LOAD_HALF(w, 1);
 }
-FUNCTION float q5_1_dot(Block w, Floats x)
+FUNCTION void q5_1_dot(Block w, Floats x, float *sum)
 {
-    float sum = 0;
-    float all = 0;
+    const float scale = LOAD_HALF(w, 0);
+    const float least = LOAD_HALF(w, 1);
+    const UINT fifth = FIFTHS(w + 4);
+    EACH_PART
     for (int j = 0; j < 16; ++j) {
-        const int q = BYTE(w, 8 + j);
-        sum += (float)((q & 15) | FIFTH(w + 4, j)) * x[j] +
-               (float)((q >> 4) | FIFTH(w + 4, j + 16)) * x[j + 16];
-        all += x[j] + x[j + 16];
+        sum[PART(j)] += (scale * (float)((BYTE(w, 8 + j) & 15) | FIFTH(fifth, j)) + least) * x[j] +
+                          (scale * (float)((BYTE(w, 8 + j) >> 4) | FIFTH(fifth, j + 16)) + least) * x[j + 16];
     }
-    return LOAD_HALF(w, 0) * sum + LOAD_HALF(w, 1) * all;
 }
 
 #define SIGNED(w, i) ((float)((GLOBAL const signed char *)(w))[i])
@@ -83,25 +83,25 @@ FUNCTION float q5_1_dot(Block w, Floats x)
 #define q8_0_BLOCK 32
 #define q8_0_BYTES 34
 FUNCTION float q8_0_at(Block w, int j) { return LOAD_HALF(w, 0) * SIGNED(w + 2, j); }
-FUNCTION float q8_0_dot(Block w, Floats x)
+FUNCTION void q8_0_dot(Block w, Floats x, float *sum)
 {
-    float sum = 0;
-    for (int j = 0; j < 32; ++j)
-        sum += SIGNED(w + 2, j) * x[j];
-    return LOAD_HALF(w, 0) * sum;
+    const float scale = LOAD_HALF(w, 0);
+    EACH_PART
+    for (int j = 0; j < 16; ++j) {
+        sum[PART(j)] += scale * SIGNED(w + 2, j) * x[j] +
+                          scale * SIGNED(w + 2, j + 16) * x[j + 16];
+    }
 }
 
 // Other blocks are summed element by element.
-#define SUM_OF_PRODUCTS(type, w, x)                  \
-    float sum = 0;                                   \
-    for (int j = 0; j < JOIN(type, _BLOCK); ++j)     \
-        sum += JOIN(type, _at)(w, j) * (x)[j];       \
-    return sum;
+#define ADD_PRODUCTS(type, w, x, sum)            \
+    for (int j = 0; j < JOIN(type, _BLOCK); ++j) \
+        sum[j % PARTS] += JOIN(type, _at)(w, j) * (x)[j];
 
 #define q8_1_BLOCK 32
 #define q8_1_BYTES 36
 FUNCTION float q8_1_at(Block w, int j) { return LOAD_HALF(w, 0) * SIGNED(w + 4, j); }
-FUNCTION float q8_1_dot(Block w, Floats x) { SUM_OF_PRODUCTS(q8_1, w, x) }
+FUNCTION void q8_1_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(q8_1, w, x, sum) }
 
 CONSTANT float iq4_nl_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                     1,    13,   25,  38,  53,  69,  89,  113};
@@ -111,7 +111,7 @@ FUNCTION float iq4_nl_at(Block w, int j)
 {
     return LOAD_HALF(w, 0) * iq4_nl_values[NIBBLE(w + 2, j)];
 }
-FUNCTION float iq4_nl_dot(Block w, Floats x) { SUM_OF_PRODUCTS(iq4_nl, w, x) }
+FUNCTION void iq4_nl_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(iq4_nl, w, x, sum) }
 
 // Twice the values of e2m1, whose scale is a power of two with one taken off its exponent.
 CONSTANT float mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
@@ -123,7 +123,7 @@ FUNCTION float mxfp4_at(Block w, int j)
     const UINT bits = exponent < 2 ? (UINT)0x00200000 << exponent : (UINT)(exponent - 1) << 23;
     return AS_FLOAT(bits) * mxfp4_values[NIBBLE(w + 1, j)];
 }
-FUNCTION float mxfp4_dot(Block w, Floats x) { SUM_OF_PRODUCTS(mxfp4, w, x) }
+FUNCTION void mxfp4_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(mxfp4, w, x, sum) }
 
 // Scale and least value of the eight parts of a q4_k or q5_k block: six bits each, in twelve bytes.
 FUNCTION int k_scale(Block s, int part)
@@ -148,7 +148,7 @@ FUNCTION float q4_k_at(Block w, int j)
     return LOAD_HALF(w, 0) * (float)(k_scale(w + 4, part) * k_nibble(w + 16, j)) -
            LOAD_HALF(w, 1) * (float)k_least(w + 4, part);
 }
-FUNCTION float q4_k_dot(Block w, Floats x) { SUM_OF_PRODUCTS(q4_k, w, x) }
+FUNCTION void q4_k_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(q4_k, w, x, sum) }
 
 #define q5_k_BLOCK 256
 #define q5_k_BYTES 176
@@ -159,7 +159,7 @@ FUNCTION float q5_k_at(Block w, int j)
     return LOAD_HALF(w, 0) * (float)(k_scale(w + 4, part) * q) -
            LOAD_HALF(w, 1) * (float)k_least(w + 4, part);
 }
-FUNCTION float q5_k_dot(Block w, Floats x) { SUM_OF_PRODUCTS(q5_k, w, x) }
+FUNCTION void q5_k_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(q5_k, w, x, sum) }
 
 #define q6_k_BLOCK 256
 #define q6_k_BYTES 210
@@ -173,4 +173,4 @@ FUNCTION float q6_k_at(Block w, int j)
     const float scale = SIGNED(w + 192, half_ * 8 + l / 16 + 2 * quarter);
     return LOAD_HALF(w, 104) * scale * (float)((low | high << 4) - 32);
 }
-FUNCTION float q6_k_dot(Block w, Floats x) { SUM_OF_PRODUCTS(q6_k, w, x) }
+FUNCTION void q6_k_dot(Block w, Floats x, float *sum) { ADD_PRODUCTS(q6_k, w, x, sum) }
