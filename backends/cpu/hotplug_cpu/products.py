@@ -30,7 +30,7 @@ SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
 
 QUANTISED = (*LEGACY, *SUPER)
 
-_FEW = 5
+_FEW = 4
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
 
 _GRAIN = 4

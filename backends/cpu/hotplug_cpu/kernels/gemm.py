@@ -55,6 +55,7 @@ from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.tiles import (
     call_unpack,
     multiply_f32,
+    multiply_f32_pair,
     multiply_halves,
     multiply_i8,
     multiply_u4,
@@ -68,6 +69,7 @@ _inline = simd.inline
 _LARGEST = float32(127.0)
 _NONE = float32(0.0)
 _PAIR = 2 * ROWS
+_SPAN = 16  # tiles times pairs of panels in a row, up to which a unit has several such pairs
 _UNITS = 4  # shares of work per thread, below which tokens are divided besides rows
 
 
@@ -190,11 +192,21 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
     """A product kernel.
 
     Args:
-        multiply: micro-kernel (first panel, second panel, tile, count, result).
+        multiply: micro-kernels (first panel, second panel, tile, count, result), for a whole tile
+            and for its first two tokens.
         chunk: steps of the contraction that are multiplied at once.
         panel_step: bytes of a panel for one step.
         tile_step: bytes of a tile for one step.
     """
+    whole, pair = multiply
+
+    @_inline
+    def some(first: int, second: int, tile: int, count: int, result: int, tokens: int) -> None:
+        """The products of the first tokens of a tile."""
+        if tokens > 2:
+            whole(first, second, tile, count, result)
+        else:
+            pair(first, second, tile, count, result)
 
     @_inline
     def gemm(
@@ -219,38 +231,38 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
         tile_count = (tokens + TOKENS - 1) // TOKENS
         pairs = (rows + _PAIR - 1) // _PAIR
         parts = min(tile_count, max(1, (_UNITS * threads) // pairs))
-        units = pairs * parts
+        span = max(1, min(_SPAN // tile_count, pairs // (_UNITS * _UNITS * threads)))
+        units = (pairs + span - 1) // span * parts
         result = scratch + thread * scratch_stride
         first = result + RESULT
         unit = next_unit(counter, units, threads)
         while unit < units:
-            row, part = unit // parts * _PAIR, unit % parts
-            here = min(_PAIR, rows - row)
-            for start in range(0, count, chunk):
-                length = min(chunk, count - start)
-                source = weights + row * row_bytes + start // chunk * chunk_bytes
-                second = first + length * panel_step
-                call_unpack(unpack, source, row_bytes, min(here, ROWS), length, first)
-                if here > ROWS:
-                    call_unpack(
-                        unpack, source + ROWS * row_bytes, row_bytes, here - ROWS, length, second
-                    )
-                else:
-                    second = first
-                for tile in range(tile_count * part // parts, tile_count * (part + 1) // parts):
-                    token = tile * TOKENS
-                    at = out + token * out_stride + 4 * row
-                    multiply(
-                        first, second, tiles + (tile * count + start) * tile_step, length, result
-                    )
-                    before, stride = at, out_stride
-                    if start == 0:
-                        before, stride = 0, 0
-                        if add != 0:
-                            before, stride = add + token * add_stride + 4 * row, add_stride
-                    _write(
-                        result, at, out_stride, before, stride, min(TOKENS, tokens - token), here
-                    )
+            part = unit % parts
+            start_row = unit // parts * span * _PAIR
+            for row in range(start_row, min(rows, start_row + span * _PAIR), _PAIR):
+                here = min(_PAIR, rows - row)
+                for start in range(0, count, chunk):
+                    length = min(chunk, count - start)
+                    source = weights + row * row_bytes + start // chunk * chunk_bytes
+                    second = first + length * panel_step
+                    call_unpack(unpack, source, row_bytes, min(here, ROWS), length, first)
+                    if here > ROWS:
+                        below = source + ROWS * row_bytes
+                        call_unpack(unpack, below, row_bytes, here - ROWS, length, second)
+                    else:
+                        second = first
+                    for tile in range(tile_count * part // parts, tile_count * (part + 1) // parts):
+                        token = tile * TOKENS
+                        left = min(TOKENS, tokens - token)
+                        at = out + token * out_stride + 4 * row
+                        x = tiles + (tile * count + start) * tile_step
+                        some(first, second, x, length, result, left)
+                        before, stride = at, out_stride
+                        if start == 0:
+                            before, stride = 0, 0
+                            if add != 0:
+                                before, stride = add + token * add_stride + 4 * row, add_stride
+                        _write(result, at, out_stride, before, stride, left, here)
             unit = next_unit(counter, units, threads)
 
     return gemm
@@ -261,6 +273,13 @@ def _multiply_f32(first: int, second: int, tile: int, count: int, result: int) -
     multiply_f32(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result, 8 * ROWS)
 
 
+@_inline
+def _multiply_f32_pair(first: int, second: int, tile: int, count: int, result: int) -> None:
+    multiply_f32_pair(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result, 8 * ROWS)
+
+
+_F32 = (_multiply_f32, _multiply_f32_pair)
+
 KERNELS = {
     "quantise_tiles": quantise_tiles,
     "pack_tiles": pack_tiles,
@@ -268,5 +287,5 @@ KERNELS = {
     "gemm_u5": _product(multiply_u5, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_i8": _product(multiply_i8, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_halves": _product(multiply_halves, CHUNK_BLOCKS, HALVES_BLOCK, TILE_BLOCK),
-    "gemm_f32": _product(_multiply_f32, CHUNK_FLOATS, 4 * ROWS, 4 * TOKENS),
+    "gemm_f32": _product(_F32, CHUNK_FLOATS, 4 * ROWS, 4 * TOKENS),
 }

@@ -27,6 +27,7 @@ __all__ = ["KERNELS"]
 
 _inline = simd.inline
 _i32 = types.int32
+_BAND = 8  # rows that stay in the cache while all tokens are multiplied with them
 _AHEAD = 4096  # bytes: what is fetched while it comes from memory
 _FLOATS = 32  # bytes of eight floats
 
@@ -69,24 +70,28 @@ def _kernel(dot1: Any, columns4: Any) -> Any:
         last = min(rows, groups * (thread + 1) // threads * grain)
         x += thread * x_copies
         wide = tokens // 4 * 4
-        for row in range(first, last if wide else first):
-            w = weights + row * row_bytes
-            for token in range(0, wide, 4):
-                at = out + token * out_stride + 4 * row
-                plus = add + token * add_stride + 4 * row if add != 0 else 0
-                step = add_stride if add != 0 else 0
-                r0, r1, r2, r3 = columns4(w, x + token * x_stride, x_stride, count)
-                _write(at, r0, plus)
-                _write(at + out_stride, r1, plus + step)
-                _write(at + 2 * out_stride, r2, plus + 2 * step)
-                _write(at + 3 * out_stride, r3, plus + 3 * step)
-        for token in range(wide, tokens):
-            source = x + token * x_stride
-            target = out + token * out_stride
-            plus = add + token * add_stride
-            for row in range(first, last):
-                value = dot1(weights + row * row_bytes, source, count)
-                _write(target + 4 * row, value, plus + 4 * row if add != 0 else 0)
+        step = _BAND if tokens > 1 else rows
+        for band in range((last - first + step - 1) // step):
+            start = first + band * step
+            stop = min(last, start + step)
+            for row in range(start, stop if wide else start):
+                w = weights + row * row_bytes
+                for token in range(0, wide, 4):
+                    at = out + token * out_stride + 4 * row
+                    plus = add + token * add_stride + 4 * row if add != 0 else 0
+                    following = add_stride if add != 0 else 0
+                    r0, r1, r2, r3 = columns4(w, x + token * x_stride, x_stride, count)
+                    _write(at, r0, plus)
+                    _write(at + out_stride, r1, plus + following)
+                    _write(at + 2 * out_stride, r2, plus + 2 * following)
+                    _write(at + 3 * out_stride, r3, plus + 3 * following)
+            for token in range(wide, tokens):
+                source = x + token * x_stride
+                target = out + token * out_stride
+                plus = add + token * add_stride
+                for row in range(start, stop):
+                    value = dot1(weights + row * row_bytes, source, count)
+                    _write(target + 4 * row, value, plus + 4 * row if add != 0 else 0)
 
     return matvec
 

@@ -1,7 +1,7 @@
 """Micro-kernels, written as LLVM code: TOKENS tokens times two panels of ROWS rows.
 
-They keep all sums in registers, or where there are too few of those in what LLVM makes of them.
-Layouts: see `panels`.
+Those named _pair do two tokens. They keep all sums in registers, or where there are too few of
+those in what LLVM makes of them. Layouts: see `panels`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ __all__ = [
     "lookup_iq4_nl_moved",
     "multiply_add_f32",
     "multiply_f32",
+    "multiply_f32_pair",
     "multiply_halves",
     "multiply_i8",
     "multiply_u4",
@@ -80,10 +81,10 @@ def _broadcast(builder: Any, value: Any) -> Any:
     return shuffle(builder, first, first, [0] * 8)
 
 
-def _sums(builder: Any) -> list[list[Any]]:
+def _sums(builder: Any, tokens: int) -> list[list[Any]]:
     """One variable per token and panel, zero; LLVM makes registers of them."""
     zero = splat(0.0, F32, 8)
-    return [[cgutils.alloca_once_value(builder, zero) for _ in _PANELS] for _ in range(TOKENS)]
+    return [[cgutils.alloca_once_value(builder, zero) for _ in _PANELS] for _ in range(tokens)]
 
 
 def _store_sums(builder: Any, sums: list[list[Any]], result: Any) -> None:
@@ -96,12 +97,12 @@ def _store_sums(builder: Any, sums: list[list[Any]], result: Any) -> None:
 # --- integers
 
 
-def _dots_wide(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
+def _dots_wide(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:
     """Bytes of any size: every product goes straight into 32 bits."""
-    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for step in range(_STEPS):
         weights = [_panel_bytes(builder, panel, step) for panel in panels]
-        for token in range(TOKENS):
+        for token in range(tokens):
             x = _tile_bytes(builder, tile, step, token)
             for panel in _PANELS:
                 dots[token][panel] = forms.add_dots_i8(
@@ -110,22 +111,24 @@ def _dots_wide(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
     return dots
 
 
-def _dots_narrow(builder: Any, panels: list[Any], tile: Any, steps: int) -> list[list[Any]]:
+def _dots_narrow(
+    builder: Any, panels: list[Any], tile: Any, tokens: int, steps: int
+) -> list[list[Any]]:
     """Bytes so small that `steps` sums of two products fit into 16 bits."""
     if not forms.SUMS_PAIRS:
-        return _dots_plain(builder, panels, tile)
-    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
+        return _dots_plain(builder, panels, tile, tokens)
+    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(tokens)]
     for first in range(0, _STEPS, steps):
-        pairs: list[list[Any]] = [[None for _ in _PANELS] for _ in range(TOKENS)]
+        pairs: list[list[Any]] = [[None for _ in _PANELS] for _ in range(tokens)]
         for step in range(first, first + steps):
             weights = [_panel_bytes(builder, panel, step) for panel in panels]
-            for token in range(TOKENS):
+            for token in range(tokens):
                 x = _tile_bytes(builder, tile, step, token)
                 for panel in _PANELS:
                     product = forms.pairs_u7(builder, weights[panel], x)
                     before = pairs[token][panel]
                     pairs[token][panel] = builder.add(before, product) if before else product
-        for token in range(TOKENS):
+        for token in range(tokens):
             for panel in _PANELS:
                 words = forms.sum_pairs(builder, pairs[token][panel])
                 before = dots[token][panel]
@@ -133,17 +136,19 @@ def _dots_narrow(builder: Any, panels: list[Any], tile: Any, steps: int) -> list
     return dots
 
 
-def _dots_plain(builder: Any, panels: list[Any], tile: Any) -> list[list[Any]]:
-    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+def _dots_plain(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for step in range(_STEPS):
         weights = [_panel_bytes(builder, panel, step) for panel in panels]
         _add_dots(builder, dots, weights, tile, step)
     return dots
 
 
-def _dots_half(builder: Any, panels: list[Any], tile: Any, half: int) -> list[list[Any]]:
+def _dots_half(
+    builder: Any, panels: list[Any], tile: Any, tokens: int, half: int
+) -> list[list[Any]]:
     """Bytes 0..63, and of a block with `HALVES_HEAD` one half."""
-    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(TOKENS)]
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for step in range(half * _STEPS // 2, (half + 1) * _STEPS // 2):
         weights = [_panel_bytes(builder, panel, step, HALVES_HEAD) for panel in panels]
         _add_dots(builder, dots, weights, tile, step)
@@ -153,7 +158,7 @@ def _dots_half(builder: Any, panels: list[Any], tile: Any, half: int) -> list[li
 def _add_dots(
     builder: Any, dots: list[list[Any]], weights: list[Any], tile: Any, step: int
 ) -> None:
-    for token in range(TOKENS):
+    for token in range(len(dots)):
         x = _tile_bytes(builder, tile, step, token)
         for panel in _PANELS:
             dots[token][panel] = forms.add_dots(builder, dots[token][panel], weights[panel], x)
@@ -184,7 +189,7 @@ def _add_block(
         [load(builder, _at(builder, panel, 4 * ROWS * place), _FLOATS) for panel in panels]
         for place in places
     )
-    for token in range(TOKENS):
+    for token in range(len(dots)):
         scale = _broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32))
         total = _broadcast(builder, load(builder, _at(builder, tile, 4 * (sum_at + token)), F32))
         for panel in _PANELS:
@@ -196,56 +201,71 @@ def _add_block(
             builder.store(after, sums[token][panel])
 
 
-Dots = Callable[[Any, list[Any], Any], list[list[Any]]]
+Dots = Callable[[Any, list[Any], Any, int], list[list[Any]]]
 
 
-def _multiply(name: str, dots: Dots) -> Any:
+def _multiply(name: str, dots: Dots, tokens: int = TOKENS) -> Any:
     @instruction(types.none, address, address, address, types.int64, address)
     def multiply(
         builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
     ) -> None:
-        """Products of a tile and two panels over some blocks: f32[TOKENS][2 * ROWS] at `result`."""
-        sums = _sums(builder)
+        """Products of tokens and two panels over some blocks: f32[tokens][2 * ROWS] at `result`."""
+        sums = _sums(builder, tokens)
         with cgutils.for_range(builder, blocks) as loop:
             block = builder.mul(loop.index, _constant(PANEL_BLOCK))
             panels = [builder.add(panel, block) for panel in (first, second)]
             here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
-            _add_block(builder, sums, dots(builder, panels, here), (here, TOKENS, panels, (0, 1)))
+            at = here, TOKENS, panels, (0, 1)
+            _add_block(builder, sums, dots(builder, panels, here, tokens), at)
         _store_sums(builder, sums, result)
 
     multiply.__name__ = name
     return multiply
 
 
-multiply_u4 = _multiply("multiply_u4", lambda b, w, x: _dots_narrow(b, w, x, 8))
-multiply_u5 = _multiply("multiply_u5", lambda b, w, x: _dots_narrow(b, w, x, 4))
-multiply_i8 = _multiply("multiply_i8", _dots_wide)
+def _dots_u4(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:
+    return _dots_narrow(builder, panels, tile, tokens, 8)
 
 
-@instruction(types.none, address, address, address, types.int64, address)
-def multiply_halves(
-    builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
-) -> None:
-    """Products as of `multiply_u5`, with panels whose halves have scales and offsets of their own.
+def _dots_u5(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:
+    return _dots_narrow(builder, panels, tile, tokens, 4)
 
-    Offsets stand after both scales. The bytes are 0..63.
-    """
-    sums = _sums(builder)
-    with cgutils.for_range(builder, blocks) as loop:
-        block = builder.mul(loop.index, _constant(HALVES_BLOCK))
-        panels = [builder.add(panel, block) for panel in (first, second)]
-        here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
-        for half in (0, 1):
-            dots = _dots_half(builder, panels, here, half)
-            at = here, (2 + half) * TOKENS, panels, (half, 2 + half)
-            _add_block(builder, sums, dots, at)
-    _store_sums(builder, sums, result)
+
+def _multiply_halves(name: str, tokens: int = TOKENS) -> Any:
+    @instruction(types.none, address, address, address, types.int64, address)
+    def multiply(
+        builder: Any, first: Any, second: Any, tile: Any, blocks: Any, result: Any
+    ) -> None:
+        """The same with panels whose halves have scales and offsets of their own.
+
+        Offsets stand after both scales. The bytes are 0..63.
+        """
+        sums = _sums(builder, tokens)
+        with cgutils.for_range(builder, blocks) as loop:
+            block = builder.mul(loop.index, _constant(HALVES_BLOCK))
+            panels = [builder.add(panel, block) for panel in (first, second)]
+            here = builder.add(tile, builder.mul(loop.index, _constant(TILE_BLOCK)))
+            for half in (0, 1):
+                dots = _dots_half(builder, panels, here, tokens, half)
+                at = here, (2 + half) * TOKENS, panels, (half, 2 + half)
+                _add_block(builder, sums, dots, at)
+        _store_sums(builder, sums, result)
+
+    multiply.__name__ = name
+    return multiply
+
+
+multiply_u4 = _multiply("multiply_u4", _dots_u4), _multiply("multiply_u4_pair", _dots_u4, 2)
+multiply_u5 = _multiply("multiply_u5", _dots_u5), _multiply("multiply_u5_pair", _dots_u5, 2)
+multiply_i8 = _multiply("multiply_i8", _dots_wide), _multiply("multiply_i8_pair", _dots_wide, 2)
+multiply_halves = _multiply_halves("multiply_halves"), _multiply_halves("multiply_halves_pair", 2)
+"""For all tokens of a tile, and for its first two."""
 
 
 # --- floats
 
 
-def _multiply_floats(name: str, *, adds: bool) -> Any:
+def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
     words = (types.int64,) * 8
 
     @instruction(types.none, *words)
@@ -260,7 +280,7 @@ def _multiply_floats(name: str, *, adds: bool) -> Any:
         result: Any,
         result_stride: Any,
     ) -> None:
-        """Products of a tile and two panels of floats: TOKENS rows of 2 * ROWS at `result`.
+        """Products of tokens and two panels of floats: rows of 2 * ROWS at `result`.
 
         `stride` and `tile_stride` are bytes from one step of the contraction to the next, of which
         there are `count`; `result_stride` from one token to the next. `multiply_add_f32` adds to
@@ -271,9 +291,9 @@ def _multiply_floats(name: str, *, adds: bool) -> Any:
                 _at(builder, builder.add(result, builder.mul(result_stride, _constant(token))), at)
                 for at in (0, 4 * ROWS)
             ]
-            for token in range(TOKENS)
+            for token in range(tokens)
         ]
-        sums = _sums(builder)
+        sums = _sums(builder, tokens)
         if adds:
             for row, variables in zip(places, sums, strict=True):
                 for place, variable in zip(row, variables, strict=True):
@@ -282,7 +302,7 @@ def _multiply_floats(name: str, *, adds: bool) -> Any:
             step = builder.mul(loop.index, stride)
             weights = [load(builder, builder.add(p, step), _FLOATS) for p in (first, second)]
             here = builder.add(tile, builder.mul(loop.index, tile_stride))
-            for token in range(TOKENS):
+            for token in range(tokens):
                 x = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
                 for panel in _PANELS:
                     before = builder.load(sums[token][panel])
@@ -297,6 +317,7 @@ def _multiply_floats(name: str, *, adds: bool) -> Any:
 
 
 multiply_f32 = _multiply_floats("multiply_f32", adds=False)
+multiply_f32_pair = _multiply_floats("multiply_f32_pair", 2, adds=False)
 multiply_add_f32 = _multiply_floats("multiply_add_f32", adds=True)
 
 

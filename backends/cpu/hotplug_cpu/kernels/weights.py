@@ -50,6 +50,7 @@ def _unpacker(block_bytes: int, scale: Any, offset: Any, quants: Any) -> Any:
         for _ in range(blocks):
             for row in range(ROWS):
                 block = source + min(row, last) * row_bytes
+                simd.prefetch(block + ROWS * row_bytes)
                 d = scale(block)
                 simd.store_f32(panel + 4 * row, d)
                 simd.store_f32(panel + 4 * (ROWS + row), offset(block, d))
@@ -128,7 +129,9 @@ def _unpacker_k(block_bytes: int, factors: Any, quants: Any, head: int = PANEL_H
             part = number % 8
             start = source + number // 8 * block_bytes
             for row in range(ROWS):
-                factors(start + min(row, last) * row_bytes, part, panel + 4 * row)
+                block = start + min(row, last) * row_bytes
+                simd.prefetch(block + ROWS * row_bytes + number % 8 * block_bytes // 8)
+                factors(block, part, panel + 4 * row)
             store_columns(
                 panel + head,
                 (
