@@ -156,7 +156,7 @@ class OpenCLDriver(Driver):
 
     def _typed(self, error: Any, requested: int) -> HotplugError:
         code = getattr(error, "code", 0)
-        if isinstance(error, cl.MemoryError):
+        if isinstance(error, cl.MemoryError) or code == _INVALID_BUFFER_SIZE:
             return OutOfDeviceMemoryError(
                 f"{self._id} has no room for {requested} bytes"
                 if requested
@@ -169,6 +169,7 @@ class OpenCLDriver(Driver):
         return ExecutionError(f"{self._id} failed: {error}", device=self._id)
 
 
+_INVALID_BUFFER_SIZE = -61  # more than the device gives in one piece
 _LOST = frozenset({-2, -34, -36})  # device not available, invalid context, invalid queue
 
 

@@ -140,7 +140,9 @@ def _norm(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
     scale_type = next((t.dtype.name for t in (weight, bias) if t is not None), x.dtype.name)
     items = lowering.reducing_items
     lowering.launch(
-        Variant.of("norm", {"TYPE": x.dtype.name, "SCALE": scale_type, "ITEMS": items}),
+        Variant.of(
+            "norm", {"TYPE": x.dtype.name, "SCALE": scale_type, "ITEMS": items}, "normalise"
+        ),
         math.prod(outer[0]) if math.prod(inner[0]) else 0, items,
         x.place, view_bytes(x.at, xs), view_bytes(0, ks), *optional(weight, x),
         *optional(bias, x), y.place, i64(y.at),

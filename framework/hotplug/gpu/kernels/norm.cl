@@ -6,7 +6,7 @@
 #define L2 2
 
 KERNEL(ITEMS)
-norm(GLOBAL const char *x, const View xv, const View kv, GLOBAL const char *w, const View wv,
+normalise(GLOBAL const char *x, const View xv, const View kv, GLOBAL const char *w, const View wv,
      GLOBAL const char *b, const View bv, GLOBAL char *y, const LONG y_at, const Shape shape,
      const Shape inner, const int sets, const int step, const int run, const int method,
      const int scaled, const int biased, const NUM eps)
