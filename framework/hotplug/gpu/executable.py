@@ -51,8 +51,7 @@ class GPUExecutable(Executable):
         plan = memory.plan(self._graph)
         self._lowering = catalog.Lowering(self._driver.capabilities)
         lower_graph(self._graph, plan, self._lowering, self._device)
-        for launch in self._lowering.launches:
-            programs.get(launch.variant)
+        programs.prepare(launch.variant for launch in self._lowering.launches)
         self.arena_bytes = plan.arena_bytes + self._lowering.scratch
         self._own = self._reserve(buffers, plan)
         self._required = _required(self._graph)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
+from hotplug import progress
 from hotplug.gpu.cache import BinaryCache
 from hotplug.gpu.driver import Driver, Program
 from hotplug.gpu.sources import Variant, source_of
@@ -19,6 +21,20 @@ class Programs:
         self._cache = cache
         self._programs: dict[Variant, Program] = {}
         self._lock = threading.Lock()
+
+    def prepare(self, variants: Iterable[Variant]) -> None:
+        """Make kernels ready, telling how far it is while some are compiled.
+
+        Raises:
+            KernelCompileError: the device's compiler refused one.
+        """
+        missing = [variant for variant in dict.fromkeys(variants) if variant not in self._programs]
+        if not missing:
+            return
+        with progress.task("compile kernels", len(missing)) as advance:
+            for done, variant in enumerate(missing, start=1):
+                self.get(variant)
+                advance(done)
 
     def get(self, variant: Variant) -> Program:
         """The compiled kernel.

@@ -16,6 +16,8 @@ from hotplug.gpu.catalog.expressions import (
     cases,
     number_of,
 )
+from hotplug.gpu.catalog.quantised import QUANTS
+from hotplug.gpu.catalog.rows import decode
 from hotplug.gpu.catalog.table import (
     ITEMS,
     Lowering,
@@ -33,7 +35,7 @@ from hotplug.gpu.catalog.table import (
 )
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import Tensor, joined, shape_bytes, view_bytes, walk
+from hotplug.gpu.tensors import AXES, LIMIT, Tensor, joined, shape_bytes, view_bytes, walk
 from hotplug.layout import Layout
 from hotplug.node import Node
 from hotplug.quants import encode
@@ -225,8 +227,11 @@ def _cast_check(node: Node, capabilities: Capabilities) -> str:
         return ""
     if node.dtype.quantised:
         return f"there is no kernel that encodes {node.dtype}"
+    if source.quantised and (source.name not in QUANTS or node.dtype.name != "f32"):
+        return f"there is no kernel that decodes {source} to {node.dtype}"
     if source.quantised:
-        return f"there is no kernel that decodes whole tensors of {source}"
+        fits = node.type.size <= LIMIT and len(node.shape) <= AXES
+        return "" if fits else f"{node.type} is too large"
     return plain_type(node, capabilities)
 
 
@@ -236,6 +241,9 @@ def _cast(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
     x = _one(operands)
     if x.dtype == y.dtype:
         copy(lowering, x, y)
+        return
+    if x.dtype.quantised:
+        decode(lowering, x, y)
         return
     shape, (xv,) = walk(y.shape, (x,))
     defines = {

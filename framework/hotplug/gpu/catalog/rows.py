@@ -30,7 +30,7 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import LIMIT, Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__: list[str] = []
+__all__ = ["decode"]
 
 
 def _take_check(node: Node, capabilities: Capabilities) -> str:
@@ -60,6 +60,18 @@ def _take(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
         table.place, view_bytes(table.at, walked), ids.place, view_bytes(ids.at, steps), y.place,
         i64(y.at), shape_bytes(lengths), shape_bytes(inner), i32(table.shape[0]), i64(stride),
         i32(inner[-1]), i32(ids.dtype.name == "i64"),
+    )  # fmt: skip
+
+
+def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
+    """A whole quantised tensor to f32: the one row of a table of one row."""
+    strides = x.byte_strides()
+    first = lowering.constant(i32(0))
+    defines = {"QUANT": x.dtype.name, "WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS}
+    lowering.launch(
+        Variant.of("take", defines), groups_of(y.size), ITEMS,
+        x.place, view_bytes(x.at, strides), first, view_bytes(first.at, (0,)), y.place, i64(y.at),
+        shape_bytes((1,)), shape_bytes(x.shape), i32(1), i64(0), i32(x.shape[-1]), i32(0),
     )  # fmt: skip
 
 
