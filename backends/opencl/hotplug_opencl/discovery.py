@@ -80,7 +80,6 @@ def _devices(cl: Any, platform: Any) -> Iterator[Any]:
 def _info(cl: Any, index: int, device: Any, platform: Any) -> DeviceInfo:
     properties: dict[str, str | int | float | bool] = {
         "platform": platform.name,
-        "version": device.version,
         "memory": int(device.global_mem_size),
         "largest_buffer": int(device.max_mem_alloc_size),
     }
