@@ -204,7 +204,7 @@ def _machine() -> Any:
 
 
 def main(names: list[str]) -> None:
-    """Compile kernels into the cache; how a second process takes a share of the work."""
+    """Compile kernels into the cache; how another process takes a share of the work."""
     from hotplug_cpu.catalog import kernel  # noqa: PLC0415
 
     cache = ObjectCache.open()

@@ -1,7 +1,8 @@
 """Kernel names -> addresses of machine code.
 
 What the cache holds is loaded by llvmlite alone, in milliseconds. What it lacks is compiled first,
-which imports Numba; a second process takes half of that work where there is much of it.
+which imports Numba; where there is much of that, other processes do it side by side, and this one
+never holds the memory that a compiler takes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _log = logging.getLogger(__name__)
 _ADDRESSES: dict[str, int] = {}
 _ENGINES: list[Any] = []  # they own the code; letting go of one would unmap it
 _LOCK = threading.RLock()
-_SHARED_FROM = 4  # kernels; importing Numba twice costs about as much as compiling two
+_SHARED_FROM = 4  # kernels; importing Numba costs about as much as compiling one
+_MOST_PROCESSES = 4
 _REMEDY = 'pip install "numba>=0.61" "llvmlite>=0.44"'
 
 
@@ -82,16 +84,14 @@ def _objects(specs: Sequence[KernelSpec]) -> dict[KernelSpec, bytes]:
 
 
 def _compile(specs: Sequence[KernelSpec], cache: ObjectCache) -> dict[KernelSpec, bytes]:
-    """Compile here, and in a second process where that helps; all end up in the cache."""
+    """Compile in other processes where there is much of it, else here; all end up in the cache."""
     with progress.task("compile kernels", len(specs)) as advance:
         count = _Counter(advance)
-        helped = specs[1::2] if _second_process_helps(specs, cache) else ()
-        with _second_process(helped, count):
-            made = {spec: _compile_one(spec, cache, count) for spec in specs if spec not in helped}
-        for spec in helped:
-            # What the other process could not do, whatever the reason, fails or succeeds here.
-            made[spec] = cache.get(spec) or _compile_one(spec, cache, count)
-    return made
+        with contextlib.ExitStack() as processes:
+            for share in _shares(specs, cache):
+                processes.enter_context(_process(share, count))
+        # What other processes could not do, whatever the reason, fails or succeeds here.
+        return {spec: cache.get(spec) or _compile_one(spec, cache, count) for spec in specs}
 
 
 def _compile_one(spec: KernelSpec, cache: ObjectCache, count: _Counter) -> bytes:
@@ -103,16 +103,21 @@ def _compile_one(spec: KernelSpec, cache: ObjectCache, count: _Counter) -> bytes
     return code
 
 
-def _second_process_helps(specs: Sequence[KernelSpec], cache: ObjectCache) -> bool:
-    return cache.directory is not None and len(specs) >= _SHARED_FROM and (os.cpu_count() or 1) > 1
+def _shares(specs: Sequence[KernelSpec], cache: ObjectCache) -> list[Sequence[KernelSpec]]:
+    """What each of some other processes is to compile; nothing where they would be of no use.
+
+    A frozen program's executable is no Python: started, it would be the program once more.
+    """
+    frozen = getattr(sys, "frozen", False) or not sys.executable
+    if cache.directory is None or frozen or len(specs) < _SHARED_FROM:
+        return []
+    count = min(os.cpu_count() or 1, _MOST_PROCESSES, len(specs) // 2)
+    return [specs[number::count] for number in range(count)]
 
 
 @contextlib.contextmanager
-def _second_process(specs: Sequence[KernelSpec], count: _Counter) -> Iterator[None]:
+def _process(specs: Sequence[KernelSpec], count: _Counter) -> Iterator[None]:
     """Have specs compiled into the cache meanwhile; a failure of it is only logged."""
-    if not specs:
-        yield
-        return
     command = [sys.executable, "-m", "hotplug_cpu.jit.build", *(spec.name for spec in specs)]
     # The environment may have changed since this process settled for an instruction set.
     environment = {**os.environ, "HOTPLUG_CPU_ISA": host_target().isa}
@@ -125,7 +130,7 @@ def _second_process(specs: Sequence[KernelSpec], count: _Counter) -> Iterator[No
             stderr=subprocess.DEVNULL,
         )
     except OSError as error:
-        _log.info("no second process to compile kernels: %s", error)
+        _log.info("no process to compile kernels: %s", error)
         yield
         return
     reader = threading.Thread(target=_count_lines, args=(process, count), daemon=True)
@@ -139,7 +144,7 @@ def _second_process(specs: Sequence[KernelSpec], count: _Counter) -> Iterator[No
         reader.join()
         status = process.wait()
         if status:
-            _log.info("the second process that compiles kernels ended with status %d", status)
+            _log.info("a process that compiles kernels ended with status %d", status)
 
 
 def _count_lines(process: subprocess.Popen[bytes], count: _Counter) -> None:
