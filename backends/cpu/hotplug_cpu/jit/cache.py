@@ -2,33 +2,26 @@
 
 One file a kernel, named by a hash of all that could change what is in it: the source of the
 compiler, of the kernel's module and of the kernel modules it imports, the processor, the versions
-of what compiles. A file begins with the SHA-256 of the rest; one that does not fit is a miss. Files
-appear by an atomic rename. Where nothing can be written, the cache works without remembering
-anything.
+of what compiles. `hotplug.sealed` says what the files are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from hotplug import sealed
 from hotplug.settings import settings
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec
 from hotplug_cpu.jit.target import Target, host_target
 
 __all__ = ["ObjectCache"]
 
-_log = logging.getLogger(__name__)
-_DIGEST_BYTES = 32
 _COMPILER = ("build", "forms", "simd", "target", "vectors")
 _KERNEL_IMPORT = re.compile(r"^from (hotplug_cpu\.kernels\.\w+) import", re.MULTILINE)
 
@@ -62,39 +55,11 @@ class ObjectCache:
 
     def get(self, spec: KernelSpec) -> bytes | None:
         """A kernel's object file, or None if there is no whole one."""
-        path = self.path(spec)
-        try:
-            data = path.read_bytes() if path else b""
-        except OSError:
-            return None
-        digest, code = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-        if not code or hashlib.sha256(code).digest() != digest:
-            return None
-        return code
+        return sealed.read(self.path(spec))
 
     def put(self, spec: KernelSpec, code: bytes) -> None:
         """Keep a kernel's object file if that is possible."""
-        path = self.path(spec)
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_atomically(path, hashlib.sha256(code).digest() + code)
-        except OSError as error:
-            _log.info("compiled kernels are not kept: %s", error)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        sealed.write(self.path(spec), code)
 
 
 def _key(target: Target) -> str:

@@ -1,0 +1,55 @@
+"""Files that are whole or not there: what the caches of compiled kernels are made of.
+
+A file begins with the SHA-256 of the rest, and one that does not fit counts as absent. Files appear
+by an atomic rename, readable by their owner alone. Where nothing can be written, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["read", "write"]
+
+_log = logging.getLogger(__name__)
+_DIGEST_BYTES = 32
+
+
+def read(path: Path | None) -> bytes | None:
+    """A file's content, or None if there is no whole one, or none is kept at all."""
+    try:
+        data = path.read_bytes() if path else b""
+    except OSError:
+        return None
+    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if not content or hashlib.sha256(content).digest() != digest:
+        return None
+    return content
+
+
+def write(path: Path | None, content: bytes) -> None:
+    """Keep content, if there is any and it can be kept."""
+    if path is None or not content:
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_atomically(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        _log.info("compiled kernels are not kept: %s", error)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
