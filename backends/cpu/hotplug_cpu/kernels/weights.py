@@ -23,6 +23,7 @@ from hotplug_cpu.kernels.blocks import (
     scale_of_k4,
     scale_of_q3_k,
 )
+from hotplug_cpu.kernels.legacy import QUANTS, SIGNED
 from hotplug_cpu.kernels.panels import BLOCK, HALVES_HEAD, PANEL_BLOCK, PANEL_HEAD, ROWS
 from hotplug_cpu.kernels.tiles import lookup_iq4_nl_moved, store_columns
 
@@ -94,31 +95,6 @@ def _centre(middle: int) -> Any:
     return offset
 
 
-@_inline
-def _q4_0(block: int) -> Any:
-    return simd.load_nibbles(block + 2)
-
-
-@_inline
-def _q4_1(block: int) -> Any:
-    return simd.load_nibbles(block + 4)
-
-
-@_inline
-def _q5_0(block: int) -> Any:
-    return simd.load_nibbles(block + 6) | simd.load_bits(block + 2)
-
-
-@_inline
-def _q5_1(block: int) -> Any:
-    return simd.load_nibbles(block + 8) | simd.load_bits(block + 4)
-
-
-@_inline
-def _q8_0(block: int) -> Any:
-    return simd.load_i8x32(block + 2) + simd.splat_i8(_WIDE_OFFSET)
-
-
 def _unpacker_k(block_bytes: int, factors: Any, quants: Any, head: int = PANEL_HEAD) -> Any:
     """A kernel for blocks of 256; `factors(block, part, place)` writes scales and offsets."""
 
@@ -149,11 +125,6 @@ def _unpacker_k(block_bytes: int, factors: Any, quants: Any, head: int = PANEL_H
         return 0
 
     return unpack
-
-
-@_inline
-def _iq4_nl(block: int) -> Any:
-    return lookup_iq4_nl_moved(simd.load_nibbles(block + 2))
 
 
 @_inline
@@ -223,12 +194,12 @@ def _q5_k(block: int, part: int) -> Any:
 
 
 KERNELS = {
-    "weights_q4_0": _unpacker(18, _scale, _centre(8), _q4_0),
-    "weights_q4_1": _unpacker(20, _scale, _minimum, _q4_1),
-    "weights_q5_0": _unpacker(22, _scale, _centre(16), _q5_0),
-    "weights_q5_1": _unpacker(24, _scale, _minimum, _q5_1),
-    "weights_q8_0": _unpacker(34, _scale, _centre(_WIDE_OFFSET), _q8_0),
-    "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), _iq4_nl),
+    "weights_q4_0": _unpacker(18, _scale, _centre(8), QUANTS["q4_0"]),
+    "weights_q4_1": _unpacker(20, _scale, _minimum, QUANTS["q4_1"]),
+    "weights_q5_0": _unpacker(22, _scale, _centre(16), QUANTS["q5_0"]),
+    "weights_q5_1": _unpacker(24, _scale, _minimum, QUANTS["q5_1"]),
+    "weights_q8_0": _unpacker(34, _scale, _centre(_WIDE_OFFSET), SIGNED["q8_0"]),
+    "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), SIGNED["iq4_nl"]),
     "weights_q4_k": _unpacker_k(144, _factors_k4, _q4_k),
     "weights_q5_k": _unpacker_k(176, _factors_k4, _q5_k),
     "weights_iq4_xs": _unpacker_k(136, _factors_iq4_xs, _iq4_xs),
