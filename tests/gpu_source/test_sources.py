@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from pathlib import Path
 
 import pytest
 
 import hotplug.gpu
-from hotplug import memory
 from hotplug.errors import KernelCompileError
-from hotplug.gpu import catalog
 from hotplug.gpu.catalog.table import ROWS
 from hotplug.gpu.driver import Capabilities
-from hotplug.gpu.executable import lower_graph
-from hotplug.gpu.sources import DIALECTS, Variant, kernel_names, source_of
+from hotplug.gpu.sources import DIALECTS, kernel_names, source_of
 from hotplug.ops import OPS
 from hotplug.testing.conformance.suite import case_groups
+from hotplug.testing.kernels import launches, variants
 
 HERE = Path(hotplug.gpu.__file__).parent
 
@@ -28,35 +25,14 @@ GPU = Capabilities(
 )  # fmt: skip
 
 
-@functools.cache
-def variants(capabilities):
-    """What the conformance cases need of kernels, fast and slow ones."""
-    found = {}
-    for slow in (False, True):
-        for cases in case_groups(slow=slow).values():
-            for case in cases:
-                if not all(catalog.supports(node, capabilities) for node in case.graph.nodes):
-                    continue
-                lowering = catalog.Lowering(capabilities)
-                lower_graph(case.graph, memory.plan(case.graph), lowering, "test")
-                found.update((launch.variant, None) for launch in lowering.launches)
-    return list(found)
-
-
 def test_the_catalog_uses_every_kernel():
-    used = {variant.file for variant in variants(GPU)}
-    # Parts of an attention are put together only where there are more rows than any case has.
-    assert used | {"combine"} == set(kernel_names())
+    assert {variant.file for variant in variants(GPU)} == set(kernel_names())
 
 
 def test_a_launch_has_as_many_arguments_as_its_kernel():
     for cases in case_groups(slow=False).values():
         for case in cases[:3]:
-            if not all(catalog.supports(node, GPU) for node in case.graph.nodes):
-                continue
-            lowering = catalog.Lowering(GPU)
-            lower_graph(case.graph, memory.plan(case.graph), lowering, "test")
-            for launch in lowering.launches:
+            for launch in launches(case.graph, GPU):
                 text = source_of(launch.variant, "opencl", f64=True)
                 signature = re.search(
                     rf"KERNEL\(ITEMS\)\s+{launch.variant.name}\((.*?)\)\n\{{", text, re.DOTALL
@@ -69,8 +45,6 @@ def test_a_launch_has_as_many_arguments_as_its_kernel():
 def test_every_kernel_compiles(driver, name):
     """One variant of each with the geometry of a GPU: work-groups, barriers, local memory."""
     some = [variant for variant in variants(GPU) if variant.file == name]
-    if name == "combine":
-        some = [Variant.of("combine", {"ITEMS": 64})]
     driver.compile(some[0].name, source_of(some[0], "opencl", f64=driver.capabilities.f64))
 
 

@@ -9,7 +9,7 @@ FUNCTION NUM score(const GLOBAL char *x, LONG at, const GLOBAL char *mask, LONG 
 #ifdef MASK
 #ifdef MASK_IS_BOOL
     if (!LOAD_bool(mask, mask_at))
-        s = -INFINITY;
+        s = AS_FLOAT(0xff800000); // -infinity, which a bare NVRTC has no name for
 #else
     s += slope * LOAD(MASK, mask, mask_at);
 #endif
