@@ -12,6 +12,7 @@
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
     HOTPLUG_THREADS        CPU threads to use
     HOTPLUG_CPU_ISA        instruction set to use instead of the best one
+    HOTPLUG_CUDA_SIMULATE  show so many simulated CUDA devices instead of real ones, for tests
     HOTPLUG_PRECISION      default | exact: exact computes with float32 activations throughout
 
 A value that is not understood is an error and never a silent default. The list of backends is
@@ -76,6 +77,7 @@ class Settings:
     probe_timeout: float = 10.0
     threads: int | None = None
     cpu_isa: str | None = None
+    cuda_simulate: int | None = None
     precision: Precision = "default"
 
     def allows(self, backend: str) -> bool:
@@ -112,6 +114,7 @@ class Settings:
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
             threads=reader.count("THREADS"),
             cpu_isa=(reader.text("CPU_ISA") or "").lower() or None,
+            cuda_simulate=reader.count("CUDA_SIMULATE"),
             precision=cast(
                 "Precision", reader.choice("PRECISION", get_args(Precision)) or "default"
             ),
@@ -233,6 +236,7 @@ KNOWN_VARIABLES = tuple(
         "PROBE_TIMEOUT",
         "THREADS",
         "CPU_ISA",
+        "CUDA_SIMULATE",
         "PRECISION",
     )
 )

@@ -64,6 +64,7 @@ def test_an_empty_value_counts_as_not_set():
         ("THREADS", "-2", "whole number"),
         ("THREADS", "1.5", "whole number"),
         ("THREADS", "٣", "whole number"),
+        ("CUDA_SIMULATE", "off", "whole number"),
         ("PRECISION", "high", "exact"),
         ("BACKENDS", "cpu;cuda", "commas"),
         ("BACKENDS", "-", "commas"),
@@ -93,6 +94,7 @@ def test_values_are_parsed():
             "HOTPLUG_PROBE_TIMEOUT": "0.25",
             "HOTPLUG_THREADS": "3",
             "HOTPLUG_CPU_ISA": "AVX2",
+            "HOTPLUG_CUDA_SIMULATE": "2",
             "HOTPLUG_PRECISION": "exact",
         }
     )
@@ -100,6 +102,7 @@ def test_values_are_parsed():
     assert read.backend_path == (("mine", "my.module:Thing.backend"), ("other", "o:b"))
     assert (read.fallback, read.log, read.cpu_isa) == ("error", "debug", "avx2")
     assert (read.probe_timeout, read.threads, read.precision) == (0.25, 3, "exact")
+    assert read.cuda_simulate == 2
     assert read.cache_directory == Path("some/where")
 
 

@@ -1,4 +1,4 @@
-"""The CUDA backend of hotplug. It registers and looks for CuPy; it drives no device yet."""
+"""The CUDA backend of hotplug. A thin driver under `hotplug.gpu`."""
 
 from __future__ import annotations
 

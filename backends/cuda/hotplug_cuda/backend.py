@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import ClassVar
 
-from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo
-from hotplug.errors import BackendLoadError, DeviceUnavailableError
+from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, MemoryInfo
+from hotplug.errors import DeviceUnavailableError
 
 __all__ = ["CUDABackend"]
 
-_NOT_YET = "this version of hotplug-cuda cannot drive CUDA devices yet"
-
 
 class CUDABackend(Backend):
-    """NVIDIA GPUs."""
+    """NVIDIA GPUs from compute capability 7.5 on."""
 
     name: ClassVar[str] = "cuda"
     api_version: ClassVar[tuple[int, int]] = API_VERSION
     priority: ClassVar[int] = 80
 
     def probe(self) -> Sequence[DeviceInfo]:
-        """Say why there is no device.
+        """All GPUs that CUDA_VISIBLE_DEVICES shows, with CUDA's numbers.
 
         Raises:
-            BackendLoadError: always; with the command that adds CuPy where that is missing.
+            BackendLoadError: driver, CuPy or compiler is missing or does not fit.
         """
-        if importlib.util.find_spec("cupy") is None:
-            raise BackendLoadError(
-                f"CuPy is not installed, and {_NOT_YET}",
-                backend=self.name,
-                remedy="pip install cupy-cuda12x",
-            )
-        raise BackendLoadError(f"CuPy is installed, but {_NOT_YET}", backend=self.name)
+        from hotplug_cuda import discovery  # noqa: PLC0415 - kept away from importing the backend
+
+        return [found.info for found in discovery.find()]
+
+    def memory(self, info: DeviceInfo) -> MemoryInfo:
+        """The device's memory; what of it is free, CUDA tells only in a context."""
+        total = info.properties.get("memory")
+        return MemoryInfo(total=total if isinstance(total, int) else None, free=None)
 
     def open(self, info: DeviceInfo) -> Device:
-        """Refuse: `probe` names no device.
+        """Create a context on a device that `probe` told of.
 
         Raises:
-            DeviceUnavailableError: always.
+            DeviceUnavailableError: there is no such device, or it takes no context.
         """
-        raise DeviceUnavailableError(_NOT_YET, device=info.id)
+        from hotplug.gpu.device import GPUDevice  # noqa: PLC0415 - NumPy comes with it
+        from hotplug_cuda import discovery  # noqa: PLC0415
+        from hotplug_cuda.driver import CUDADriver  # noqa: PLC0415
+
+        for found in discovery.find():
+            if found.info.index == info.index and info.backend == self.name:
+                return GPUDevice(found.info, CUDADriver.open(found), self.memory(found.info))
+        raise DeviceUnavailableError(f"there is no device {info.id}", device=info.id)

@@ -20,7 +20,7 @@ class GPUDevice(Device):
     Args:
         info: what the backend's probe told of it.
         driver: the opened device.
-        memory: its memory as the vendor tells it.
+        memory: its memory where the driver does not tell what is free.
     """
 
     def __init__(self, info: DeviceInfo, driver: Driver, memory: MemoryInfo) -> None:
@@ -33,7 +33,7 @@ class GPUDevice(Device):
 
     def memory(self) -> MemoryInfo:
         """Memory of the device, as far as the vendor tells."""
-        return self._memory
+        return self._driver.memory() or self._memory
 
     def supports(self, node: Node) -> Support:
         """What the catalog has for the node."""

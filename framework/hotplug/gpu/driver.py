@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from hotplug.backend import MemoryInfo
+
 __all__ = ["Argument", "BoundLaunch", "Capabilities", "Driver", "Memory", "Program"]
 
 Memory: TypeAlias = Any
@@ -126,6 +128,23 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def launch(self, launches: Sequence[BoundLaunch]) -> None:
         """Queue launches in order."""
+
+    def capture(self, launches: Sequence[BoundLaunch]) -> Sequence[BoundLaunch]:
+        """(optional) The same work in a form that is queued faster, for launches that repeat."""
+        return launches
+
+    def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
+        """(optional) Queue a copy of the first bytes from another device's memory.
+
+        Returns:
+            Whether it was done; else the bytes have to go through the host.
+        """
+        del origin, source, target, nbytes
+        return False
+
+    def memory(self) -> MemoryInfo | None:
+        """(optional) Memory of the device at this moment, where the vendor tells."""
+        return None
 
     @abc.abstractmethod
     def synchronise(self) -> None:

@@ -3,13 +3,13 @@
     graph --memory.plan--> places of values --catalog--> launches --buffers--> bound launches
 
 Launches are bound to buffers when those change, which they seldom do: a run otherwise queues what
-is there.
+is there. The first repetition shows that there will be more, and has the launches captured.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hotplug import memory
 from hotplug.backend import Buffer, Executable, Partition, Stream
@@ -56,7 +56,8 @@ class GPUExecutable(Executable):
         self._own = self._reserve(buffers, plan)
         self._required = _required(self._graph)
         self._bound: tuple[Memory, ...] = ()
-        self._launches: list[BoundLaunch] | None = None
+        self._launches: Sequence[BoundLaunch] | None = None
+        self._captured = False
         self._lock = threading.Lock()  # one arena serves one run at a time
 
     def _reserve(self, buffers: GPUBufferType, plan: MemoryPlan) -> dict[str, GPUBuffer]:
@@ -78,7 +79,9 @@ class GPUExecutable(Executable):
         with self._lock:
             bound = self._memory_of(bindings)
             if self._launches is None or bound != self._bound:
-                self._launches, self._bound = self._bind(bound), bound
+                self._launches, self._bound, self._captured = self._bind(bound), bound, False
+            elif not self._captured:
+                self._launches, self._captured = self._driver.capture(self._launches), True
             self._driver.launch(self._launches)
             if stream is None:
                 self._driver.synchronise()

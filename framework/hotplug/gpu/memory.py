@@ -86,12 +86,17 @@ class GPUBuffer(Buffer):
             self._driver.write(self.memory, offset, source)
 
     def copy_from(self, source: Buffer) -> None:
-        """Copy all bytes of an equally large buffer, on the device if it is there."""
-        if isinstance(source, GPUBuffer) and source.belongs_to(self._driver):
-            self._check(0, source.nbytes)
-            self._driver.copy(source.memory, self.memory, source.nbytes)
-        else:
+        """Copy all bytes of an equally large buffer, from device to device where that is possible."""
+        if not isinstance(source, GPUBuffer) or not self._queue_copy(source):
             super().copy_from(source)
+
+    def _queue_copy(self, source: GPUBuffer) -> bool:
+        self._check(0, source.nbytes)
+        if not source.belongs_to(self._driver):
+            origin = source._driver
+            return self._driver.copy_peer(origin, source.memory, self.memory, source.nbytes)
+        self._driver.copy(source.memory, self.memory, source.nbytes)
+        return True
 
     def free(self) -> None:
         """Give the memory back; a second call does nothing."""

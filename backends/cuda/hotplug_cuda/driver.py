@@ -1,0 +1,329 @@
+"""The shared engine's driver over CUDA: one stream, pinned staging, captured graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from hotplug.backend import DeviceInfo, MemoryInfo
+from hotplug.errors import (
+    DeviceLostError,
+    DeviceUnavailableError,
+    ExecutionError,
+    HotplugError,
+    OutOfDeviceMemoryError,
+)
+from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Memory, Program
+from hotplug_cuda.discovery import Found
+from hotplug_cuda.nvrtc import Compiler, open_compiler
+from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Direction, Graph, Runtime
+from hotplug_cuda.staging import Staging
+
+__all__ = ["CUDADriver"]
+
+_MOST_GROUPS_Y = 65535
+_OPTIONS = ("--disable-warnings",)
+
+
+class _Block:
+    """Device memory, given back when nobody holds it any more."""
+
+    __slots__ = ("_driver", "address")
+
+    def __init__(self, driver: CUDADriver, address: int) -> None:
+        self._driver = driver
+        self.address = address
+
+    def release(self) -> None:
+        address, self.address = self.address, 0
+        if address:
+            self._driver.release(address)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(HotplugError):  # a device that is gone has taken it along
+            self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A compiled program and its one kernel."""
+
+    image: bytes
+    function: Any
+
+
+class _Launch:
+    """A kernel, its geometry, and its arguments where CUDA reads them."""
+
+    __slots__ = ("_held", "_parameters", "block", "function", "grid", "parameters")
+
+    def __init__(
+        self, program: _Program, grid: tuple[int, int], block: int, arguments: Sequence[Argument]
+    ) -> None:
+        self.function = program.function
+        self.grid = grid
+        self.block = block
+        values = [
+            ctypes.create_string_buffer(argument, len(argument))
+            if isinstance(argument, bytes)
+            else ctypes.c_uint64(argument.address)
+            for argument in arguments
+        ]
+        self._held = (program, arguments, values)
+        self._parameters = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        self.parameters = ctypes.addressof(self._parameters)
+
+    def queue(self, runtime: Runtime, stream: Any) -> None:
+        runtime.launch(self.function, self.grid, self.block, self.parameters, stream)
+
+
+class _Captured:
+    """Many launches as one graph."""
+
+    __slots__ = ("_graph", "_held")
+
+    def __init__(self, graph: Graph, launches: Sequence[BoundLaunch]) -> None:
+        self._graph = graph
+        self._held = tuple(launches)
+
+    def queue(self, runtime: Runtime, stream: Any) -> None:
+        del runtime
+        self._graph.launch(stream)
+
+
+class CUDADriver(Driver):
+    """One stream on a device.
+
+    Args:
+        info: what `probe` told of the device.
+        runtime: its calls.
+        compiler: NVRTC.
+        target: what to compile for, such as "sm_90".
+    """
+
+    def __init__(self, info: DeviceInfo, runtime: Runtime, compiler: Compiler, target: str) -> None:
+        """Create the stream.
+
+        Raises:
+            DeviceUnavailableError: CUDA refuses.
+        """
+        self._id = info.id
+        self._index = info.index
+        self._runtime = runtime
+        self._compiler = compiler
+        self._target = target
+        self._process = os.getpid()
+        self._lost = ""
+        self._capturing = threading.Lock()
+        try:
+            with runtime.current():
+                self.stream = runtime.stream()
+                # What other threads queue meanwhile must not get into a graph.
+                self._capture_stream = runtime.stream()
+                total = runtime.memory()[1]
+        except runtime.errors as error:
+            raise DeviceUnavailableError(
+                f"{self._id} gives no stream: {error}", device=self._id
+            ) from error
+        self._staging = Staging(runtime, self.stream)
+        self.capabilities = Capabilities(
+            dialect="cuda",
+            identity=f"{target};{info.driver};nvrtc {compiler.version};{runtime.version}",
+            is_cpu=False,
+            f64=True,
+            alignment=256,
+            max_items=1024,
+            local_bytes=48 << 10,
+            max_buffer=total,
+        )
+
+    @classmethod
+    def open(cls, found: Found) -> CUDADriver:
+        """Open a device.
+
+        Raises:
+            DeviceUnavailableError: CUDA refuses.
+        """
+        compiler = open_compiler(found.majors)
+        try:
+            runtime = found.runtime()
+        except RuntimeError as error:  # as CuPy's errors are
+            raise DeviceUnavailableError(
+                f"{found.info.id} gives no context: {error}", device=found.info.id
+            ) from error
+        return cls(found.info, runtime, compiler, found.target(compiler))
+
+    def memory(self) -> MemoryInfo:
+        """What is free now."""
+        with self._entered():
+            free, total = self._runtime.memory()
+            return MemoryInfo(total, free)
+
+    def compile(self, kernel: str, source: str) -> Program:
+        """Compile by NVRTC, which needs no device."""
+        image = self._compiler.compile(kernel, source, self._target, _OPTIONS).image
+        with self._entered():
+            return _Program(image, self._runtime.function(image, kernel))
+
+    def binary(self, program: Program) -> bytes:
+        """A cubin; PTX for a device that this NVRTC does not know yet."""
+        image: bytes = program.image
+        return image
+
+    def load(self, kernel: str, binary: bytes) -> Program | None:
+        """A program from its image; None if the device does not take it."""
+        try:
+            with self._entered():
+                return _Program(binary, self._runtime.function(binary, kernel))
+        except ExecutionError:
+            return None
+
+    def allocate(self, nbytes: int) -> Memory:
+        """Memory in the stream's order."""
+        with self._entered(nbytes):
+            return _Block(self, self._runtime.allocate(nbytes, self.stream))
+
+    def free(self, memory: Memory) -> None:
+        """Give it back after what is queued; what a lost device had is gone already."""
+        with contextlib.suppress(DeviceLostError):
+            memory.release()
+
+    def release(self, address: int) -> None:
+        """Give an allocation back."""
+        with self._entered():
+            self._runtime.free(address, self.stream)
+
+    def zero(self, memory: Memory, nbytes: int) -> None:
+        """Queue a fill."""
+        with self._entered():
+            self._runtime.fill(memory.address, 0, nbytes, self.stream)
+
+    def read(self, memory: Memory, offset: int, target: memoryview) -> None:
+        """Copy through pinned memory."""
+        with self._entered():
+            self._staging.download(memory.address + offset, target)
+
+    def write(self, memory: Memory, offset: int, source: memoryview) -> None:
+        """Copy to pinned memory, from where the device fetches it."""
+        with self._entered():
+            self._staging.upload(memory.address + offset, source)
+
+    def copy(self, source: Memory, target: Memory, nbytes: int) -> None:
+        """Queue a copy."""
+        if nbytes:
+            with self._entered():
+                self._runtime.copy(
+                    target.address, source.address, nbytes, Direction.ON_DEVICE, self.stream
+                )
+
+    def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
+        """Queue a copy from another CUDA device; each stream waits for the other by an event."""
+        if not isinstance(origin, CUDADriver):
+            return False
+        made = origin.mark()
+        with self._entered():
+            self.stream.wait_event(made)
+            self._runtime.copy_peer(
+                target.address, source.address, origin._index, nbytes, self.stream
+            )
+        origin.wait_for(self.mark())
+        return True
+
+    def mark(self) -> Any:
+        """An event at the present end of the stream."""
+        with self._entered():
+            event = self._runtime.event()
+            event.record(self.stream)
+            return event
+
+    def wait_for(self, event: Any) -> None:
+        """Have what is queued from now on wait for an event of any device."""
+        with self._entered():
+            self.stream.wait_event(event)
+
+    def bind(
+        self,
+        kernel: str,
+        program: Program,
+        groups: tuple[int, int],
+        items: int,
+        arguments: Sequence[Argument],
+    ) -> BoundLaunch:
+        """A launch with its arguments in memory of its own."""
+        if groups[1] > _MOST_GROUPS_Y:
+            raise ExecutionError(
+                f"{kernel} needs {groups[1]} groups along y; CUDA has {_MOST_GROUPS_Y}",
+                device=self._id,
+            )
+        return _Launch(program, groups, items, arguments)
+
+    def launch(self, launches: Sequence[BoundLaunch]) -> None:
+        """Queue all."""
+        runtime, stream = self._runtime, self.stream
+        with self._entered():
+            for launch in launches:
+                launch.queue(runtime, stream)
+
+    def capture(self, launches: Sequence[BoundLaunch]) -> Sequence[BoundLaunch]:
+        """The launches as a graph, which the host queues by one call."""
+        with self._capturing, self._entered():
+            self._capture_stream.begin_capture()
+            try:
+                for launch in launches:
+                    launch.queue(self._runtime, self._capture_stream)
+            finally:
+                graph = self._capture_stream.end_capture()
+            return (_Captured(graph, launches),)
+
+    def synchronise(self) -> None:
+        """Wait for the stream."""
+        with self._entered():
+            self.stream.synchronize()
+
+    def close(self) -> None:
+        """Finish what is queued; stream and memory go when nobody holds them."""
+        with contextlib.suppress(DeviceLostError):
+            self.synchronise()
+
+    @contextmanager
+    def _entered(self, requested: int = 0) -> Iterator[None]:
+        """Calls of the runtime; what they raise becomes typed, and the end of a device is kept."""
+        if os.getpid() != self._process:
+            raise ExecutionError(
+                f"{self._id} was opened before this process was forked off; CUDA does not reach it",
+                device=self._id,
+                remedy="start processes by 'spawn', or open devices in the child alone",
+            )
+        if self._lost:
+            raise DeviceLostError(self._lost, device=self._id)
+        try:
+            with self._runtime.current():
+                yield
+        except self._runtime.errors as error:
+            self._raise(error, requested)
+
+    def _raise(self, error: Exception, requested: int) -> NoReturn:
+        status = getattr(error, "status", None)
+        if status in STICKY:
+            self._lost = f"{self._id} is gone: {error}"
+            raise DeviceLostError(self._lost, device=self._id) from error
+        if status == OUT_OF_MEMORY:
+            raise self._no_room(requested) from error
+        raise ExecutionError(f"{self._id} failed: {error}", device=self._id) from error
+
+    def _no_room(self, requested: int) -> OutOfDeviceMemoryError:
+        free = self.memory().free
+        return OutOfDeviceMemoryError(
+            f"{self._id} has no room for {requested} bytes, {free} are free"
+            if requested
+            else f"{self._id} ran out of memory",
+            device=self._id,
+            requested=requested,
+            free=free,
+        )
