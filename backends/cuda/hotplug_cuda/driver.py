@@ -114,7 +114,7 @@ class CUDADriver(Driver):
             DeviceUnavailableError: CUDA refuses.
         """
         self._id = info.id
-        self._index = info.index
+        self.index = info.index
         self._runtime = runtime
         self._compiler = compiler
         self._target = target
@@ -230,7 +230,7 @@ class CUDADriver(Driver):
         with self._entered():
             self.stream.wait_event(made)
             self._runtime.copy_peer(
-                target.address, source.address, origin._index, nbytes, self.stream
+                target.address, source.address, origin.index, nbytes, self.stream
             )
         origin.wait_for(self.mark())
         return True

@@ -1,8 +1,8 @@
 """NVIDIA's compiler as a library, called directly: it needs neither a GPU nor a driver.
 
-Programs are self-contained, so that the bare library is enough and no CUDA headers have to be there.
-CuPy wraps it too, but looks for it only where there is a GPU; this way a machine without one compiles
-by the very code that a machine with one runs.
+Programs are self-contained, so that the bare library is enough and no CUDA headers are needed. CuPy
+has it too; but with CuPy left out, a machine without a GPU compiles by the very code that a machine
+with one runs, and the library's release need not be CuPy's.
 """
 
 from __future__ import annotations

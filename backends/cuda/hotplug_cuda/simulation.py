@@ -1,8 +1,8 @@
 """The seam over a PTX interpreter: devices for tests, on machines that have no GPU.
 
-Streams do nothing until somebody waits, as late as CUDA may: who reads too early, changes what a copy
-has still to read or frees what a kernel has still to use sees it. Copies between streams wait for
-events alone.
+Streams do nothing until somebody waits, as late as CUDA may: who reads too early, changes what a
+copy has still to read or frees what a kernel has still to use sees it. Streams wait for each other
+by events alone.
 """
 
 from __future__ import annotations

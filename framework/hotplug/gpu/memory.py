@@ -86,7 +86,7 @@ class GPUBuffer(Buffer):
             self._driver.write(self.memory, offset, source)
 
     def copy_from(self, source: Buffer) -> None:
-        """Copy all bytes of an equally large buffer, from device to device where that is possible."""
+        """Copy all bytes of an equally large buffer, by the devices alone where they can."""
         if not isinstance(source, GPUBuffer) or not self._queue_copy(source):
             super().copy_from(source)
 
