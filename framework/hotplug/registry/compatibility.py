@@ -7,21 +7,34 @@ the object is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from hotplug import __version__
-from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo
+from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, DeviceType, MemoryInfo
 from hotplug.registry.discovery import Source
 from hotplug.registry.status import Rejected, State
 
-__all__ = ["check_device", "check_infos", "check_requirements", "to_backend"]
+__all__ = ["check_device", "check_infos", "check_memory", "check_requirements", "to_backend"]
 
 _CORE = frozenset({"hotplug-core", "hotplug"})
 _BACKEND_CALLS = {"probe": "probe()", "open": "open(info)"}
+_INFO_FIELDS: dict[str, tuple[type, ...]] = {
+    "backend": (str,),
+    "index": (int,),
+    "name": (str,),
+    "type": (DeviceType,),
+    "uuid": (str, type(None)),
+    "pci": (str, type(None)),
+    "architecture": (str, type(None)),
+    "units": (int, type(None)),
+    "driver": (str, type(None)),
+    "kernels": (str, type(None)),
+    "properties": (Mapping,),
+}
 _DEVICE_MEMBERS = ("info", "memory", "supports", "buffers", "compile")
 
 
@@ -134,8 +147,29 @@ def check_infos(found: object, name: str) -> tuple[DeviceInfo, ...]:
             State.INVALID, f"its probe returned {type(found).__name__}, not a list of DeviceInfo"
         )
     infos = tuple(cast("Sequence[DeviceInfo]", found))
+    for info in infos:
+        _check_fields(info)
     _check_identity((info.backend for info in infos), (info.index for info in infos), name)
     return infos
+
+
+def _check_fields(info: DeviceInfo) -> None:
+    # A dataclass takes whatever it is given, and a list of devices must be sorted and shown.
+    wrong = [
+        name for name, kinds in _INFO_FIELDS.items() if not isinstance(getattr(info, name), kinds)
+    ]
+    if not wrong and info.index < 0:
+        wrong = ["index"]
+    if not wrong and not all(map(_is_property, info.properties.items())):
+        wrong = ["properties"]
+    if wrong:
+        raise Rejected(
+            State.INVALID, f"its probe tells of a device whose {', '.join(wrong)} cannot be"
+        )
+
+
+def _is_property(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], str | int | float)
 
 
 def _check_identity(backends: Iterable[str], indices: Iterable[int], name: str) -> None:
@@ -145,6 +179,21 @@ def _check_identity(backends: Iterable[str], indices: Iterable[int], name: str) 
     numbers = list(indices)
     if len(set(numbers)) != len(numbers):
         raise Rejected(State.INVALID, f"its probe gives one number twice: {sorted(numbers)}")
+
+
+def check_memory(found: object, device: str) -> MemoryInfo:
+    """What a backend or device told of its memory, if it is as the contract has it.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(found, MemoryInfo) and all(map(_is_amount, (found.total, found.free))):
+        return found
+    raise TypeError(f"the memory of {device} is told as {found!r:.80}")
+
+
+def _is_amount(value: object) -> bool:
+    return value is None or (isinstance(value, int) and value >= 0)
 
 
 def check_device(found: object, info: DeviceInfo) -> Device:

@@ -27,12 +27,17 @@ _log = logging.getLogger("hotplug.registry")
 
 @dataclass(slots=True)
 class _Opened:
-    """A device, its holders' names by handle number, and why it is gone, once it is."""
+    """A device, its holders' names by handle number, and why it is gone, once it is.
+
+    `revoked` is why it was taken from them, apart from other reasons: a forked child cannot use it
+    either, but there it may still do, as the processor does.
+    """
 
     info: DeviceInfo
     device: Device
     holders: dict[int, str] = field(default_factory=dict)
     gone: str = ""
+    revoked: str = ""
 
 
 class DeviceHandle:
@@ -60,6 +65,11 @@ class DeviceHandle:
     def is_open(self) -> bool:
         """Whether the device can be reached through this handle."""
         return self._finalizer.alive and not self._opened.gone
+
+    @property
+    def revoked(self) -> str:
+        """Why the device was taken from its holders by `unload`; empty where it was not."""
+        return self._opened.revoked
 
     @property
     def device(self) -> Device:
@@ -151,7 +161,7 @@ class Handles:
                 opened for opened in tuple(self._opened.values()) if opened.info.backend == backend
             ]
             for opened in taken:
-                opened.gone = why
+                opened.gone = opened.revoked = why
                 self._opened.pop(opened.info.id, None)
         for opened in taken:
             _close(opened)

@@ -17,6 +17,7 @@ from hotplug.errors import (
 )
 from hotplug.registry import choice
 from hotplug.registry.choice import Selection
+from hotplug.registry.compatibility import check_memory
 from hotplug.registry.discovery import (
     ENTRY_POINT,
     RESERVED,
@@ -189,7 +190,7 @@ class Registry:
         importlib.invalidate_caches()
         events = self._rescan(retry=True)
         for entry in self._all().values():
-            if entry.loaded:
+            if entry.loaded:  # one that is just being loaded, or hangs at it, is not waited for
                 events += self._probe_again(entry)
         return self._tell(events)
 
@@ -256,7 +257,7 @@ class Registry:
         with entry.lock:
             if not entry.loaded:
                 raise DeviceUnavailableError(
-                    f"{info.id} cannot be opened: {entry.reason}",
+                    f"{info.id} cannot be opened: {entry.reason or 'it was unloaded meanwhile'}",
                     device=info.id,
                     remedy=entry.remedy,
                 )
@@ -266,15 +267,16 @@ class Registry:
         """A device's memory at this moment. It is brought up only if its backend cannot tell.
 
         Raises:
-            DeviceUnavailableError: it cannot be opened. The backend may raise anything else, too.
+            DeviceUnavailableError: it cannot be opened.
+            TypeError: what is told is no `MemoryInfo`. The backend may raise anything else, too.
         """
         # A backend need not derive from the contract's class, which has this method.
         ask = getattr(self._entry(info.backend).backend, "memory", None)
-        told: MemoryInfo | None = ask(info) if ask is not None else None
+        told: object = ask(info) if ask is not None else None
         if told is not None:
-            return told
+            return check_memory(told, info.id)
         with self.open(info, "a list of devices") as handle:
-            return handle.device.memory()
+            return check_memory(handle.device.memory(), info.id)
 
     def set_aside(self, device: str, reason: str) -> None:
         """Keep a device from being chosen until `refresh`, as after it was lost.
@@ -375,6 +377,8 @@ class Registry:
 
     def _probe_again(self, entry: Entry) -> list[Event]:
         with entry.lock:
+            if not entry.loaded:  # another thread has unloaded it meanwhile
+                return []
             before = {info.id for info in _usable(entry)}
             entry.probe_again(self._settings())
             after = {info.id for info in _usable(entry)}

@@ -130,6 +130,7 @@ class Session:
         """
         with self._lock:
             self._require_open()
+            self._leave_revoked()
             while True:
                 try:
                     return self._place(graph)
@@ -157,6 +158,7 @@ class Session:
         """The executables of a graph, with their buffers; made if they are not there."""
         with self._lock:
             self._require_open()
+            self._leave_revoked()
             held = self._compiled.get(graph)
             if held is not None:
                 self._compiled.move_to_end(graph)
@@ -296,6 +298,13 @@ class Session:
         with at_device(device.id):
             free = device.memory().free
         return None if free is None else int(free * self._shares.get(device.id, _SHARE))
+
+    def _leave_revoked(self) -> None:
+        """Go on without devices whose backend was unloaded by force."""
+        for handle in tuple(self._handles):
+            if handle.revoked:
+                error = DeviceLostError(f"{handle.id} is gone: {handle.revoked}", device=handle.id)
+                self._set_aside(DeviceFault(handle.id, error), states_changed=False)
 
     def _make_room(self, fault: DeviceFault) -> bool:
         """Where a device had no room left for a part's own memory, plan with less of its memory.

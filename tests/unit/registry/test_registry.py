@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -379,6 +379,21 @@ def test_a_probe_that_breaks_later_changes_nothing(fakes, backend):
     backend.add_fault(Fault("probe", OSError("bus error")))
     assert fakes.refresh() == []
     assert len(fakes.select("fake").devices) == 2
+
+
+def test_unloading_while_another_thread_refreshes(fakes, backend):
+    fakes.load("fake")
+    with ThreadPoolExecutor() as pool:
+        refreshed = []
+
+        def close():  # unload holds the backend's lock now, for which refresh has to wait
+            refreshed.append(pool.submit(fakes.refresh))
+            wait(refreshed, timeout=0.1)
+
+        backend.close = close
+        fakes.unload("fake")
+        assert refreshed[0].result(timeout=10) == []
+    assert fakes.status("fake").state is State.UNLOADED
 
 
 def test_a_device_set_aside_is_not_chosen_until_refresh(fakes):

@@ -372,3 +372,41 @@ def test_a_model_too_large_for_one_device_is_spread() -> None:
         program = session.compile(Graph.build({"y": x}))
         assert program.plan.devices == ("gpu:0", "gpu:1")
         np.testing.assert_allclose(program.run({"x": x_value})["y"], expected, rtol=1e-4)
+
+
+def test_a_backend_unloaded_by_force_is_left(
+    fakes: tuple[Registry, FakeDevice, FakeDevice],
+) -> None:
+    registry, card, _ = fakes
+    with Session("fake,cpu", WEIGHTS, registry=registry, fallback="allow") as session:
+        first = session.run(product(), {"x": X})["y"]
+        runs = card.calls["run"]
+        registry.unload("fake", force=True)
+        again = session.run(product(), {"x": X})["y"]
+        assert [device.id for device in session.devices] == ["cpu:0"]
+        assert isinstance(session.failed["fake:0"], DeviceLostError)
+    np.testing.assert_array_equal(again, first)
+    assert card.calls["run"] == runs
+
+
+def test_states_of_a_backend_unloaded_by_force_are_lost(
+    fakes: tuple[Registry, FakeDevice, FakeDevice],
+) -> None:
+    registry, _, _ = fakes
+    with Session("fake,cpu", registry=registry, fallback="allow") as session:
+        session.run(counter(), {"x": np.ones(4, np.float32)})
+        registry.unload("fake", force=True)
+        with pytest.raises(StatesLostError, match="the backend fake was unloaded"):
+            session.run(counter(), {"x": np.ones(4, np.float32)})
+        assert session.run(counter(), {"x": np.ones(4, np.float32)})["total"].tolist() == [1.0] * 4
+
+
+def test_a_session_with_nothing_but_an_unloaded_backend_says_so(
+    fakes: tuple[Registry, FakeDevice, FakeDevice],
+) -> None:
+    registry, _, _ = fakes
+    with Session("fake", WEIGHTS, registry=registry, fallback="error") as session:
+        session.run(product(), {"x": X})
+        registry.unload("fake", force=True)
+        with pytest.raises(DeviceLostError, match="fake:0 is gone: the backend fake was unloaded"):
+            session.plan(product())
