@@ -11,10 +11,12 @@
 #define PARTS 16
 #define PART(j) (j) // of a run of 16
 #define EACH_PART VECTORISED
+#define EACH_AXIS
 #else
 #define PARTS 1
 #define PART(j) 0
 #define EACH_PART UNROLLED
+#define EACH_AXIS UNROLLED
 #endif
 
 // Where an operand's elements lie: bytes to the first, elements from one to the next per axis.
@@ -34,10 +36,14 @@ typedef struct {
 FUNCTION LONG place(const View view, const Shape shape, int i)
 {
     LONG at = 0;
-    for (int axis = shape.rank - 1; axis > 0; --axis) {
-        const int rest = i / shape.length[axis];
-        at += (LONG)(i - rest * shape.length[axis]) * view.stride[axis];
-        i = rest;
+    // With axes known to the compiler, structs stay in constant memory and registers.
+    EACH_AXIS
+    for (int axis = AXES - 1; axis > 0; --axis) {
+        if (axis < shape.rank) {
+            const int rest = i / shape.length[axis];
+            at += (LONG)(i - rest * shape.length[axis]) * view.stride[axis];
+            i = rest;
+        }
     }
     return at + (LONG)i * view.stride[0];
 }
