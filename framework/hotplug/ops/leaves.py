@@ -48,7 +48,7 @@ def fill(*, value: float, dtype: str, shape: tuple[int, ...]) -> TensorType:
 
 
 @op("arange")
-def arange(*, start: float, stop: float, step: float = 1, dtype: str = "f32") -> TensorType:
+def arange(*, start: float, stop: float, step: float = 1.0, dtype: str = "f32") -> TensorType:
     """Values from `start` (included) to `stop` (excluded) by `step`.
 
     Value i is start + i * step, converted as by op `cast`; shape (ceil((stop - start) / step),).

@@ -73,6 +73,14 @@ def test_every_row_describes_itself():
         assert all(position < max(1, len(row.operands)) for position in row.inplace)
 
 
+def test_defaults_are_what_a_given_value_would_become():
+    # Else a node built by default had another key than the same node read from bytes.
+    for row in OPS.values():
+        for parameter in row.params:
+            if not parameter.required:
+                assert repr(parameter.convert(parameter.default)) == repr(parameter.default), row
+
+
 def test_flops_of_products():
     matmul = ops.matmul(x(shape=(2, 3)), x("b", (3, 5)))
 
