@@ -19,8 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hotplug.testing.ptx import Machine, Module
-from hotplug.testing.ptx.errors import KernelFault, MemoryFault, PTXError
+from hotplug.testing.ptx import KernelFault, Machine, MemoryFault, Module, PTXError
 from hotplug_cuda.runtime import OUT_OF_MEMORY, Direction
 
 __all__ = [
@@ -35,6 +34,8 @@ _INVALID_IMAGE = 218
 _ILLEGAL_ADDRESS = 700
 _LAUNCH_FAILURE = 719
 _CAPTURE_UNSUPPORTED = 900
+
+_GARBAGE = 0xFF  # floats of such bytes are NaN, and integers -1
 
 Work: TypeAlias = Callable[[], None]
 
@@ -216,13 +217,16 @@ class SimulatedRuntime:
         return self._device.machine.free_bytes, self._device.memory
 
     def allocate(self, nbytes: int, stream: SimulatedStream) -> int:
-        """Memory that is there at once."""
+        """Memory that is there at once, and full of what is no number."""
         del stream
         self._device.check()
+        machine = self._device.machine
         with self._device.lock:
-            if nbytes > self._device.machine.free_bytes:
+            if nbytes > machine.free_bytes:
                 raise SimulatedError(OUT_OF_MEMORY, "out of memory")
-            return self._device.machine.allocate(nbytes)
+            address = machine.allocate(nbytes)
+            machine.fill(address, _GARBAGE, nbytes)
+            return address
 
     def free(self, address: int, stream: SimulatedStream) -> None:
         """Queue the end of an allocation."""
