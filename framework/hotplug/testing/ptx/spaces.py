@@ -48,6 +48,8 @@ class GlobalSpace:
             return
         if self._batch.races is not None:
             self._batch.races.write_global(site, allocation, offset, lanes)
+        if offset.ndim == 0 and value.ndim:
+            value = value[-1]  # one address for all: the last thread's stays
         allocation.view(site.dtype)[offset >> site.shift] = value
 
     def _locate(self, site: Site, address: Value, lanes: Lanes) -> tuple[Value, Allocation | None]:
