@@ -66,11 +66,13 @@ class Case:
 
     def split_plan(self) -> np.ndarray:
         """The context split among threads."""
-        splits = -(-4 * self.threads // self.kv_heads)
+        splits = 4 * self.threads
         nbytes = panels.attention_partials(self.tokens, self.heads, splits, self.width)
         self.partials = np.zeros(nbytes, np.uint8)
         parts = {"splits": splits, "partials": self.partials}
-        words = (self.operands(), self.shape(), parts, self.memory)
+        size = panels.attention_split_scratch(self.heads, self.width)
+        memory = {"scratch": np.zeros(self.threads * size, np.uint8), "scratch_stride": size}
+        words = (self.operands(), self.shape(), parts, memory)
         first = {name: value for part in words for name, value in part.items()}
         last = {"tokens": self.tokens, "heads": self.heads, "value_width": self.width}
         second = {"partials": self.partials, **self.result(), **last, "splits": splits}

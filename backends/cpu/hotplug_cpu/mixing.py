@@ -41,18 +41,18 @@ def attention(low: Lowering, node: Node) -> bool:
     words.append(0 if positions is None else low.address(positions))
     out = Address(low.new(node).store)
     result = (0 if sinks is None else low.address(sinks), out, node.type.size * 4 // q.shape[0])
-    size = panels.attention_scratch(q.shape[2], v.shape[2])
-    scratch = Store(size * low.threads)
-    last = (Address(scratch), size)
-    dtype = k.dtype.name
+    heads, dtype = q.shape[1], k.dtype.name
     if q.shape[0] > _FEW:
-        words += (*result, *_shape_words(node), *last)
+        size = panels.attention_scratch(q.shape[2], v.shape[2])
+        scratch = Store(size * low.threads)
+        words += (*result, *_shape_words(node), Address(scratch), size)
         low.emit(f"attention_{dtype}", words, out.store, (node,), scratch)
         return True
     splits = _splits(low.threads, k)
-    heads = q.shape[1]
+    size = panels.attention_split_scratch(heads, q.shape[2])
+    scratch = Store(size * low.threads)
     partials = Store(panels.attention_partials(q.shape[0], heads, splits, v.shape[2]))
-    words += (*_shape_words(node), splits, Address(partials), *last)
+    words += (*_shape_words(node), splits, Address(partials), Address(scratch), size)
     low.emit(f"attention_split_{dtype}", words, partials, (node,), scratch)
     combine = (Address(partials), *result, q.shape[0], heads, v.shape[2], splits)
     low.emit("attention_combine", combine, out.store, (node,))
@@ -87,10 +87,10 @@ def _shape_words(node: Node) -> tuple[int, ...]:
 
 
 def _splits(threads: int, k: Node) -> int:
+    """Parts of the context: all threads get as many of them."""
     if threads == 1:
         return 1
-    wanted = -(-_SPLITS_PER_THREAD * threads // k.shape[1])
-    return max(1, min(wanted, k.shape[0] // _LANES))
+    return threads * max(1, min(_SPLITS_PER_THREAD, k.shape[0] // (panels.KEYS * threads)))
 
 
 def _bits(value: float) -> int:

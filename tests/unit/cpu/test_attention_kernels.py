@@ -94,8 +94,7 @@ class Case:
             "out_stride": self.out.strides[0],
         }
 
-    def scratch(self, threads: int) -> dict[str, Any]:
-        size = panels.attention_scratch(self.width, self.value_width)
+    def scratch(self, threads: int, size: int) -> dict[str, Any]:
         memory = np.full(threads * size // 4, np.nan, np.float32)
         return {"scratch": memory, "scratch_stride": size}
 
@@ -106,7 +105,7 @@ class Case:
             **self.operands(),
             **self.results(),
             **self.common(),
-            **self.scratch(threads),
+            **self.scratch(threads, panels.attention_scratch(self.width, self.value_width)),
         )
         return self.out
 
@@ -120,7 +119,7 @@ class Case:
             **self.common(),
             splits=splits,
             partials=partials,
-            **self.scratch(threads),
+            **self.scratch(threads, panels.attention_split_scratch(self.heads, self.width)),
         )
         runner(
             "attention_combine",
@@ -158,6 +157,9 @@ CASES = {
     "f32": Case(dtype="f32"),
     "one head": Case(heads=1, kv_heads=1),
     "many heads of one key head": Case(heads=32, kv_heads=1, tokens=4),
+    "four heads of a key head": Case(heads=8, kv_heads=2, tokens=2),
+    "five heads of a key head": Case(heads=5, kv_heads=1, tokens=2, rows=150, start=140),
+    "a key head for each": Case(heads=7, kv_heads=7, tokens=3),
     "model": Case(tokens=70, heads=9, kv_heads=3, width=64, value_width=64, rows=256, start=90),
     "from the start": Case(tokens=33, rows=64, start=0),
     "widths of eight": Case(width=24, value_width=40),

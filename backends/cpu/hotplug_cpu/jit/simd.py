@@ -22,6 +22,7 @@ from hotplug_cpu.jit.vectors import (
     I64,
     Vector,
     address,
+    broadcast,
     call,
     concatenate,
     f32,
@@ -200,7 +201,7 @@ def load_nibbles(builder: Any, at: Any) -> Any:
 def load_bits(builder: Any, at: Any) -> Any:
     """32 bits as 32 bytes, 16 where the bit is set: the fifth bit of 5-bit numbers."""
     bits = load(builder, at, I32)
-    spread = builder.bitcast(_broadcast(builder, bits, 8), I8X32)
+    spread = builder.bitcast(broadcast(builder, bits, 8), I8X32)
     spread = shuffle(builder, spread, spread, [lane // 8 for lane in range(32)])
     wanted = ir.Constant(I8X32, [1 << (lane % 8) for lane in range(32)])
     missing = builder.icmp_unsigned("==", builder.and_(spread, wanted), splat(0, I8, 32))
@@ -222,25 +223,25 @@ def high_nibbles(builder: Any, value: Any) -> Any:
 
 @instruction(i8x32, types.int64)
 def splat_i8(builder: Any, value: Any) -> Any:
-    return _broadcast(builder, builder.trunc(value, I8), 32)
+    return broadcast(builder, builder.trunc(value, I8), 32)
 
 
 @instruction(i8x32, i8x32, types.int64)
 def shift_right(builder: Any, value: Any, bits: Any) -> Any:
     """Each byte, unsigned, shifted by the same number of bits."""
-    return builder.lshr(value, _broadcast(builder, builder.trunc(bits, I8), 32))
+    return builder.lshr(value, broadcast(builder, builder.trunc(bits, I8), 32))
 
 
 @instruction(i8x32, i8x32, types.int64)
 def shift_left(builder: Any, value: Any, bits: Any) -> Any:
     """Each byte shifted by the same number of bits."""
-    return builder.shl(value, _broadcast(builder, builder.trunc(bits, I8), 32))
+    return builder.shl(value, broadcast(builder, builder.trunc(bits, I8), 32))
 
 
 @instruction(i8x32, address)
 def load_i8x4_splat(builder: Any, at: Any) -> Any:
     """4 bytes, eight times."""
-    return builder.bitcast(_broadcast(builder, load(builder, at, I32), 8), I8X32)
+    return builder.bitcast(broadcast(builder, load(builder, at, I32), 8), I8X32)
 
 
 @instruction(four_f32x8, i8x32)
@@ -302,7 +303,7 @@ def zero_i32x8(_builder: Any) -> Any:
 
 @instruction(i32x8, types.int32)
 def splat_i32(builder: Any, value: Any) -> Any:
-    return _broadcast(builder, value, 8)
+    return broadcast(builder, value, 8)
 
 
 # --- pairs of floats, in the low half of four
@@ -348,7 +349,7 @@ def zero(_builder: Any) -> Any:
 
 @instruction(f32x8, f32)
 def splat_f32(builder: Any, value: Any) -> Any:
-    return _broadcast(builder, value, 8)
+    return broadcast(builder, value, 8)
 
 
 @instruction(f32x8, f32, f32)
@@ -433,10 +434,8 @@ def max_of(builder: Any, value: Any) -> Any:
     return builder.extract_element(value, ir.Constant(I32, 0))
 
 
-@instruction(f32x8, eight_f32x8)
-def sums_of(builder: Any, rows: Any) -> Any:
+def sums_together(builder: Any, values: list[Any]) -> Any:
     """Sums of eight vectors as one vector: a transpose whose steps add."""
-    values = [builder.extract_value(rows, index) for index in range(8)]
     low = [0, 8, 2, 10, 4, 12, 6, 14]
     pair = [0, 1, 8, 9, 4, 5, 12, 13]
     quad = [0, 1, 2, 3, 8, 9, 10, 11]
@@ -571,12 +570,6 @@ def call_kernel(builder: Any, kernel: Any, row: Any, thread: Any, threads: Any) 
     """Run the kernel at an address."""
     kind = ir.FunctionType(ir.VoidType(), [I64] * 3)
     builder.call(builder.inttoptr(kernel, kind.as_pointer()), [row, thread, threads])
-
-
-def _broadcast(builder: Any, value: Any, count: int) -> Any:
-    undefined = ir.Constant(vector(value.type, count), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    return shuffle(builder, first, undefined, [0] * count)
 
 
 def _lanes(builder: Any, value: Any, start: int, count: int) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "I64",
     "Vector",
     "address",
+    "broadcast",
     "call",
     "concatenate",
     "f32",
@@ -117,6 +118,13 @@ def splat(value: float, element: ir.Type, count: int) -> ir.Constant:
 def shuffle(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:
     """Elements `lanes` of the two vectors put end to end."""
     return builder.shuffle_vector(first, second, ir.Constant(vector(I32, len(lanes)), lanes))
+
+
+def broadcast(builder: Any, value: Any, count: int) -> Any:
+    """A vector of equal elements."""
+    undefined = ir.Constant(vector(value.type, count), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return shuffle(builder, first, undefined, [0] * count)
 
 
 def concatenate(builder: Any, parts: list[Any]) -> Any:

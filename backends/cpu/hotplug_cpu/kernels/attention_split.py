@@ -6,7 +6,7 @@ for every token, head and split; `attention_combine` makes results of them.
 
 The arguments are those of `attention`, and further
 
-    splits      parts of the context; about 4 * threads / kv_heads, at least 1
+    splits      parts of the context, at least 1; as many for all threads are shared evenly
     partials    `panels.attention_partials(T, H, splits, Dv)` bytes, between the two rows
 
 A partial result is its largest score, the sum of its weights, and after PARTIAL_HEAD bytes the
@@ -20,7 +20,9 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.members import add_values, load_floats, load_halves, scores_of, touch
 from hotplug_cpu.kernels.panels import KEYS, PARTIAL_HEAD
+from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.softmax import (
     NOTHING,
     ZERO,
@@ -34,6 +36,7 @@ __all__ = ["KERNELS"]
 
 _inline = simd.inline
 _ONE = float32(1.0)
+_VALUES = 16  # rows that are added up at once
 
 
 @_inline
@@ -59,16 +62,17 @@ def attention_combine(
 ) -> None:
     """Partial results of all splits as the result of each token and head."""
     size = PARTIAL_HEAD + 4 * value_width
+    stride = heads * size  # from one split to the next
     count = tokens * heads
     for number in range(count * thread // threads, count * (thread + 1) // threads):
         token, head = number // heads, number % heads
-        first = partials + number * splits * size
+        first = partials + (token * splits * heads + head) * size
         at = out + token * out_stride + 4 * head * value_width
         for column in range(0, 4 * value_width, 32):
             simd.store_f32x8(at + column, simd.zero())
         largest = NOTHING
         for split in range(splits):
-            largest = max(largest, simd.load_f32(first + split * size))
+            largest = max(largest, simd.load_f32(first + split * stride))
         if largest == NOTHING:
             continue
         total = ZERO
@@ -77,7 +81,7 @@ def attention_combine(
             largest = max(largest, sink)
             total = exp_f32(sink - largest)
         for split in range(splits):
-            partial = first + split * size
+            partial = first + split * stride
             score = simd.load_f32(partial)
             if score > NOTHING:
                 weight = exp_f32(score - largest)
@@ -94,81 +98,99 @@ def _clear(partial: int, value_width: int) -> None:
         simd.store_f32x8(partial + PARTIAL_HEAD + column, simd.zero())
 
 
-def _eight_scores(size: int, load: Any) -> Any:
-    """Products of a query with eight rows of keys, for one kind of elements."""
+@_inline
+def _scale(source: int, factor: float, count: int, target: int) -> None:
+    by = simd.splat_f32(factor)
+    for at in range(0, 4 * count, 32):
+        simd.store_f32x8(target + at, simd.load_f32x8(source + at) * by)
+
+
+def _for_members(make: Any, size: int, load_row: Any) -> Any:
+    """What `make` makes for one, two and three members, as a function for all of a key head."""
+    one, two, three = (make(members, size, load_row) for members in (1, 2, 3))
 
     @_inline
-    def eight_scores(q: int, k: int, stride: int, keys: int, width: int) -> Any:
-        """Where there are fewer than eight rows the last one is repeated."""
-        last = keys - 1
-        k1 = k + min(1, last) * stride
-        k2 = k + min(2, last) * stride
-        k3 = k + min(3, last) * stride
-        k4 = k + min(4, last) * stride
-        k5 = k + min(5, last) * stride
-        k6 = k + min(6, last) * stride
-        k7 = k + min(7, last) * stride
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = simd.zero()
-        for step in range(width // 8):
-            x = simd.load_f32x8(q + 32 * step)
-            at = 8 * size * step
-            s0 = simd.fma(load(k + at), x, s0)
-            s1 = simd.fma(load(k1 + at), x, s1)
-            s2 = simd.fma(load(k2 + at), x, s2)
-            s3 = simd.fma(load(k3 + at), x, s3)
-            s4 = simd.fma(load(k4 + at), x, s4)
-            s5 = simd.fma(load(k5 + at), x, s5)
-            s6 = simd.fma(load(k6 + at), x, s6)
-            s7 = simd.fma(load(k7 + at), x, s7)
-        return simd.sums_of((s0, s1, s2, s3, s4, s5, s6, s7))
+    def each(
+        group: int, own: int, own_stride: int, row: int, stride: int, rows: int, width: int,
+        result: int, result_stride: int,
+    ) -> None:  # fmt: skip
+        member = 0
+        while member < group:
+            left = group - member
+            mine, there = own + member * own_stride, result + member * result_stride
+            if left == 1:
+                one(mine, own_stride, row, stride, rows, width, there, result_stride)
+                member += 1
+            elif left == 2 or left == 4:
+                two(mine, own_stride, row, stride, rows, width, there, result_stride)
+                member += 2
+            else:
+                three(mine, own_stride, row, stride, rows, width, there, result_stride)
+                member += 3
 
-    return eight_scores
+    return each
 
 
-def _add_values(size: int, load: Any) -> Any:
-    """Weighted sums of rows of values, for one kind of elements."""
+def _scores(size: int, load_row: Any) -> Any:
+    """Scores of a block of keys, for one kind of elements."""
+    score = _for_members(scores_of, size, load_row)
 
     @_inline
-    def add_values(weights: int, v: int, stride: int, keys: int, width: int, result: int) -> None:
-        """Add the rows, each times its weight, to a result; four vectors at a time."""
-        column = 0
-        while column + 32 <= width:
-            at, source = result + 4 * column, v + column * size
-            a, b = simd.load_f32x8(at), simd.load_f32x8(at + 32)
-            c, d = simd.load_f32x8(at + 64), simd.load_f32x8(at + 96)
-            for key in range(keys):
-                weight = simd.splat_f32(simd.load_f32(weights + 4 * key))
-                a = simd.fma(load(source), weight, a)
-                b = simd.fma(load(source + 8 * size), weight, b)
-                c = simd.fma(load(source + 16 * size), weight, c)
-                d = simd.fma(load(source + 24 * size), weight, d)
-                source += stride
-            simd.store_f32x8(at, a)
-            simd.store_f32x8(at + 32, b)
-            simd.store_f32x8(at + 64, c)
-            simd.store_f32x8(at + 96, d)
-            column += 32
-        while column < width:
-            at, source = result + 4 * column, v + column * size
-            a = simd.load_f32x8(at)
-            for key in range(keys):
-                weight = simd.splat_f32(simd.load_f32(weights + 4 * key))
-                a = simd.fma(load(source), weight, a)
-                source += stride
-            simd.store_f32x8(at, a)
-            column += 8
+    def score_block(
+        query: int, k: int, stride: int, keys: int, shape: tuple[int, int, int], scores: int
+    ) -> None:
+        """Scores of all heads for a block of keys, as f32[heads][KEYS].
 
-    return add_values
+        `shape` is the number of key heads, of query heads of each, and their width.
+        """
+        kv_heads, group, width = shape
+        for key in range(0, keys, 8):
+            row, here = k + key * stride, min(8, keys - key)
+            touch(row, here, stride, kv_heads * width * size)
+            for head in range(kv_heads):
+                score(
+                    group, query + 4 * width * group * head, 4 * width,
+                    row + head * width * size, stride, here, width,
+                    scores + 4 * (KEYS * group * head + key), 4 * KEYS,
+                )  # fmt: skip
+
+    return score_block
 
 
-def _split(size: int, load: Any) -> Any:
-    """A kernel for caches of elements of `size` bytes, of which `load` makes 8 floats."""
-    eight_scores, add_values = _eight_scores(size, load), _add_values(size, load)
+def _values(size: int, load_row: Any) -> Any:
+    """Sums of a block of values, for one kind of elements."""
+    add = _for_members(add_values, size, load_row)
+
+    @_inline
+    def add_block(
+        weights: int, v: int, stride: int, keys: int, shape: tuple[int, int, int],
+        result: int, result_stride: int,
+    ) -> None:  # fmt: skip
+        """Add a block of values, times weights f32[heads][KEYS], to the results of all heads."""
+        kv_heads, group, width = shape
+        for key in range(0, keys, _VALUES):
+            row, here = v + key * stride, min(_VALUES, keys - key)
+            touch(row, here, stride, kv_heads * width * size)
+            for head in range(kv_heads):
+                first = head * group
+                add(
+                    group, weights + 4 * (KEYS * first + key), 4 * KEYS,
+                    row + head * width * size, stride, here, width,
+                    result + first * result_stride, result_stride,
+                )  # fmt: skip
+
+    return add_block
+
+
+def _split(size: int, load_row: Any) -> Any:
+    """A kernel for caches of elements of `size` bytes, which `load_row` loads as 8 floats."""
+    score_block, add_block = _scores(size, load_row), _values(size, load_row)
 
     @_inline
     def attention_split(
         thread: int,
         threads: int,
+        counter: int,
         q: int,
         q_stride: int,
         k: int,
@@ -192,45 +214,44 @@ def _split(size: int, load: Any) -> Any:
         scratch_stride: int,
     ) -> None:
         group = heads // kv_heads
-        partial_size = PARTIAL_HEAD + 4 * value_width
+        partial_stride = PARTIAL_HEAD + 4 * value_width
         scores = scratch + thread * scratch_stride
-        factor, cap = simd.splat_f32(simd.float_of(scale)), simd.float_of(softcap)
+        query = scores + 4 * KEYS * heads
+        cap = simd.float_of(softcap)
         view = (positions, tokens, rows, causal, window)
-        units = tokens * kv_heads * splits
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            split = unit % splits
-            head = unit // splits % kv_heads
-            token = unit // splits // kv_heads
+        units = tokens * splits
+        unit = next_unit(counter, units, threads)
+        while unit < units:
+            split, token = unit % splits, unit // splits
             low, high = visible(view, token)
             share = ((high - low + splits - 1) // splits + 7) // 8 * 8
             begin = low + split * share
             end = min(high, begin + share)
-            first = token * heads + head * group
-            for member in range(group):
-                partial = partials + ((first + member) * splits + split) * partial_size
-                _clear(partial, value_width)
+            result = partials + (token * splits + split) * heads * partial_stride
+            _scale(q + token * q_stride, simd.float_of(scale), heads * width, query)
+            for head in range(heads):
+                _clear(result + head * partial_stride, value_width)
             for start in range(begin, end, KEYS):
                 keys = min(KEYS, end - start)
-                k_at = k + start * k_stride + head * width * size
-                v_at = v + start * v_stride + head * value_width * size
-                for member in range(group):
-                    partial = partials + ((first + member) * splits + split) * partial_size
-                    query = q + token * q_stride + 4 * width * (head * group + member)
-                    for key in range(0, keys, 8):
-                        dots = eight_scores(
-                            query, k_at + key * k_stride, k_stride, min(8, keys - key), width
-                        )
-                        simd.store_f32x8(scores + 4 * key, dots * factor)
-                    rescale = softmax_step(scores, 0, keys, cap, (partial, partial + 4))
-                    if rescale != _ONE:
-                        scale_row(partial + PARTIAL_HEAD, value_width, rescale)
-                    add_values(scores, v_at, v_stride, keys, value_width, partial + PARTIAL_HEAD)
+                shape = (kv_heads, group, width)
+                score_block(query, k + start * k_stride, k_stride, keys, shape, scores)
+                for head in range(heads):
+                    at = result + head * partial_stride
+                    state = (at, at + 4)
+                    factor = softmax_step(scores + 4 * KEYS * head, 0, keys, cap, state)
+                    if factor != _ONE:
+                        scale_row(at + PARTIAL_HEAD, value_width, factor)
+                shape = (kv_heads, group, value_width)
+                values = v + start * v_stride
+                at = result + PARTIAL_HEAD
+                add_block(scores, values, v_stride, keys, shape, at, partial_stride)
+            unit = next_unit(counter, units, threads)
 
     return attention_split
 
 
 KERNELS = {
-    "attention_split_f16": _split(2, simd.load_f16x8),
-    "attention_split_f32": _split(4, simd.load_f32x8),
+    "attention_split_f16": _split(2, load_halves),
+    "attention_split_f32": _split(4, load_floats),
     "attention_combine": attention_combine,
 }

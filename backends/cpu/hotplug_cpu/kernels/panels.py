@@ -33,6 +33,7 @@ __all__ = [
     "TOKENS",
     "attention_partials",
     "attention_scratch",
+    "attention_split_scratch",
     "gemm_f32_scratch",
     "gemm_int8_scratch",
     "packed_bytes",
@@ -96,13 +97,18 @@ PARTIAL_HEAD = 32
 
 
 def attention_scratch(width: int, value_width: int) -> int:
-    """Scratch of one thread of `attention_*` and `attention_split_*`.
+    """Scratch of one thread of `attention_*`.
 
     Queries and results, a block of keys and of values, scores of a tile twice, state of the rows.
     """
     padded = -(-value_width // (2 * ROWS)) * 2 * ROWS
     floats = (QUERIES + KEYS) * (width + padded) + KEYS * (TOKENS + 8) + 2 * QUERIES
     return 4 * floats
+
+
+def attention_split_scratch(heads: int, width: int) -> int:
+    """Scratch of one thread of `attention_split_*`: scores of a block of keys, and queries."""
+    return 4 * heads * (KEYS + width)
 
 
 def attention_partials(tokens: int, heads: int, splits: int, value_width: int) -> int:

@@ -26,6 +26,7 @@ from hotplug_cpu.jit.vectors import (
     I32,
     I64,
     address,
+    broadcast,
     concatenate,
     f32x8,
     instruction,
@@ -92,13 +93,6 @@ def _bits(builder: Any, block: Any, offset: int, shift: int, mask: int) -> Any:
         move = builder.lshr if shift > 0 else builder.shl
         value = move(builder.bitcast(value, vector(I16, 16)), splat(abs(shift), I16, 16))
     return builder.and_(builder.bitcast(value, _BYTES), splat(mask, I8, 32))
-
-
-def _broadcast(builder: Any, value: Any, count: int = 8) -> Any:
-    first = builder.insert_element(
-        ir.Constant(vector(value.type, count), ir.Undefined), value, ir.Constant(I32, 0)
-    )
-    return shuffle(builder, first, first, [0] * count)
 
 
 def _factors(builder: Any, block: Any, *offsets: int) -> list[Any]:
@@ -216,7 +210,7 @@ def _numbers_iq4_xs(builder: Any, block: Any) -> Numbers:
 
     def fields(word: Any, width: int) -> Any:
         shifts = ir.Constant(_WORDS, [width * lane for lane in range(8)])
-        moved = builder.lshr(_broadcast(builder, word), shifts)
+        moved = builder.lshr(broadcast(builder, word, 8), shifts)
         return builder.and_(moved, splat((1 << width) - 1, I32, 8))
 
     six = builder.or_(

@@ -21,6 +21,7 @@ from hotplug_cpu.jit.vectors import (
     I32,
     I64,
     address,
+    broadcast,
     i8x32,
     instruction,
     load,
@@ -72,13 +73,6 @@ def _constant(value: int) -> ir.Constant:
 
 def _at(builder: Any, base: Any, offset: int) -> Any:
     return builder.add(base, _constant(offset))
-
-
-def _broadcast(builder: Any, value: Any) -> Any:
-    first = builder.insert_element(
-        ir.Constant(vector(value.type, 8), ir.Undefined), value, ir.Constant(I32, 0)
-    )
-    return shuffle(builder, first, first, [0] * 8)
 
 
 def _sums(builder: Any, tokens: int) -> list[list[Any]]:
@@ -170,7 +164,7 @@ def _panel_bytes(builder: Any, panel: Any, step: int, head: int = PANEL_HEAD) ->
 
 def _tile_bytes(builder: Any, tile: Any, step: int, token: int) -> Any:
     word = load(builder, _at(builder, tile, TILE_HEAD + 4 * (TOKENS * step + token)), I32)
-    return builder.bitcast(_broadcast(builder, word), _BYTES)
+    return builder.bitcast(broadcast(builder, word, 8), _BYTES)
 
 
 def _add_block(
@@ -190,8 +184,9 @@ def _add_block(
         for place in places
     )
     for token in range(len(dots)):
-        scale = _broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32))
-        total = _broadcast(builder, load(builder, _at(builder, tile, 4 * (sum_at + token)), F32))
+        scale = broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32), 8)
+        total = load(builder, _at(builder, tile, 4 * (sum_at + token)), F32)
+        total = broadcast(builder, total, 8)
         for panel in _PANELS:
             value = builder.sitofp(dots[token][panel], _FLOATS)
             value = builder.fmul(value, scales[panel])
@@ -303,7 +298,7 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
             weights = [load(builder, builder.add(p, step), _FLOATS) for p in (first, second)]
             here = builder.add(tile, builder.mul(loop.index, tile_stride))
             for token in range(tokens):
-                x = _broadcast(builder, load(builder, _at(builder, here, 4 * token), F32))
+                x = broadcast(builder, load(builder, _at(builder, here, 4 * token), F32), 8)
                 for panel in _PANELS:
                     before = builder.load(sums[token][panel])
                     after = forms.fused_multiply_add(builder, weights[panel], x, before)
