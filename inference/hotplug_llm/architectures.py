@@ -121,7 +121,8 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
         heads=heads,
         kv_heads=kv_heads,
         key_length=key_length,
-        value_length=own.get("attention.value_length", int, key_length),
+        # The format's own default, whatever the keys' length.
+        value_length=own.get("attention.value_length", int, width // heads),
         norm_eps=own.require("attention.layer_norm_rms_epsilon", float),
         rope=_read_rope(own, row, own.get("rope.dimension_count", int, key_length)),
         window=own.get("attention.sliding_window", int, 0),

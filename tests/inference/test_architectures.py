@@ -63,7 +63,7 @@ def test_what_files_may_leave_out():
 def test_heads_of_a_length_of_their_own():
     shape = read("qwen3", attention__key_length=128, attention__value_length=96)
     assert (shape.key_length, shape.value_length, shape.rope.dims) == (128, 96, 128)
-    assert read("qwen3", attention__key_length=128).value_length == 128
+    assert read("qwen3", attention__key_length=128).value_length == 16
     assert read(rope__dimension_count=8).rope.dims == 8
 
 

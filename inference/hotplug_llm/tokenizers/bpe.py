@@ -67,6 +67,7 @@ class BytePairTokenizer(Tokenizer):
         super().__init__(vocabulary, add_bos=add_bos, add_eos=add_eos)
         self._merges = merges
         self._words = words
+        self._left_out: set[bytes] = set()
         self._cached_word_ids = lru_cache(_CACHED_WORDS)(self._merge_word)
 
     @classmethod
@@ -143,7 +144,9 @@ class BytePairTokenizer(Tokenizer):
         byte_tokens = self.vocabulary.byte_tokens
         if all(byte in byte_tokens for byte in data):
             return [byte_tokens[byte] for byte in data]
-        _log.warning("the vocabulary has no token for %s, which is left out", data.hex(" "))
+        if data not in self._left_out:  # a text may hold it a million times
+            self._left_out.add(data)
+            _log.warning("the vocabulary has no token for %s, which is left out", data.hex(" "))
         return []
 
 
