@@ -1,4 +1,4 @@
-"""What is said of CUDA devices, and of what is missing, by a driver library that the test makes up."""
+"""What is said of CUDA devices, and of what is missing: the driver's library is the test's own."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ P100 = {"name": b"Tesla P100", "capability": (6, 0), "memory": 16 << 30, "pci": 
 
 class Library:
     """libcuda.so.1 as far as it is asked, and no context is created by any of these calls."""
+
+    # ruff: noqa: N802 - the library's names
 
     def __init__(self, *gpus, version=12040, status=0):
         self.gpus = gpus
@@ -230,7 +232,7 @@ def test_a_gpu_that_gives_no_context_is_unavailable(install, monkeypatch):
 
     broken.CupyRuntime = refuse
     monkeypatch.setitem(sys.modules, "hotplug_cuda.cupy_runtime", broken)
-    with pytest.raises(DeviceUnavailableError, match="cuda:0 gives no context: .*busy"):
+    with pytest.raises(DeviceUnavailableError, match=r"cuda:0 gives no context: .*busy"):
         backend.open(info)
 
 
