@@ -16,13 +16,7 @@ _PIPE_WIDTH = 140  # columns where no terminal says how many it has
 
 def console() -> Console:
     """Where tables are printed. A pipe has no width, and folded columns are hard to search in."""
-    return _Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to the program, whose exit code for it is the same for every command."""
-        raise BrokenPipeError
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def table(

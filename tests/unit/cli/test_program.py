@@ -190,15 +190,8 @@ def test_a_mistake_of_ours_keeps_its_traceback(add_command):
         main(["wrong"])
 
 
-@pytest.mark.parametrize(
-    "shown",
-    [
-        "print('x' * 10_000_000)",
-        "from hotplug.cli.render import console; console().print('x' * 9**7)",
-    ],
-)
-def test_a_reader_that_leaves_is_no_error(add_command, site, shown):
-    add_command("talk", f"{shown}; return 0")
+def test_a_reader_that_leaves_is_no_error(add_command, site):
+    add_command("talk", "print('x' * 10_000_000); return 0")
     talking = subprocess.Popen(
         [sys.executable, "-m", "hotplug", "talk"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
