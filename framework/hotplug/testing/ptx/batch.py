@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -68,7 +68,9 @@ class Batch:
         memory: of the device.
         symbols: addresses of the module's variables in device memory.
         registers: values of those that may be read before they are written.
-        races: what finds races, or None.
+        sites: the program's accesses to memory, by number.
+        granules: see `Races`.
+        epoch: number of the launch, by which races are found; 0 to look for none.
         uninitialised: whether reading shared memory that nothing wrote is an error.
     """
 
@@ -80,18 +82,20 @@ class Batch:
         memory: DeviceMemory,
         symbols: dict[str, np.int64],
         registers: Mapping[str, Value],
-        races: Races | None,
+        sites: Sequence[Site],
+        granules: dict[str, int],
+        epoch: int,
         *,
         uninitialised: bool,
     ) -> None:
         self.geometry = geometry
         self.symbols = symbols
-        self.races = races
         self.uninitialised = uninitialised
         self.size = blocks * geometry.threads
         self.every = np.arange(self.size)
         self.block = first_block + self.every // geometry.threads
         self.thread = self.every % geometry.threads
+        self.alive = np.ones(self.size, bool)
         self._registers: dict[str, Value] = dict(registers)
         self._special: dict[str, Value] = {}
         self.shared = SharedSpace(self, blocks, geometry.shared_bytes)
@@ -107,8 +111,9 @@ class Batch:
                 "param": self.param,
             }
         )
-        if races is not None:
-            races.begin(self)
+        self.races: Races | None = None
+        if epoch:
+            self.races = Races(self, sites, epoch, granules, self.shared.data.size)
 
     # Registers.
 
@@ -151,11 +156,12 @@ class Batch:
         self.every = self.every[: self.size]
         self.block = self.block[lanes]
         self.thread = self.thread[lanes]
+        self.alive = self.alive[lanes]
         self._shared_base = self._shared_base[lanes]
         self._special = {}
         self.local.keep(lanes)
         if self.races is not None:
-            self.races.begin(self)
+            self.races.keep()
 
     def special(self, name: str, lanes: Lanes) -> Value:
         """A special register (PTX ISA, 10), as a signed 32-bit value."""

@@ -27,7 +27,7 @@ __all__ = ["BARRIERS", "Block", "blocks_of", "live_registers"]
 BARRIERS = frozenset({"bar", "barrier"})
 """Instructions that wait for threads of the whole block."""
 
-_EXCHANGES = frozenset({"shfl", "vote", "match", "redux", "activemask"})
+_EXCHANGES = frozenset({"shfl", "vote", "redux", "activemask"})
 """Instructions that need the threads of a warp side by side."""
 
 _ENDS = frozenset({"ret", "exit"})
@@ -98,7 +98,8 @@ class _Splitter:
             self._open = False
             self._begin()
         elif instruction.opcode in BARRIERS or instruction.opcode in _EXCHANGES:
-            kind = "barrier" if instruction.opcode in BARRIERS else "exchange"
+            whole = instruction.opcode in BARRIERS and "warp" not in instruction.modifiers
+            kind = "barrier" if whole else "exchange"
             self._begin()
             self.blocks[-1].kind = kind
             self.blocks[-1].instructions.append(instruction)
@@ -230,7 +231,7 @@ def _components(
                     parent = work[-1][0]
                     low[parent] = min(low[parent], low[node])
                 if low[node] == number[node]:
-                    component = []
+                    component: list[int] = []
                     while not component or component[-1] != node:
                         component.append(stack.pop())
                         on_stack.discard(component[-1])

@@ -13,7 +13,7 @@ from hotplug.testing.ptx.batch import Batch, Geometry
 from hotplug.testing.ptx.memory import DeviceMemory, as_bytes
 from hotplug.testing.ptx.module import Module
 from hotplug.testing.ptx.program import Program
-from hotplug.testing.ptx.races import Races
+from hotplug.testing.ptx.races import EPOCHS
 from hotplug.testing.ptx.schedule import run
 
 __all__ = ["LANES", "Machine"]
@@ -39,7 +39,8 @@ class Machine:
         self, total_bytes: int = 1 << 32, *, races: bool = True, uninitialised: bool = False
     ) -> None:
         self._memory = DeviceMemory(total_bytes)
-        self._races = Races() if races else None
+        self._races = races
+        self._epoch = 0
         self._uninitialised = uninitialised
         self._symbols: weakref.WeakKeyDictionary[Module, dict[str, np.int64]] = (
             weakref.WeakKeyDictionary()
@@ -136,8 +137,7 @@ class Machine:
         self._run(program, geometry, self._addresses(module))
 
     def _run(self, program: Program, geometry: Geometry, symbols: dict[str, np.int64]) -> None:
-        if self._races is not None:
-            self._races.launch(program.granules)
+        epoch = self._next_epoch() if self._races else 0
         at_once = max(LANES // geometry.threads, 1)
         with np.errstate(all="ignore"):
             for first in range(0, geometry.blocks, at_once):
@@ -148,10 +148,20 @@ class Machine:
                     self._memory,
                     symbols,
                     program.undefined,
-                    self._races,
+                    program.sites,
+                    program.granules,
+                    epoch,
                     uninitialised=self._uninitialised,
                 )
                 run(batch, program.steps)
+
+    def _next_epoch(self) -> int:
+        """A number for a launch; records of earlier ones with the same number are dropped."""
+        self._epoch += 1
+        if self._epoch > EPOCHS:
+            self._memory.forget_shadows()
+            self._epoch = 1
+        return self._epoch
 
     def _addresses(self, module: Module) -> dict[str, np.int64]:
         """Where a module's variables lie; they are put there at its first launch."""

@@ -70,6 +70,7 @@ class Site:
         number: its number in the program.
         dtype: of an element.
         alignment: what addresses must be multiples of; a vector's first element has all its bytes.
+        atomic: whether it reads and writes in one.
         allocation: where it last went; most sites stay in one.
     """
 
@@ -77,6 +78,7 @@ class Site:
     number: int
     dtype: np.dtype[Any]
     alignment: int
+    atomic: bool = False
     allocation: Allocation | None = None
     size: int = 0
     shift: int = 0
@@ -143,6 +145,11 @@ class DeviceMemory:
             raise UsageError(f"no allocation begins at {address:#x}")
         del self._addresses[index]
         self.free_bytes += self._allocations.pop(index).nbytes
+
+    def forget_shadows(self) -> None:
+        """Drop what is known of accesses."""
+        for allocation in self._allocations:
+            allocation.shadows.clear()
 
     def find(self, address: int, nbytes: int) -> Allocation | None:
         """The allocation that holds a range of addresses."""

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from hotplug.testing.ptx.compute import FUNCTIONS
+from hotplug.testing.ptx.emit import emit
 from hotplug.testing.ptx.flow import Block, blocks_of, live_registers
 from hotplug.testing.ptx.inline import flatten, parameters
 from hotplug.testing.ptx.memory import Site
 from hotplug.testing.ptx.schedule import Step
 from hotplug.testing.ptx.syntax import Function, Variable
-from hotplug.testing.ptx.types import SIZES
+from hotplug.testing.ptx.types import SIZES, Value
 from hotplug.testing.ptx.writer import BlockWriter
 
 __all__ = ["Program", "translate"]
@@ -32,6 +33,7 @@ class Program:
         shared_bytes: shared memory that the program itself declares.
         local_bytes: local memory of a thread.
         undefined: zeros for registers that a path reads and none before it writes.
+        sites: its accesses to memory, by number.
         granules: bytes of the smallest access to shared and global memory.
         source: the Python that was generated.
     """
@@ -42,7 +44,8 @@ class Program:
     offsets: tuple[int, ...]
     shared_bytes: int
     local_bytes: int
-    undefined: dict[str, np.generic]
+    undefined: dict[str, Value]
+    sites: tuple[Site, ...]
     granules: dict[str, int]
     source: str
 
@@ -63,9 +66,10 @@ def translate(
     flat = flatten(entry, functions)
     layout = _Layout(flat, tuple(variables))
     constants: dict[str, Any] = {"np": np, **FUNCTIONS}
+    sites: list[Site] = []
     blocks = blocks_of(flat)
     registers = dict(flat.registers)
-    writers = [_written(block, registers, layout.symbols, constants) for block in blocks]
+    writers = [_written(block, registers, layout.symbols, constants, sites) for block in blocks]
     live_out = live_registers(
         [block.successors for block in blocks],
         [writer.uses for writer in writers],
@@ -91,7 +95,8 @@ def translate(
         layout.shared_bytes,
         layout.local_bytes,
         {name: np.zeros((), writers[0].home(name))[()] for name in steps[0].live},
-        _granules(constants.values()),
+        tuple(sites),
+        _granules(sites),
         source,
     )
 
@@ -130,11 +135,11 @@ def _written(
     registers: dict[str, str],
     symbols: dict[str, int | str],
     constants: dict[str, Any],
+    sites: list[Site],
 ) -> BlockWriter:
-    writer = BlockWriter(registers, symbols, constants)
-    if block.kind != "barrier":
-        for instruction in block.instructions:
-            writer.write(instruction)
+    writer = BlockWriter(registers, symbols, constants, sites)
+    for instruction in block.instructions:
+        emit(writer, instruction)
     if block.condition is not None:
         type_ = registers.get(block.condition.name, "")
         plain = type(block.condition)(block.condition.name)
@@ -170,13 +175,12 @@ def _step(
     )
 
 
-def _granules(constants: Iterable[Any]) -> dict[str, int]:
+def _granules(sites: Iterable[Site]) -> dict[str, int]:
     """Bytes of the smallest access to each space: what races are looked for in."""
     smallest = {"global": 8, "shared": 8}
-    for site in constants:
-        if isinstance(site, Site):
-            for space in _spaces(site):
-                smallest[space] = min(smallest[space], site.size)
+    for site in sites:
+        for space in _spaces(site):
+            smallest[space] = min(smallest[space], site.size)
     return smallest
 
 

@@ -4,49 +4,192 @@ Each run of bytes as long as the smallest access of a program has a record of wh
 
     epoch (16 bits) | block (22) | thread (10) | site (14) | written (1)
 
-In shared memory accesses of different threads of a block clash unless a barrier is between them: each
-barrier begins a new epoch, and records of older ones count as untouched. In global memory accesses of
-different blocks of a launch clash, whatever they do; an epoch is a launch. A run that several have
-read belongs to nobody, which is marked by an owner that no thread has.
+In shared memory accesses of different threads of a block clash unless a barrier is between them:
+each barrier begins a new epoch, and records of older ones count as untouched. In global memory
+accesses of different blocks of a launch clash, whatever they do; there an epoch is a launch. Two
+owners that no thread has stand for "several read it" and "it is used by atomic operations", which
+clash with any other write and access, respectively.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from hotplug.testing.ptx.errors import RaceFault
 from hotplug.testing.ptx.memory import Allocation, Site
 from hotplug.testing.ptx.types import Lanes, Value
 
 if TYPE_CHECKING:
     from hotplug.testing.ptx.batch import Batch
 
-__all__ = ["Races"]
+__all__ = ["EPOCHS", "Races"]
+
+_SITE = 1
+_THREAD = 15
+_BLOCK = 25
+_EPOCH = 47
+EPOCHS = (1 << 16) - 1
+"""Epochs that a record can tell apart."""
+
+_SEVERAL = ((1 << 22) - 1) << _BLOCK
+_ATOMIC = (((1 << 22) - 2) << _BLOCK) | 1
+
 Records = npt.NDArray[np.int64]
 
 
 class Races:
-    """Placeholder until the records are kept."""
+    """What the threads of a batch touched.
 
-    def begin(self, batch: Batch) -> None:
-        """Threads that are run from now on."""
+    Args:
+        batch: the threads.
+        sites: the program's accesses by number.
+        epoch: number of the launch.
+        granules: bytes of the smallest access to global and to shared memory.
+        shared_bytes: of all blocks of the batch together.
+    """
 
-    def read_global(self, site: Site, allocation: Allocation, offset: Value, lanes: Lanes) -> None:
-        """Threads read device memory."""
+    def __init__(
+        self,
+        batch: Batch,
+        sites: Sequence[Site],
+        epoch: int,
+        granules: dict[str, int],
+        shared_bytes: int,
+    ) -> None:
+        self._batch = batch
+        self._sites = sites
+        self._launch = epoch << _EPOCH
+        self._barrier = 1 << _EPOCH
+        self._granules = granules
+        self._shared: Records = np.zeros(shared_bytes // granules["shared"] + 1, np.int64)
+        self.keep()
 
-    def write_global(self, site: Site, allocation: Allocation, offset: Value, lanes: Lanes) -> None:
-        """Threads write device memory."""
-
-    def read_shared(self, site: Site, at: Value, lanes: Lanes) -> None:
-        """Threads read shared memory."""
-
-    def write_shared(self, site: Site, at: Value, lanes: Lanes) -> None:
-        """Threads write shared memory."""
-
-    def launch(self, granules: dict[str, int]) -> None:
-        """A launch begins."""
+    def keep(self) -> None:
+        """The batch has other threads than before."""
+        batch = self._batch
+        self._who = (batch.block.astype(np.int64) << _BLOCK) | (batch.thread << _THREAD)
 
     def barrier(self) -> None:
         """All threads passed a barrier."""
+        self._barrier += 1 << _EPOCH
+        if self._barrier >> _EPOCH > EPOCHS:
+            self._shared[:] = 0
+            self._barrier = 1 << _EPOCH
+
+    def touch_global(
+        self, site: Site, allocation: Allocation, offset: Value, lanes: Lanes, *, write: bool
+    ) -> None:
+        """Threads access an allocation.
+
+        Raises:
+            RaceFault: another block did too, and one of both writes.
+        """
+        granule = self._granules["global"]
+        records = allocation.shadows.get(granule)
+        if records is None:
+            records = np.zeros(-(-allocation.nbytes // granule) + 1, np.int64)
+            allocation.shadows[granule] = records
+        first = offset >> (granule.bit_length() - 1)
+        for part in range(site.size // granule):
+            self._touch(site, records, first + part, lanes, self._launch, _BLOCK, write)
+
+    def touch_shared(self, site: Site, at: Value, lanes: Lanes, *, write: bool) -> None:
+        """Threads access shared memory.
+
+        Raises:
+            RaceFault: another thread did too since the last barrier, and one of both writes.
+        """
+        granule = self._granules["shared"]
+        first = at >> (granule.bit_length() - 1)
+        for part in range(site.size // granule):
+            self._touch(site, self._shared, first + part, lanes, self._barrier, _THREAD, write)
+
+    def _touch(
+        self, site: Site, records: Records, index: Value, lanes: Lanes, floor: int, shift: int,
+        write: bool,
+    ) -> None:  # fmt: skip
+        who = (self._who if lanes is None else self._who[lanes]) | (
+            floor | site.number << _SITE | write
+        )
+        if index.ndim == 0:
+            index = np.broadcast_to(index, who.shape)
+        if site.atomic:
+            self._atomic(site, records, index, who, floor, shift, lanes)
+        elif write:
+            self._write(site, records, index, who, floor, shift, lanes)
+        else:
+            self._read(site, records, index, who, floor, shift, lanes)
+
+    def _read(
+        self, site: Site, records: Records, index: Value, who: Records, floor: int, shift: int,
+        lanes: Lanes,
+    ) -> None:  # fmt: skip
+        known = records[index]
+        several = floor | _SEVERAL
+        fine = ((known ^ who) < 1 << shift) | (known == several)
+        if fine.all():
+            return
+        fresh = known < floor
+        other = ~(fine | fresh)
+        if other.any():
+            written = other & (known & 1 == 1)
+            if written.any():
+                self._clash(site, known, written, lanes, "reads")
+            records[index[other]] = several
+        new, readers = index[fresh], who[fresh]
+        records[new] = readers
+        # Of several that read a run in one go, one remains in its record.
+        beaten = (records[new] ^ readers) >= 1 << shift
+        if beaten.any():
+            records[new[beaten]] = several
+
+    def _write(
+        self, site: Site, records: Records, index: Value, who: Records, floor: int, shift: int,
+        lanes: Lanes,
+    ) -> None:  # fmt: skip
+        known = records[index]
+        other = ((known ^ who) >= 1 << shift) & (known >= floor)
+        if other.any():
+            self._clash(site, known, other, lanes, "writes")
+        records[index] = who
+        now = records[index]
+        beaten = (now ^ who) >= 1 << shift
+        if beaten.any():
+            self._clash(site, now, beaten, lanes, "writes")
+
+    def _atomic(
+        self, site: Site, records: Records, index: Value, who: Records, floor: int, shift: int,
+        lanes: Lanes,
+    ) -> None:  # fmt: skip
+        known = records[index]
+        fine = ((known ^ who) < 1 << shift) | (known < floor) | (known == floor | _ATOMIC)
+        if not fine.all():
+            self._clash(site, known, ~fine, lanes, "changes atomically")
+        records[index] = floor | _ATOMIC
+
+    def _clash(self, site: Site, known: Records, clashing: Value, lanes: Lanes, does: str) -> None:
+        position = int(np.argmax(clashing))
+        lane = position if lanes is None else int(lanes[position])
+        batch = self._batch
+        raise RaceFault(
+            f"{batch.geometry.kernel}: {batch.name(lane)} {does} with `{site.instruction.text}` (line "
+            f"{site.instruction.line}) what {self._other(int(known[position]))}, with nothing that "
+            "orders the two"
+        )
+
+    def _other(self, record: int) -> str:
+        owner = record & (((1 << 22) - 1) << _BLOCK)
+        if owner == _SEVERAL:
+            return "several other threads read"
+        if owner == _ATOMIC & ~1:
+            return "atomic operations change"
+        block = owner >> _BLOCK
+        thread = record >> _THREAD & 1023
+        instruction = self._sites[record >> _SITE & 0x3FFF].instruction
+        verb = "writes" if record & 1 else "reads"
+        who = self._batch.describe(block, thread)
+        return f"{who} {verb} with `{instruction.text}` (line {instruction.line})"

@@ -83,13 +83,17 @@ class _Schedule:
         condition = step.function(self._batch, lanes)
         successors = step.successors
         if not successors:
-            self._alive -= self._batch.size if lanes is None else len(lanes)
+            self._end(lanes)
         elif len(successors) == 1 and not step.indexed:
             self._go(successors[0], lanes)
         elif step.indexed:
             self._select(step, condition, lanes)
         else:
             self._branch(step, condition, lanes)
+
+    def _end(self, lanes: Lanes) -> None:
+        self._alive -= self._batch.size if lanes is None else len(lanes)
+        self._batch.alive[slice(None) if lanes is None else lanes] = False
 
     def _joined(self, parts: list[Lanes]) -> Lanes:
         if len(parts) == 1:
@@ -132,11 +136,12 @@ class _Schedule:
         self._check()
         if self._batch.races is not None:
             self._batch.races.barrier()
-        for index, parts in self._barriers.items():
-            (after,) = self._steps[index].successors
-            for lanes in parts:
-                self._go(after, lanes)
-        self._barriers = {}
+        passed, self._barriers = self._barriers, {}
+        for index, parts in passed.items():
+            step = self._steps[index]
+            lanes = self._joined(parts)
+            step.function(self._batch, lanes)
+            self._go(step.successors[0], lanes)
 
     def _check(self) -> None:
         batch = self._batch

@@ -37,7 +37,7 @@ class GlobalSpace:
         if allocation is None:
             return self._each_allocation(site, address, lanes, None)
         if self._batch.races is not None:
-            self._batch.races.read_global(site, allocation, offset, lanes)
+            self._batch.races.touch_global(site, allocation, offset, lanes, write=False)
         return allocation.view(site.dtype)[offset >> site.shift]
 
     def store(self, site: Site, address: Value, value: Value, lanes: Lanes) -> None:
@@ -47,7 +47,7 @@ class GlobalSpace:
             self._each_allocation(site, address, lanes, value)
             return
         if self._batch.races is not None:
-            self._batch.races.write_global(site, allocation, offset, lanes)
+            self._batch.races.touch_global(site, allocation, offset, lanes, write=True)
         if offset.ndim == 0 and value.ndim:
             value = value[-1]  # one address for all: the last thread's stays
         allocation.view(site.dtype)[offset >> site.shift] = value
@@ -121,7 +121,7 @@ class SharedSpace:
         """Values at addresses of each thread's own block."""
         at = self._locate(site, address, lanes)
         if self._batch.races is not None:
-            self._batch.races.read_shared(site, at, lanes)
+            self._batch.races.touch_shared(site, at, lanes, write=False)
         if self.written.size:
             self._check_written(site, address, at, lanes)
         return self.data.view(site.dtype)[at >> site.shift]
@@ -130,7 +130,7 @@ class SharedSpace:
         """Put values at addresses of each thread's own block."""
         at = self._locate(site, address, lanes)
         if self._batch.races is not None:
-            self._batch.races.write_shared(site, at, lanes)
+            self._batch.races.touch_shared(site, at, lanes, write=True)
         if self.written.size:
             for byte in range(site.dtype.itemsize):
                 self.written[at + byte] = True

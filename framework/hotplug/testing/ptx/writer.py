@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from hotplug.testing.ptx.errors import PTXError
+from hotplug.testing.ptx.memory import Site
 from hotplug.testing.ptx.syntax import Address, Immediate, Instruction, Operand, Register, Symbol
-from hotplug.testing.ptx.types import DTYPES, HOMES, SIZES, is_float
+from hotplug.testing.ptx.types import DTYPES, HOMES, SIZES, Value, is_float
 
 __all__ = ["EMITTERS", "BlockWriter", "Modifiers", "instruction"]
 
@@ -105,6 +106,7 @@ class BlockWriter:
         registers: name -> declared type.
         symbols: variable -> its address, or Python for it.
         constants: names -> objects of the program, which this adds to.
+        sites: accesses to memory of the program, which this adds to.
     """
 
     def __init__(
@@ -112,10 +114,12 @@ class BlockWriter:
         registers: Mapping[str, str],
         symbols: Mapping[str, int | str],
         constants: dict[str, Any],
+        sites: list[Site],
     ) -> None:
         self._registers = registers
         self._symbols = symbols
         self._constants = constants
+        self._sites = sites
         self._versions: dict[str, dict[str, str]] = {}
         self._counts: dict[str, int] = {}
         self._aliases: set[str] = set()
@@ -123,24 +127,6 @@ class BlockWriter:
         self.condition = ""
         self.uses: dict[str, str] = {}
         self.defined: set[str] = set()
-
-    def write(self, given: Instruction) -> None:
-        """Append an instruction.
-
-        Raises:
-            PTXError: it, or one of its modifiers or operands, is not known.
-        """
-        emitter = EMITTERS.get(given.opcode)
-        if emitter is None:
-            raise PTXError("unknown instruction", instruction=given.text, line=given.line)
-        modifiers = Modifiers(given)
-        try:
-            emitter(self, given, modifiers)
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, PTXError):
-                raise
-            raise modifiers.error(f"operands that are not known ({error})") from error
-        modifiers.done()
 
     # Operands.
 
@@ -235,10 +221,11 @@ class BlockWriter:
             base = self.use(operand.base, "s64")
         return f"{base} + {self.constant(operand.offset, 's64')}" if operand.offset else base
 
-    def sites(self) -> int:
-        """The next number of an instruction that accesses memory."""
-        number = self._constants["site_count"] = self._constants.get("site_count", 0) + 1
-        return int(number)
+    def site(self, given: Instruction, type_: str, alignment: int, *, atomic: bool = False) -> str:
+        """Python for an instruction's access to memory."""
+        site = Site(given, len(self._sites), np.dtype(DTYPES[type_]), alignment, atomic)
+        self._sites.append(site)
+        return self.object("site", site)
 
     def width(self, operand: Operand) -> int:
         """Bytes of a register."""
@@ -337,7 +324,7 @@ def _size(code: str) -> int:
     return 1 if code == "?" else int(code[1:])
 
 
-def _scalar(value: Immediate, code: str) -> np.generic:
+def _scalar(value: Immediate, code: str) -> Value:
     dtype = np.dtype(code)
     if code == "?":
         return np.bool_(value.value)

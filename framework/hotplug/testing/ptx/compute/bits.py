@@ -78,7 +78,7 @@ def _reach(start: Value, length: Value, mask: Value, width: int) -> Value:
     return mask & _mask(inside, mask.dtype)
 
 
-def _mask(length: Value, dtype: np.dtype[np.unsignedinteger]) -> Value:  # type: ignore[type-arg]
+def _mask(length: Value, dtype: np.dtype[np.unsignedinteger]) -> Value:
     width = 8 * dtype.itemsize
     short = np.minimum(length, width - 1).astype(dtype)
     one = dtype.type(1)
@@ -97,7 +97,7 @@ def bfi(field: Value, into: Value, start: Value, length: Value) -> Value:
 def prmt(a: Value, b: Value, selector: Value) -> Value:
     """Bytes picked from those of a and b (PTX ISA, 9.7.9.7 "prmt", default mode)."""
     both = a.astype(np.uint64) | (b.astype(np.uint64) << np.uint64(32))
-    result = np.uint32(0)
+    result: Value = np.uint32(0)
     for position in range(4):
         choice = selector >> np.uint32(4 * position)
         shift = ((choice & np.uint32(7)) * np.uint32(8)).astype(np.uint64)
@@ -110,7 +110,7 @@ def prmt(a: Value, b: Value, selector: Value) -> Value:
 
 def lop3(a: Value, b: Value, c: Value, table: int) -> Value:
     """Any logic of three values, as a table of its eight results (PTX ISA, 9.7.8.5 "lop3")."""
-    result = np.uint32(0)
+    result: Value = np.uint32(0)
     for index in range(8):
         if table >> index & 1:
             x = a if index & 4 else ~a

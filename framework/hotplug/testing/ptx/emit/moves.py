@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from hotplug.testing.ptx.memory import Site
 from hotplug.testing.ptx.spaces import WINDOWS
 from hotplug.testing.ptx.syntax import Instruction, Operand, Register, Vector
 from hotplug.testing.ptx.types import DTYPES, SIZES, is_signed
@@ -77,11 +74,6 @@ def _slct(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     )
 
 
-def _site(block: BlockWriter, given: Instruction, type_: str, alignment: int) -> str:
-    site = Site(given, block.sites(), np.dtype(DTYPES[type_]), alignment)
-    return block.object("site", site)
-
-
 def space_of(modifiers: Modifiers) -> str:
     """Python for the state space that an instruction names."""
     space = modifiers.take(*_SPACES) or "generic"
@@ -102,7 +94,7 @@ def _ld(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     if count > 1:
         address = block.local(address)
     for index in range(count):
-        site = _site(block, given, type_, size if index else size * count)
+        site = block.site(given, type_, size if index else size * count)
         at = f"{address} + {block.constant(index * size, 's64')}" if index else address
         loaded.append(f"m.{space}.load({site}, {at}, lanes)")
     if count > 1:
@@ -128,7 +120,7 @@ def _st(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
         address = block.local(address)
     size = SIZES[type_]
     for index, source in enumerate(_elements(given.operands[1], count)):
-        site = _site(block, given, type_, size if index else size * count)
+        site = block.site(given, type_, size if index else size * count)
         at = f"{address} + {block.constant(index * size, 's64')}" if index else address
         value = block.use(source, type_)
         block.lines.append(f"m.{space}.store({site}, {at}, {value}, lanes)")
