@@ -154,7 +154,7 @@ class BlockWriter:
         scalar = _scalar(value, DTYPES[type_])
         letter = scalar.dtype.str[1:]
         digits = scalar.tobytes()[::-1].hex().lstrip("0") or "0"
-        name = f"k_{letter}_{digits}" if letter != "?" and letter != "b1" else f"k_{bool(scalar)}"
+        name = f"_{letter}_{digits}" if letter != "b1" else f"_{bool(scalar)}"
         self._constants[name] = scalar
         return name
 
@@ -197,13 +197,13 @@ class BlockWriter:
 
     def dtype(self, code: str) -> str:
         """Python for a NumPy type."""
-        name = f"d_{code}" if code != "?" else "d_b"
+        name = f"_{code}" if code != "?" else "_bool"
         self._constants[name] = np.dtype(code)
         return name
 
     def object(self, prefix: str, value: object) -> str:
         """Python for an object of the program."""
-        name = f"{prefix}{len(self._constants)}"
+        name = f"_{prefix}{len(self._constants)}"
         self._constants[name] = value
         return name
 
@@ -299,13 +299,10 @@ class BlockWriter:
         return f"{value}.astype({self.dtype(code)})"
 
     def _name(self, register: str) -> str:
-        stem = re.sub(r"\W", "_", register.lstrip("%"))
+        """A new variable for a register: its name and a number. Others begin with an underscore."""
+        stem = re.sub(r"\W", "_", register).lstrip("_")
         count = self._counts[stem] = self._counts.get(stem, 0) + 1
-        return (
-            stem
-            if count == 1 and not stem.startswith(("k_", "d_", "m", "lanes"))
-            else (f"{stem}_v{count}")
-        )
+        return f"{stem}_{count}"
 
     def _symbol(self, symbol: Symbol, type_: str) -> str:
         if symbol.name == "WARP_SZ":

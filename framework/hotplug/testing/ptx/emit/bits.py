@@ -105,8 +105,9 @@ def _shf(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
 @instruction("dp4a", "dp2a")
 def _dp(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     half = modifiers.need("lo", "hi") if given.opcode == "dp2a" else ""
-    a_type = modifiers.need("u32", "s32")
-    b_type = modifiers.take("u32", "s32") or a_type
+    a_type, b_type = modifiers.type(), modifiers.type()
+    if not {a_type, b_type} <= {"u32", "s32"}:
+        raise modifiers.error("a type that is not known")
     target, a, b, c = given.operands
     result = "s32" if "s32" in (a_type, b_type) else "u32"
     values = f"{block.use(a, a_type)}, {block.use(b, b_type)}, {block.use(c, result)}"

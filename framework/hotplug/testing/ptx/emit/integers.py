@@ -197,7 +197,9 @@ def compare(relation: str, x: str, y: str, *, floating: bool) -> str:
 def _set(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     relation = modifiers.need(*_RELATIONS, *_UNORDERED, "num", "nan")
     ftz = modifiers.take("ftz")
-    result, type_ = modifiers.need("u32", "s32", "f32"), modifiers.type()
+    result, type_ = modifiers.type(), modifiers.type()
+    if result not in ("u32", "s32", "f32"):
+        raise modifiers.error("a type that is not known")
     x, y = (_flushed(block.use(operand, type_), ftz) for operand in given.operands[1:])
     condition = compare(relation, x, y, floating=is_float(type_))
     yes = block.constant(1.0 if result == "f32" else -1, result)
