@@ -7,6 +7,7 @@ an address past the end of one, or of one that is gone, is never valid.
 from __future__ import annotations
 
 import bisect
+import itertools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,8 +27,11 @@ ALIGNMENT = 512
 GUARD = 1 << 16
 """Bytes of nothing between two allocations."""
 
-FIRST_ADDRESS = 1 << 44
-"""Device memory lies above what generic addresses of the other spaces use."""
+RANGE = 1 << 44
+"""Addresses of a device: each has its own, above what generic addresses of other spaces use, so that
+no address of one is valid on another."""
+
+_devices = itertools.count()
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -71,7 +75,6 @@ class Site:
         dtype: of an element.
         alignment: what addresses must be multiples of; a vector's first element has all its bytes.
         atomic: whether it reads and writes in one.
-        allocation: where it last went; most sites stay in one.
     """
 
     instruction: Instruction
@@ -79,7 +82,6 @@ class Site:
     dtype: np.dtype[Any]
     alignment: int
     atomic: bool = False
-    allocation: Allocation | None = None
     size: int = 0
     shift: int = 0
 
@@ -108,7 +110,7 @@ class DeviceMemory:
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self.free_bytes = total_bytes
-        self._next = FIRST_ADDRESS
+        self._next = RANGE * (1 + next(_devices) % (1 << 18))
         self._addresses: list[int] = []
         self._allocations: list[Allocation] = []
 

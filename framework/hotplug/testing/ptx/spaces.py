@@ -30,6 +30,8 @@ class GlobalSpace:
     def __init__(self, batch: Batch, memory: DeviceMemory) -> None:
         self._batch = batch
         self._memory = memory
+        # By site, where it last went; most stay in one allocation.
+        self._last: dict[int, Allocation] = {}
 
     def load(self, site: Site, address: Value, lanes: Lanes) -> Value:
         """Values at addresses."""
@@ -54,7 +56,7 @@ class GlobalSpace:
 
     def _locate(self, site: Site, address: Value, lanes: Lanes) -> tuple[Value, Allocation | None]:
         """Offsets into the one allocation that holds all addresses, or None if none does."""
-        allocation = site.allocation
+        allocation = self._last.get(site.number)
         if allocation is not None:
             offset = address - allocation.address
             if within(offset, allocation.nbytes, site):
@@ -66,7 +68,7 @@ class GlobalSpace:
             raise AssertionError
         offset = address - allocation.address
         if within(offset, allocation.nbytes, site):
-            site.allocation = allocation
+            self._last[site.number] = allocation
             return offset, allocation
         self._explain(site, np.atleast_1d(address), lanes)
         return address, None

@@ -94,7 +94,7 @@ def _ld(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     if count > 1:
         address = block.local(address)
     for index in range(count):
-        site = block.site(given, type_, size if index else size * count)
+        site = block.site(given, _extended(type_), size if index else size * count)
         at = f"{address} + {block.constant(index * size, 's64')}" if index else address
         loaded.append(f"m.{space}.load({site}, {at}, lanes)")
     if count > 1:
@@ -104,7 +104,7 @@ def _ld(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
 
 
 def _extended(type_: str) -> str:
-    """What a loaded value is taken for if its register is wider: bits are extended by zeros."""
+    """What a value is loaded as: into a wider register, bits are extended by zeros."""
     return type_ if is_signed(type_) or type_[0] == "f" else f"u{8 * SIZES[type_]}"
 
 
