@@ -1,7 +1,7 @@
 """The CUDA backend passes the suite on a simulated device, which interprets NVRTC's PTX.
 
-Driver, streams, staging and captured graphs are those of a real device; what lies below calls of CuPy
-is not. Ops with many kernels, or with much to interpret, are marked slow.
+Driver, streams, staging and captured graphs are those of a real device; what lies below calls of
+CuPy is not. Ops with many kernels, or with much to interpret, are marked slow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NVRTC compiles every kernel for every architecture, and says what it takes there, without a GPU."""
+"""NVRTC compiles every kernel for every architecture and says what it takes, without a GPU."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 // A bare NVRTC has no cuda_fp16.h, so f16 is converted by PTX instructions.
 
 #define KERNEL(items) extern "C" __global__ void __launch_bounds__(items)
+// For kernels with much in registers: 128 of them for each of 512 threads. NVRTC would give them
+// fewer, so that more threads fit, and spill the rest to memory.
+#define BUSY_KERNEL(items) extern "C" __global__ void __launch_bounds__(items, 512 / (items))
 #define FUNCTION static __device__ __forceinline__
 #define GLOBAL
 #define LOCAL __shared__

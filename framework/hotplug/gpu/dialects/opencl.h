@@ -4,6 +4,7 @@
 #endif
 
 #define KERNEL(items) __attribute__((reqd_work_group_size(items, 1, 1))) __kernel void
+#define BUSY_KERNEL(items) KERNEL(items)
 #define FUNCTION static inline
 #define GLOBAL __global
 #define LOCAL __local

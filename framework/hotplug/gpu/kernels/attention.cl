@@ -13,7 +13,7 @@
 #define CACHED(type, p, at, e, step) LOAD(type, p, (at) + (e) * (step))
 #endif
 
-KERNEL(ITEMS)
+BUSY_KERNEL(ITEMS)
 attention(GLOBAL const char *q, const View qv, GLOBAL const char *k, const View kv,
           GLOBAL const char *v, const View vv, GLOBAL const char *mask, const View mv,
           GLOBAL const char *positions, const View pv, GLOBAL const char *sinks, const View sv,

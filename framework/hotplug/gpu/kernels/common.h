@@ -4,19 +4,23 @@
 #define AXES 6
 
 // A processor runs the items of a group one after the other: there a group has one, and waits for
-// none. Its sums have PARTS parts instead, which its vector registers hold.
+// none. Its sums have PARTS parts instead, which its vector registers hold. IN_REGISTERS stands before
+// loops over what a GPU has to hold in registers: it must know each index when it compiles. BY_EIGHT
+// stands where its compiler would unroll loops further, until registers are spilled.
 #if ITEMS == 1
 #undef BARRIER
 #define BARRIER()
 #define PARTS 16
 #define PART(j) (j) // of a run of 16
 #define EACH_PART VECTORISED
-#define EACH_AXIS
+#define IN_REGISTERS
+#define BY_EIGHT
 #else
 #define PARTS 1
 #define PART(j) 0
 #define EACH_PART UNROLLED
-#define EACH_AXIS UNROLLED
+#define IN_REGISTERS UNROLLED
+#define BY_EIGHT _Pragma("unroll 8")
 #endif
 
 // Where an operand's elements lie: bytes to the first, elements from one to the next per axis.
@@ -36,8 +40,7 @@ typedef struct {
 FUNCTION LONG place(const View view, const Shape shape, int i)
 {
     LONG at = 0;
-    // With axes known to the compiler, structs stay in constant memory and registers.
-    EACH_AXIS
+    IN_REGISTERS
     for (int axis = AXES - 1; axis > 0; --axis) {
         if (axis < shape.rank) {
             const int rest = i / shape.length[axis];

@@ -4,7 +4,7 @@
 // names, and stride 5 is from matrix to matrix. With DENSE, for processors, both steps of k are 1.
 #define COLUMNS (ITEMS / LANES)
 
-KERNEL(ITEMS)
+BUSY_KERNEL(ITEMS)
 matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
        GLOBAL const char *ids, const View iv, GLOBAL char *y, const LONG y_at, const Shape lead,
        const int rows, const int columns, const int depth, const int blocks, const int wide,
@@ -38,11 +38,13 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
         if (there) {
 #ifdef QUANT
             Block w = (Block)(b + bv.at) + b_base;
-            for (int block = lane; block < depth / JOIN(QUANT, _BLOCK); block += LANES)
+            for (int block = lane; block < depth / JOIN(QUANT, _BLOCK); block += LANES) {
+                IN_REGISTERS
                 for (int r = 0; r < ROWS; ++r)
                     JOIN(QUANT, _dot)(w + (LONG)block * JOIN(QUANT, _BYTES),
                                       (Floats)(a + av.at) + row_at[r] + block * JOIN(QUANT, _BLOCK),
                                       sum[r]);
+            }
 #elif defined(DENSE)
             const int whole = depth / PARTS * PARTS;
             for (int k = 0; k < whole; k += PARTS)
@@ -56,6 +58,7 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
                 for (int r = 0; r < ROWS; ++r)
                     sum[r][0] += LOAD(B, b + bv.at, b_base + k) * LOAD(A, a + av.at, row_at[r] + k);
 #else
+            _Pragma("unroll 2") // further, doubles are spilled
             for (int k = lane; k < depth; k += LANES) {
                 const NUM w = LOAD(B, b + bv.at, b_base + k * bv.stride[4]);
                 for (int r = 0; r < ROWS; ++r)

@@ -95,6 +95,7 @@ FUNCTION void q8_0_dot(Block w, Floats x, float *sum)
 
 // Other blocks are summed element by element.
 #define ADD_PRODUCTS(type, w, x, sum)            \
+    BY_EIGHT                                     \
     for (int j = 0; j < JOIN(type, _BLOCK); ++j) \
         sum[j % PARTS] += JOIN(type, _at)(w, j) * (x)[j];
 
