@@ -1,7 +1,8 @@
 """Files that are whole or not there: what the caches of compiled kernels are made of.
 
-A file begins with the SHA-256 of the rest, and one that does not fit counts as absent. Files appear
-by an atomic rename, readable by their owner alone. Where nothing can be written, nothing is kept.
+A file begins with the SHA-256 of its name and of the rest, and one that does not fit counts as
+absent: so does one that lies under another's name. Files appear by an atomic rename, readable by
+their owner alone. Where nothing can be written, nothing is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def read(path: Path | None) -> bytes | None:
     except OSError:
         return None
     digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-    if not content or hashlib.sha256(content).digest() != digest:
+    if not path or not content or _digest(path, content) != digest:
         return None
     return content
 
@@ -37,9 +38,15 @@ def write(path: Path | None, content: bytes) -> None:
         return
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_atomically(path, hashlib.sha256(content).digest() + content)
+        _write_atomically(path, _digest(path, content) + content)
     except OSError as error:
         _log.info("compiled kernels are not kept: %s", error)
+
+
+def _digest(path: Path, content: bytes) -> bytes:
+    digest = hashlib.sha256(path.name.encode() + b"\0")
+    digest.update(content)
+    return digest.digest()
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

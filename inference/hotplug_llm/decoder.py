@@ -12,7 +12,6 @@ one graph serves every step of that width:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hotplug import ops
 from hotplug.errors import ModelError
@@ -21,26 +20,22 @@ from hotplug.node import Node
 from hotplug.tensor import TensorType
 from hotplug_llm.architectures import Hyperparameters
 
-__all__ = ["BatchShape", "Decoder"]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchShape:
-    """Which graph: tokens taken at once, rows of logits given, rows of the KV cache."""
-
-    tokens: int
-    outputs: int
-    cache_rows: int
+__all__ = ["Decoder"]
 
 
 class Decoder:
-    """Builds a model's graphs from its hyperparameters and the types of its tensors."""
+    """Builds a model's graphs from its hyperparameters and the types of its tensors.
+
+    Attributes:
+        context: rows of the KV cache.
+    """
 
     def __init__(
         self,
         shape: Hyperparameters,
         tensors: Mapping[str, TensorType],
         *,
+        context: int,
         cache_dtype: str = "f16",
         precision: str = "default",
     ) -> None:
@@ -49,12 +44,14 @@ class Decoder:
         Raises:
             ModelError: a tensor is missing, of another shape, or would be ignored.
         """
+        self.context = context
         self._shape = shape
         self._tensors = tensors
         self._cache_dtype = cache_dtype
         self._precision = precision
         self._weights: dict[str, Node] = {}
-        self.graph(BatchShape(1, 1, 1))
+        self._graphs: dict[tuple[int, int], Graph] = {}
+        self.graph(tokens=1)
         self._refuse_unused()
 
     @property
@@ -62,15 +59,24 @@ class Decoder:
         """Rows of the embedding table, and length of the logits."""
         return self._tensors["token_embd.weight"].shape[0]
 
-    def graph(self, batch: BatchShape) -> Graph:
-        """The graph for one batch shape: output "logits" (outputs, vocabulary), and new states."""
-        tokens = ops.input(name="tokens", dtype="i32", shape=(batch.tokens,))
-        positions = ops.input(name="positions", dtype="i32", shape=(batch.tokens,))
-        outputs = ops.input(name="outputs", dtype="i32", shape=(batch.outputs,))
+    def graph(self, tokens: int, outputs: int = 1) -> Graph:
+        """The graph for so many tokens; made once.
+
+        Its output is "logits" (outputs, vocabulary), besides new states.
+        """
+        wanted = tokens, outputs
+        if wanted not in self._graphs:
+            self._graphs[wanted] = self._build(*wanted)
+        return self._graphs[wanted]
+
+    def _build(self, count: int, rows: int) -> Graph:
+        tokens = ops.input(name="tokens", dtype="i32", shape=(count,))
+        positions = ops.input(name="positions", dtype="i32", shape=(count,))
+        outputs = ops.input(name="outputs", dtype="i32", shape=(rows,))
         updates: dict[str, Node] = {}
         x = self._float(ops.take(self._embedding(), tokens))
         for layer in range(self._shape.layers):
-            x = self._block(x, positions, layer, batch, updates)
+            x = self._block(x, positions, layer, updates)
         x = self._norm(ops.take(x, outputs), "output_norm", self._shape.width)
         logits = ops.matmul(x, self._head(), transpose_b=True, precision=self._precision)
         return Graph.build({"logits": logits}, updates)
@@ -80,13 +86,12 @@ class Decoder:
         x: Node,
         positions: Node,
         layer: int,
-        batch: BatchShape,
         updates: dict[str, Node],
     ) -> Node:
         prefix = f"blk.{layer}."
         width = self._shape.width
         h = self._norm(x, prefix + "attn_norm", width)
-        x = ops.add(x, self._attention(h, positions, layer, batch, updates))
+        x = ops.add(x, self._attention(h, positions, layer, updates))
         h = self._norm(x, prefix + "ffn_norm", width)
         return ops.add(x, self._feed_forward(h, prefix))
 
@@ -95,7 +100,6 @@ class Decoder:
         h: Node,
         positions: Node,
         layer: int,
-        batch: BatchShape,
         updates: dict[str, Node],
     ) -> Node:
         shape = self._shape
@@ -106,8 +110,8 @@ class Decoder:
         if shape.architecture.query_key_norm:
             q = self._norm(q, prefix + "attn_q_norm", shape.key_length)
             k = self._norm(k, prefix + "attn_k_norm", shape.key_length)
-        keys = self._remember(f"k.{layer}", self._turn(k, positions), positions, batch, updates)
-        values = self._remember(f"v.{layer}", v, positions, batch, updates)
+        keys = self._remember(f"k.{layer}", self._turn(k, positions), positions, updates)
+        values = self._remember(f"v.{layer}", v, positions, updates)
         mixed = ops.scaled_dot_product_attention(
             self._turn(q, positions),
             keys,
@@ -116,7 +120,7 @@ class Decoder:
             causal=True,
             window=shape.window,
         )
-        joined = ops.reshape(mixed, shape=(batch.tokens, shape.heads * shape.value_length))
+        joined = ops.reshape(mixed, shape=(h.shape[0], shape.heads * shape.value_length))
         return self._linear(joined, prefix + "attn_output", shape.width)
 
     def _heads(self, h: Node, name: str, heads: int, length: int) -> Node:
@@ -143,13 +147,9 @@ class Decoder:
             beta_slow=rope.beta_slow,
         )
 
-    def _remember(
-        self, name: str, rows: Node, positions: Node, batch: BatchShape, updates: dict[str, Node]
-    ) -> Node:
+    def _remember(self, name: str, rows: Node, positions: Node, updates: dict[str, Node]) -> Node:
         """Write rows into a cache at their positions; padding, at -1, is dropped."""
-        cache = ops.state(
-            name=name, dtype=self._cache_dtype, shape=(batch.cache_rows, *rows.shape[1:])
-        )
+        cache = ops.state(name=name, dtype=self._cache_dtype, shape=(self.context, *rows.shape[1:]))
         updates[name] = ops.scatter_rows(cache, positions, rows)
         return updates[name]
 

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.errors import ContextLengthError, StatesLostError
-from hotplug.graph import Graph
 from hotplug.session import Program, Session
-from hotplug_llm.decoder import BatchShape, Decoder
+from hotplug_llm.decoder import Decoder
 
 __all__ = ["BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
 
@@ -31,6 +30,8 @@ _WIDTHS: tuple[int, ...] = (
     *(10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64),
     *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
 )
+
+_FEW = 8
 
 LOGIT_ROWS = 32
 """Rows of logits computed at once when all are wanted: a vocabulary of 50k takes 6 MB for them."""
@@ -50,12 +51,12 @@ class Evaluator:
             thread puts its own sequence in between.
     """
 
-    def __init__(self, session: Session, decoder: Decoder, context: int) -> None:
+    def __init__(self, session: Session, decoder: Decoder) -> None:
         self._session = session
         self._decoder = decoder
         self._past: list[int] = []
-        self._graphs: dict[BatchShape, Graph] = {}
-        self.context = context
+        self._met: set[int] = {1}  # widths that were wanted before
+        self.context = decoder.context
         self.lock = threading.RLock()
 
     @property
@@ -65,16 +66,13 @@ class Evaluator:
 
     def program(self, tokens: int, outputs: int = 1) -> Program:
         """The compiled graph of one width; made once."""
-        batch = BatchShape(tokens, outputs, self.context)
-        if batch not in self._graphs:
-            self._graphs[batch] = self._decoder.graph(batch)
-        return self._session.compile(self._graphs[batch])
+        return self._session.compile(self._decoder.graph(tokens, outputs))
 
     def prepare(self, count: int) -> None:
         """Compile what reading so many tokens needs."""
-        for start in range(0, count, BATCH):
+        for length in {length for _, length in self._pieces(count)}:
             try:
-                self.program(width_for(min(BATCH, count - start)))
+                self.program(width_for(length))
             except StatesLostError as error:
                 self._recover(error)
 
@@ -108,10 +106,11 @@ class Evaluator:
         """
         self.check_room(len(ids))
         logits = np.empty(0, np.float32)
-        for start in range(0, len(ids), BATCH):
-            logits = self._step(ids[start : start + BATCH], last_only=True)[0]
+        for start, length in self._pieces(len(ids)):
+            logits = self._step(ids[start : start + length], last_only=True)[0]
             if proceed is not None:
-                proceed(min(start + BATCH, len(ids)))
+                proceed(start + length)
+        self._met.add(width_for(len(ids) % BATCH))
         return logits
 
     def all_logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -126,6 +125,18 @@ class Evaluator:
             for start in range(0, len(ids), LOGIT_ROWS)
         ]
         return np.concatenate(pieces)
+
+    def _pieces(self, count: int) -> list[tuple[int, int]]:
+        """Start and length of what is read at once: batches, and of the last one a few tokens.
+
+        A few tokens are read one by one where a graph of their width was never wanted before: to
+        compile it takes longer.
+        """
+        full, rest = divmod(count, BATCH)
+        pieces = [(number * BATCH, BATCH) for number in range(full)]
+        singly = rest <= _FEW and width_for(rest) not in self._met
+        step = 1 if singly else max(rest, 1)
+        return pieces + [(full * BATCH + start, step) for start in range(0, rest, step)]
 
     def _step(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
         """Evaluate one batch, whatever becomes of devices: lost caches are made again."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,14 @@ from hotplug.ops.linear import PRECISIONS
 from hotplug.session import Session
 from hotplug.settings import settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
-from hotplug_llm.chat import ChatTemplate
 from hotplug_llm.decoder import Decoder
 from hotplug_llm.evaluation import LOGIT_ROWS, Evaluator
 from hotplug_llm.generation import Generation, Stopping
 from hotplug_llm.sampling import SamplingOptions
 from hotplug_llm.tokenizers import Tokenizer, from_gguf
+
+if TYPE_CHECKING:
+    from hotplug_llm.chat import ChatTemplate
 
 __all__ = ["DEFAULT_CONTEXT", "Message", "Model", "load"]
 
@@ -123,7 +125,9 @@ class Model:
         self.context = _context(context, self.shape)
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
         types = {name: info.type for name, info in self._file.tensors.items()}
-        decoder = Decoder(self.shape, types, cache_dtype=cache_dtype, precision=precision)
+        decoder = Decoder(
+            self.shape, types, context=self.context, cache_dtype=cache_dtype, precision=precision
+        )
         if decoder.vocabulary_size < self.tokenizer.vocabulary_size:
             raise ModelError(
                 f"{self.path.name}: the tokenizer has {self.tokenizer.vocabulary_size} tokens, and "
@@ -132,7 +136,7 @@ class Model:
             )
         weights = {name: self._file.tensor(name) for name in self._file.tensors}
         self._session = Session(device, weights, threads=threads)
-        self._evaluator = Evaluator(self._session, decoder, self.context)
+        self._evaluator = Evaluator(self._session, decoder)
 
     @property
     def name(self) -> str:
@@ -149,6 +153,8 @@ class Model:
         """How the model wants conversations to be laid out, or None if its file does not say."""
         if "tokenizer.chat_template" not in self._file.metadata:
             return None
+        from hotplug_llm.chat import ChatTemplate  # noqa: PLC0415 - Jinja, 25 ms
+
         return ChatTemplate.from_gguf(self._file.metadata, self.tokenizer)
 
     def tokenize(

@@ -66,10 +66,10 @@ def tokens(path: Path, devices: list[FakeDevice], count: int = 10) -> list[int]:
     """Greedy continuation of three tokens."""
     with GGUFFile.open(path) as file:
         types = {name: info.type for name, info in file.tensors.items()}
-        decoder = Decoder(read_hyperparameters(file.fields()), types, cache_dtype="f32")
+        decoder = Decoder(read_hyperparameters(file.fields()), types, context=32, cache_dtype="f32")
         weights = {name: file.tensor(name) for name in file.tensors}
         with Session(devices, weights, fallback="warn") as session:
-            evaluator = Evaluator(session, decoder, 32)
+            evaluator = Evaluator(session, decoder)
             ids = [3, 1, 4]
             logits = evaluator.last_logits(ids)
             while len(ids) < count:

@@ -6,6 +6,8 @@ buffer stay valid after `free`; only the buffer itself may not be used any more.
 
 from __future__ import annotations
 
+import mmap
+import sys
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +25,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
+
+_LARGE = 1 << 20
 
 _WRAP_ALIGNMENT = 8
 """Bytes: the largest plain element. Memory less aligned than that has to be copied."""
@@ -51,9 +55,9 @@ class HostBufferType(BufferType):
         if nbytes < 0:
             raise UsageError(f"cannot allocate {nbytes} bytes")
         try:
-            whole = np.zeros(nbytes + ALIGNMENT, np.uint8)
-        except (MemoryError, ValueError) as error:
-            # ValueError: more bytes than NumPy can count.
+            whole = _zeros(nbytes + ALIGNMENT)
+        except (MemoryError, ValueError, OverflowError, OSError) as error:
+            # ValueError and OverflowError: more bytes than can be counted.
             free = int(psutil.virtual_memory().available)
             raise OutOfDeviceMemoryError(
                 f"the system refused {nbytes} bytes; {free} are free",
@@ -166,6 +170,19 @@ class HostBuffer(Buffer):
                 f"bytes {offset} to {offset + nbytes} do not lie within a buffer of {self.nbytes}"
             )
         return array[offset : offset + nbytes]
+
+
+def _zeros(nbytes: int) -> Bytes:
+    """Memory straight from the system where it is large.
+
+    For large arrays NumPy asks for huge pages: a cache would commit 2 MB with its first row.
+    """
+    if nbytes < _LARGE:
+        return np.zeros(nbytes, np.uint8)
+    if sys.platform == "win32":
+        return np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.frombuffer(mmap.mmap(-1, nbytes, flags=private), np.uint8)
 
 
 def _address(array: Bytes) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from hotplug.backend import DeviceInfo, DeviceType
-from hotplug.errors import BackendLoadError
+from hotplug.errors import BackendLoadError, SettingsError
 
 __all__ = ["Outcome", "guarded", "info_from_json", "info_to_json", "probe_in_child", "reason_of"]
 
@@ -46,16 +46,22 @@ class Outcome(Generic[T]):
 def guarded(call: Callable[[], T], limit: float | None = None) -> Outcome[T]:
     """Run a plug-in's code.
 
-    KeyboardInterrupt passes through. SystemExit does not: a plug-in that calls `sys.exit` must not
-    end its host.
+    KeyboardInterrupt passes through, and so does SettingsError: what the user set is wrong, and to
+    go on without the plug-in would hide that. SystemExit does not: a plug-in that calls `sys.exit`
+    must not end its host.
 
     Args:
         call: what to run.
         limit: seconds after which to give up; None for no limit. With a limit the call runs in a
             daemon thread, which cannot be stopped, only left behind.
     """
-    if limit is None:
-        return _outcome(call)
+    outcome = _outcome(call) if limit is None else _limited(call, limit)
+    if isinstance(outcome.error, SettingsError):
+        raise outcome.error
+    return outcome
+
+
+def _limited(call: Callable[[], T], limit: float) -> Outcome[T]:
     results: list[Outcome[T]] = []
     thread = threading.Thread(
         target=lambda: results.append(_outcome(call, (BaseException,))),

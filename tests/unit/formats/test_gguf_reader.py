@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hotplug import dtypes
 from hotplug.errors import FormatError, ModelError, UsageError
@@ -92,6 +94,15 @@ def test_string_array_is_a_sequence(model):
     for index in (4, -5):
         with pytest.raises(IndexError, match="4 strings"):
             words[index]
+
+
+@given(st.lists(st.binary(max_size=12) | st.sampled_from([b"x" * 255, b"y" * 256, b"z" * 700])))
+def test_any_strings(words):
+    data = b"".join(len(word).to_bytes(8, "little") + word for word in words)
+    array = StringArray(memoryview(data), len(words))
+    assert array.raws() == words
+    assert list(array) == [word.decode("utf-8", "replace") for word in words]
+    assert [array.raw(index) for index in range(len(words))] == words
 
 
 def test_strings_that_are_no_utf8_stay_readable(tmp_path):

@@ -29,7 +29,7 @@ __all__ = ["load", "missing", "require_compiler"]
 _log = logging.getLogger(__name__)
 _ADDRESSES: dict[str, int] = {}
 _ENGINES: list[Any] = []  # they own the code; letting go of one would unmap it
-_LOCK = threading.RLock()
+_lock = threading.RLock()
 _SHARED_FROM = 4  # kernels; importing Numba costs about as much as compiling one
 _MOST_PROCESSES = 4
 _REMEDY = 'pip install "numba>=0.61" "llvmlite>=0.44"'
@@ -44,12 +44,22 @@ def load(names: Iterable[str]) -> dict[str, int]:
         GraphError: there is no kernel of a name.
     """
     specs = {name: kernel(name) for name in names}
-    with _LOCK:
+    with _lock:
         wanted = [spec for name, spec in specs.items() if name not in _ADDRESSES]
         if wanted:
             require_loader()
             _ADDRESSES.update(_link(_objects(wanted)))
         return {name: _ADDRESSES[name] for name in specs}
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread may have held it, and stayed in the parent."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def missing(names: Iterable[str]) -> list[str]:

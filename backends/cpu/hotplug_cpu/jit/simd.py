@@ -73,11 +73,6 @@ def load_i8(builder: Any, at: Any) -> Any:
     return builder.sext(load(builder, at, I8), I64)
 
 
-@instruction(types.none, address, types.int64)
-def store_i8(builder: Any, at: Any, value: Any) -> None:
-    store(builder, at, builder.trunc(value, I8))
-
-
 @instruction(f32, address)
 def load_f32(builder: Any, at: Any) -> Any:
     return load(builder, at, F32)
@@ -105,13 +100,6 @@ def load_f16(builder: Any, at: Any) -> Any:
     half = load(builder, at, I16)
     wide = builder.insert_element(splat(0, I16, 8), half, ir.Constant(I32, 0))
     return builder.extract_element(forms.half_to_float(builder, wide), ir.Constant(I32, 0))
-
-
-@instruction(types.none, address, f32)
-def store_f16(builder: Any, at: Any, value: Any) -> None:
-    wide = builder.insert_element(splat(0.0, F32, 8), value, ir.Constant(I32, 0))
-    half = builder.extract_element(forms.float_to_half(builder, wide), ir.Constant(I32, 0))
-    store(builder, at, half)
 
 
 def prefetch_at(builder: Any, at: Any) -> None:
@@ -160,17 +148,6 @@ def load_bf16x8(builder: Any, at: Any) -> Any:
     return builder.bitcast(builder.shl(bits, splat(16, I32, 8)), F32X8)
 
 
-@instruction(types.none, address, f32x8)
-def store_bf16x8(builder: Any, at: Any, value: Any) -> None:
-    """8 f32 rounded to bf16, ties to even; a NaN stays one."""
-    bits = builder.bitcast(value, I32X8)
-    odd = builder.and_(builder.lshr(bits, splat(16, I32, 8)), splat(1, I32, 8))
-    rounded = builder.add(builder.add(bits, splat(0x7FFF, I32, 8)), odd)
-    quiet = builder.or_(bits, splat(0x400000, I32, 8))
-    bits = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
-    store(builder, at, builder.trunc(builder.lshr(bits, splat(16, I32, 8)), I16X8))
-
-
 @instruction(i8x32, address)
 def load_i8x32(builder: Any, at: Any) -> Any:
     return load(builder, at, I8X32)
@@ -211,16 +188,6 @@ def load_bits(builder: Any, at: Any) -> Any:
 # --- bytes
 
 
-@instruction(i8x32, i8x32)
-def low_nibbles(builder: Any, value: Any) -> Any:
-    return builder.and_(value, splat(15, I8, 32))
-
-
-@instruction(i8x32, i8x32)
-def high_nibbles(builder: Any, value: Any) -> Any:
-    return builder.lshr(value, splat(4, I8, 32))
-
-
 @instruction(i8x32, types.int64)
 def splat_i8(builder: Any, value: Any) -> Any:
     return broadcast(builder, builder.trunc(value, I8), 32)
@@ -236,12 +203,6 @@ def shift_right(builder: Any, value: Any, bits: Any) -> Any:
 def shift_left(builder: Any, value: Any, bits: Any) -> Any:
     """Each byte shifted by the same number of bits."""
     return builder.shl(value, broadcast(builder, builder.trunc(bits, I8), 32))
-
-
-@instruction(i8x32, address)
-def load_i8x4_splat(builder: Any, at: Any) -> Any:
-    """4 bytes, eight times."""
-    return builder.bitcast(broadcast(builder, load(builder, at, I32), 8), I8X32)
 
 
 @instruction(four_f32x8, i8x32)
@@ -289,16 +250,6 @@ def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
 def sum_pairs(builder: Any, value: Any) -> Any:
     """Neighbours summed."""
     return forms.sum_pairs(builder, value)
-
-
-@instruction(i16x16)
-def zero_i16x16(_builder: Any) -> Any:
-    return splat(0, I16, 16)
-
-
-@instruction(i32x8)
-def zero_i32x8(_builder: Any) -> Any:
-    return splat(0, I32, 8)
 
 
 @instruction(i32x8, types.int32)
@@ -352,14 +303,6 @@ def splat_f32(builder: Any, value: Any) -> Any:
     return broadcast(builder, value, 8)
 
 
-@instruction(f32x8, f32, f32)
-def halves_f32(builder: Any, low: Any, high: Any) -> Any:
-    """Four times one number, then four times the other: scales of groups of 16 bytes."""
-    pair = builder.insert_element(splat(0.0, F32, 2), low, ir.Constant(I32, 0))
-    pair = builder.insert_element(pair, high, ir.Constant(I32, 1))
-    return shuffle(builder, pair, pair, [0] * 4 + [1] * 4)
-
-
 @instruction(f32x8, i32x8)
 def to_f32(builder: Any, value: Any) -> Any:
     return builder.sitofp(value, F32X8)
@@ -367,12 +310,6 @@ def to_f32(builder: Any, value: Any) -> Any:
 
 @instruction(f32x8, f32x8, f32x8, f32x8)
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c."""
-    return forms.fused_multiply_add(builder, a, b, c)
-
-
-@instruction(f32, f32, f32, f32)
-def fma_f32(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c."""
     return forms.fused_multiply_add(builder, a, b, c)
 

@@ -61,14 +61,16 @@ def host_target() -> Target:
 
     triple = llvm.get_process_triple()
     features = llvm.get_host_cpu_features()
-    best = _best(triple.partition("-")[0], {name for name, on in features.items() if on})
+    present = {name for name, on in features.items() if on}
+    best = _best(triple.partition("-")[0], present)
     isa = settings().cpu_isa or best
-    if isa == best:
-        return Target(isa, triple, llvm.get_host_cpu_name(), features.flatten())
+    if isa in {best, _shown(best, present)}:
+        return Target(best, triple, llvm.get_host_cpu_name(), features.flatten())
     lesser = _LESSER.get(best, ("generic",))
     if isa not in lesser:
         raise SettingsError(
-            f"HOTPLUG_CPU_ISA={isa!r}: this processor runs {', '.join((best, *lesser))}",
+            f"HOTPLUG_CPU_ISA={isa!r}: this processor runs "
+            f"{', '.join((_shown(best, present), *lesser))}",
             variable="HOTPLUG_CPU_ISA",
             value=isa,
         )
@@ -80,9 +82,13 @@ def host_target() -> Target:
 def architecture() -> str:
     """Instruction set for display: "avx512" where kernels use its registers, "avx2", and so on."""
     target = host_target()
-    if target.isa not in {"vnni", "avx2"}:
-        return target.isa
-    return "avx512" if "+avx512f" in target.features.split(",") else "avx2"
+    return _shown(target.isa, {name.lstrip("+") for name in target.features.split(",")})
+
+
+def _shown(isa: str, features: set[str]) -> str:
+    if isa not in {"vnni", "avx2"}:
+        return isa
+    return "avx512" if "avx512f" in features else "avx2"
 
 
 def _best(machine: str, features: set[str]) -> str:

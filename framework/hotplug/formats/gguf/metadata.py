@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from functools import cached_property
+from itertools import pairwise, repeat
 from typing import Any, overload
 
 import numpy as np
@@ -42,13 +43,15 @@ class StringArray(Sequence[str]):
         """View `count` strings that fill `data`, each a length of eight bytes and its bytes."""
         self._data = data
         self._count = count
-        self._offsets: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[str]:
-        return (raw.decode("utf-8", "replace") for raw in self._walk())
+        joined = self._joined()
+        if joined is not None:
+            return iter(joined.decode("utf-8", "replace").split("\0")[1:])
+        return (raw.decode("utf-8", "replace") for raw in self.raws())
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -67,16 +70,17 @@ class StringArray(Sequence[str]):
         Raises:
             IndexError: there is no such element.
         """
-        begins = self._starts()
         if not -self._count <= index < self._count:
             raise IndexError(f"index {index} is out of range for {self._count} strings")
-        begin = int(begins[index])
+        begin = int(self._starts[index])
         (size,) = U64.unpack_from(self._data, begin)
         return bytes(self._data[begin + 8 : begin + 8 + size])
 
     def raws(self) -> list[bytes]:
         """Bytes of every string, in one pass."""
-        return list(self._walk())
+        data = self._data.tobytes()  # slices of bytes are cheaper than those of an array
+        starts = self._starts.tolist()
+        return [data[a + 8 : b] for a, b in pairwise([*starts, len(data)])]
 
     @property
     def encoded(self) -> bytes:
@@ -86,26 +90,46 @@ class StringArray(Sequence[str]):
     def __repr__(self) -> str:
         return f"<StringArray of {self._count}>"
 
-    def _walk(self) -> Iterator[bytes]:
-        data = self._data.tobytes()  # slices of bytes are cheaper than those of an array
-        unpack = U64.unpack_from
-        position = 0
-        for _ in repeat(None, self._count):
-            begin = position + 8
-            position = begin + unpack(data, position)[0]
-            yield data[begin:position]
+    def _joined(self) -> bytes | None:
+        """Each string after a zero byte; None if one holds such a byte itself.
 
+        Decoding this and splitting it is several times as fast as doing so string by string.
+        """
+        octets = np.frombuffer(self._data, np.uint8).copy()
+        kept = np.ones(len(octets), bool)
+        for place in range(7):
+            kept[self._starts + place] = False
+        octets[self._starts + 7] = 0
+        body = octets[kept]
+        return body.tobytes() if np.count_nonzero(body == 0) == self._count else None
+
+    @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
-        """Where each string's length lies; found at the first access by index."""
-        if self._offsets is None:
-            view = self._data
-            offsets = np.empty(self._count, np.int64)
-            position = 0
-            for index in range(self._count):
-                offsets[index] = position
-                position += U64.unpack_from(view, position)[0] + 8
-            self._offsets = offsets
-        return self._offsets
+        """Where each string's length lies."""
+        data = self._data.tobytes()
+        short = _starts_of_short(data, self._count)
+        if short is not None:
+            return short
+        starts = np.empty(self._count, np.int64)
+        position = 0
+        for index in range(self._count):
+            starts[index] = position
+            position += U64.unpack_from(data, position)[0] + 8
+        return starts
+
+
+def _starts_of_short(data: bytes, count: int) -> npt.NDArray[np.int64] | None:
+    """Where lengths lie, several times as fast; None unless every length fits in a byte."""
+    position = 0
+    try:
+        ends = [position := position + 8 + data[position] for _ in repeat(None, count)]
+    except IndexError:
+        return None
+    starts = np.array([0, *ends[:-1]] if count else [], np.int64)
+    octets = np.frombuffer(data, np.uint8)
+    if any(octets[starts + place].any() for place in range(1, 8)):
+        return None
+    return starts
 
 
 class NestedArray(Sequence[Any]):
