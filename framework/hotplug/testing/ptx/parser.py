@@ -20,7 +20,7 @@ from hotplug.testing.ptx.syntax import (
     Variable,
     Vector,
 )
-from hotplug.testing.ptx.tokens import Token, Tokens
+from hotplug.testing.ptx.tokens import Tokens
 from hotplug.testing.ptx.types import DTYPES, SIZES
 
 __all__ = ["parse"]
@@ -72,6 +72,7 @@ class _Parser:
         self._variables: list[Variable] = []
         self._scopes: list[_Scope] = []
         self._scope_count = 0
+        self._known: dict[str, str] = {}
 
     def source(self) -> Source:
         while self._tokens.peek().kind != "end":
@@ -105,6 +106,7 @@ class _Parser:
         self._tokens.expect("{")
         self._scopes = []
         self._scope_count = 0
+        self._known = function.registers
         self._block(function)
         self._functions[name] = function
 
@@ -340,7 +342,7 @@ class _Parser:
     def _named(self) -> Register | Symbol:
         word = self._tokens.next()
         name = self._resolve(word.text)
-        if name.startswith("%") or self._is_register(word):
+        if name[0] == "%" or name == "_" or name in self._known:
             return Register(name)
         return Symbol(name, self._offset())
 
@@ -361,10 +363,6 @@ class _Parser:
         if self._tokens.peek().text == "-":
             return self._tokens.integer()
         return 0
-
-    def _is_register(self, word: Token) -> bool:
-        """Registers that inline assembly declares may have names without a per cent sign."""
-        return word.text == "_"
 
     def _resolve(self, name: str) -> str:
         for scope in reversed(self._scopes):

@@ -19,6 +19,8 @@ def write(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     type_ = modifiers.need(*_FLOATS)
     if (ftz and type_ == "f64") or (rounding in ("approx", "full") and type_ != "f32"):
         raise modifiers.error("a modifier that the type does not have")
+    if given.opcode in ("fma", "mad") and rounding != "rn" and type_ != "f32":
+        raise modifiers.error("a rounding that is not known")
     values = [block.use(operand, type_) for operand in given.operands[1:]]
     if ftz:
         values = [f"flush({value})" for value in values]

@@ -14,7 +14,7 @@ _CARRY = Register(CARRY)
 @instruction("add", "sub", "mul", "min", "max", "neg", "abs", "div", "fma")
 def _arithmetic(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     """Opcodes that are of integers or of floating point numbers by their type."""
-    if is_float(given.modifiers[-1]):
+    if any(is_float(name) for name in given.modifiers):
         floats.write(block, given, modifiers)
     else:
         _BY_NAME[given.opcode](block, given, modifiers)
@@ -67,7 +67,7 @@ def _product(block: BlockWriter, a: Operand, b: Operand, part: str, type_: str) 
 
 @instruction("mad")
 def _mad(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
-    if is_float(given.modifiers[-1]):
+    if any(is_float(name) for name in given.modifiers):
         floats.write(block, given, modifiers)
         return
     part = modifiers.need("lo", "hi", "wide")
