@@ -20,8 +20,9 @@ from hotplug.errors import (
     OutOfDeviceMemoryError,
 )
 from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Memory, Program
+from hotplug_cuda import nvrtc
 from hotplug_cuda.discovery import Found
-from hotplug_cuda.nvrtc import Compiler, open_compiler
+from hotplug_cuda.nvrtc import Compiler
 from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Direction, Graph, Runtime
 from hotplug_cuda.staging import Staging
 
@@ -150,7 +151,7 @@ class CUDADriver(Driver):
         Raises:
             DeviceUnavailableError: CUDA refuses.
         """
-        compiler = open_compiler(found.majors)
+        compiler = nvrtc.open_compiler(found.majors)
         try:
             runtime = found.runtime()
         except RuntimeError as error:  # as CuPy's errors are

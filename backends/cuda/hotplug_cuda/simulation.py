@@ -55,7 +55,7 @@ class SimulatedError(RuntimeError):
 class SimulatedDevice:
     """A machine, and whether a kernel has broken it."""
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, memory: int) -> None:
         self.machine = Machine(total_bytes=memory)
         self.memory = memory
         self.error: SimulatedError | None = None
@@ -194,7 +194,7 @@ def device_at(index: int) -> SimulatedDevice:
     """A device of this process; a broken one is replaced when it is opened again."""
     with _creating:
         if index not in _devices or _devices[index].error is not None:
-            _devices[index] = SimulatedDevice()
+            _devices[index] = SimulatedDevice(MEMORY)
         return _devices[index]
 
 
