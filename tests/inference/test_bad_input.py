@@ -145,6 +145,23 @@ def test_damaged_files(
     assert any(word in message for word in DAMAGES[case].split("|")), message
 
 
+def test_a_model_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "-m needs the name of a file" in refused(capsys, "generate", "hello", "-m", "")
+
+
+def test_an_instruction_set_that_there_is_not(
+    tmp_path: Path, run_measured: RunMeasured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other devices could take over, but what was set is wrong."""
+    monkeypatch.setenv("HOTPLUG_CPU_ISA", "mmx")
+    for command in (["devices"], ["generate", "abc", "--raw", "-m", str(tmp_path / "tiny.gguf")]):
+        tiny_model(tmp_path / "tiny.gguf")
+        code, text, _ = run_measured(command)
+        assert code == 2
+        check_sentence(text)
+        assert "HOTPLUG_CPU_ISA='mmx'" in text
+
+
 def test_truncated_at_two_hundred_places(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from hotplug.backend import DeviceInfo
+from hotplug.errors import UsageError
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model, load
 from hotplug_llm.sampling import SamplingOptions
@@ -115,6 +116,8 @@ def sampling_of(arguments: argparse.Namespace) -> SamplingOptions:
 
 def open_model(arguments: argparse.Namespace) -> Model:
     """Load the model of a command line."""
+    if not arguments.model:
+        raise UsageError("-m needs the name of a file")
     return load(
         arguments.model,
         arguments.device,
@@ -128,9 +131,9 @@ def open_model(arguments: argparse.Namespace) -> Model:
 def figures(devices: Sequence[DeviceInfo], answer: Generation) -> str:
     """One line about an answer: where it ran and how fast."""
     names = ", ".join(f"{info.id} {info.name}" for info in devices)
-    return (
-        f"[{names}: {len(answer.prompt_ids)} prompt tokens at "
-        f"{answer.prefill_tokens_per_second:.1f} tokens/s, {len(answer.ids)} tokens at "
-        f"{answer.decode_tokens_per_second:.1f} tokens/s"
-        f"{'; the context is full' if answer.finish == 'context' else ''}]"
-    )
+    prompt = f"{len(answer.prompt_ids)} prompt tokens at {answer.prefill_tokens_per_second:.1f}"
+    made = "1 token"  # which belongs to the prompt's time
+    if len(answer.ids) > 1:
+        made = f"{len(answer.ids)} tokens at {answer.decode_tokens_per_second:.1f} tokens/s"
+    full = "; the context is full" if answer.finish == "context" else ""
+    return f"[{names}: {prompt} tokens/s, {made}{full}]"

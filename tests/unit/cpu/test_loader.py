@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -168,3 +170,29 @@ def test_a_refused_kernel_tells_the_cause_and_the_whole_log(refused_kernels):
 def test_a_kernel_that_only_the_catalog_has_is_named(refused_kernels):
     with pytest.raises(KernelCompileError, match="KERNELS of refused_kernels lacks shifted"):
         build.compile_kernel(KernelSpec("shifted", refused_kernels, ("x",)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_another_thread_loads_can_load_too():
+    held, done = threading.Event(), threading.Event()
+
+    def load_for_long():
+        with loader._lock:
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=load_for_long)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends the child if it waits for the lock
+        try:
+            os._exit(0 if loader.load(["ticks"]) else 1)
+        finally:
+            os._exit(2)
+    done.set()
+    thread.join()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
