@@ -69,7 +69,6 @@ class Batch:
         symbols: addresses of the module's variables in device memory.
         registers: values of those that may be read before they are written.
         sites: the program's accesses to memory, by number.
-        granules: see `Races`.
         epoch: number of the launch, by which races are found; 0 to look for none.
         uninitialised: whether reading shared memory that nothing wrote is an error.
     """
@@ -83,7 +82,6 @@ class Batch:
         symbols: dict[str, np.int64],
         registers: Mapping[str, Value],
         sites: Sequence[Site],
-        granules: dict[str, int],
         epoch: int,
         *,
         uninitialised: bool,
@@ -113,7 +111,7 @@ class Batch:
         )
         self.races: Races | None = None
         if epoch:
-            self.races = Races(self, sites, epoch, granules, self.shared.data.size)
+            self.races = Races(self, sites, epoch, geometry.kernel, self.shared.data.size)
 
     # Registers.
 

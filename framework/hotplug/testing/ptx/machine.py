@@ -149,7 +149,6 @@ class Machine:
                     symbols,
                     program.undefined,
                     program.sites,
-                    program.granules,
                     epoch,
                     uninitialised=self._uninitialised,
                 )

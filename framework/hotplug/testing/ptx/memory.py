@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hotplug.errors import OutOfDeviceMemoryError, UsageError
 from hotplug.testing.ptx.errors import MemoryFault
+from hotplug.testing.ptx.shadows import Shadow
 from hotplug.testing.ptx.syntax import Instruction
 from hotplug.testing.ptx.types import Lanes, Value
 
@@ -50,7 +51,7 @@ class Allocation:
         # Typed views need whole elements; what is past nbytes is never addressed.
         self._padded = np.zeros(-(-nbytes // 8) * 8, np.uint8)
         self._views: dict[np.dtype[Any], npt.NDArray[Any]] = {}
-        self.shadows: dict[int, npt.NDArray[np.int64]] = {}
+        self.shadow = Shadow(nbytes)
 
     @property
     def data(self) -> Bytes:
@@ -85,9 +86,13 @@ class Site:
     size: int = 0
     shift: int = 0
 
+    may_be_shared: bool = False
+
     def __post_init__(self) -> None:
         self.size = self.dtype.itemsize
         self.shift = self.size.bit_length() - 1
+        elsewhere = ("global", "const", "local", "param")
+        self.may_be_shared = not any(space in elsewhere for space in self.instruction.modifiers)
 
 
 class Space(Protocol):
@@ -151,7 +156,7 @@ class DeviceMemory:
     def forget_shadows(self) -> None:
         """Drop what is known of accesses."""
         for allocation in self._allocations:
-            allocation.shadows.clear()
+            allocation.shadow = Shadow(allocation.nbytes)
 
     def find(self, address: int, nbytes: int) -> Allocation | None:
         """The allocation that holds a range of addresses."""

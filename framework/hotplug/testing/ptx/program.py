@@ -34,7 +34,6 @@ class Program:
         local_bytes: local memory of a thread.
         undefined: zeros for registers that a path reads and none before it writes.
         sites: its accesses to memory, by number.
-        granules: bytes of the smallest access to shared and global memory.
         source: the Python that was generated.
     """
 
@@ -46,7 +45,6 @@ class Program:
     local_bytes: int
     undefined: dict[str, Value]
     sites: tuple[Site, ...]
-    granules: dict[str, int]
     source: str
 
 
@@ -96,7 +94,6 @@ def translate(
         layout.local_bytes,
         {name: np.zeros((), writers[0].home(name))[()] for name in steps[0].live},
         tuple(sites),
-        _granules(sites),
         source,
     )
 
@@ -173,19 +170,3 @@ def _step(
         frozenset(set(writer.uses) | (live - writer.defined)),
         block.instructions[0] if block.instructions else None,
     )
-
-
-def _granules(sites: Iterable[Site]) -> dict[str, int]:
-    """Bytes of the smallest access to each space: what races are looked for in."""
-    smallest = {"global": 8, "shared": 8}
-    for site in sites:
-        for space in _spaces(site):
-            smallest[space] = min(smallest[space], site.size)
-    return smallest
-
-
-def _spaces(site: Site) -> tuple[str, ...]:
-    for space in ("global", "shared", "local", "param", "const"):
-        if space in site.instruction.modifiers:
-            return (space,) if space in ("global", "shared") else ()
-    return ("global", "shared")

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from hotplug.testing.ptx.errors import RaceFault
 from hotplug.testing.ptx.memory import Allocation, Site
+from hotplug.testing.ptx.shadows import Records
 from hotplug.testing.ptx.types import Lanes, Value
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ EPOCHS = (1 << 16) - 1
 _SEVERAL = ((1 << 22) - 1) << _BLOCK
 _ATOMIC = (((1 << 22) - 2) << _BLOCK) | 1
 
-Records = npt.NDArray[np.int64]
-
-
 class Races:
     """What the threads of a batch touched.
 
@@ -48,7 +45,7 @@ class Races:
         batch: the threads.
         sites: the program's accesses by number.
         epoch: number of the launch.
-        granules: bytes of the smallest access to global and to shared memory.
+        program: what is launched.
         shared_bytes: of all blocks of the batch together.
     """
 
@@ -57,15 +54,16 @@ class Races:
         batch: Batch,
         sites: Sequence[Site],
         epoch: int,
-        granules: dict[str, int],
+        program: str,
         shared_bytes: int,
     ) -> None:
         self._batch = batch
         self._sites = sites
         self._launch = epoch << _EPOCH
         self._barrier = 1 << _EPOCH
-        self._granules = granules
-        self._shared: Records = np.zeros(shared_bytes // granules["shared"] + 1, np.int64)
+        self._program = program
+        self._shared_run = min((site.size for site in sites if site.may_be_shared), default=8)
+        self._shared: Records = np.zeros(-(-shared_bytes // self._shared_run), np.int64)
         self.keep()
 
     def keep(self) -> None:
@@ -88,13 +86,9 @@ class Races:
         Raises:
             RaceFault: another block did too, and one of both writes.
         """
-        granule = self._granules["global"]
-        records = allocation.shadows.get(granule)
-        if records is None:
-            records = np.zeros(-(-allocation.nbytes // granule) + 1, np.int64)
-            allocation.shadows[granule] = records
-        first = offset >> (granule.bit_length() - 1)
-        for part in range(site.size // granule):
+        records, run = allocation.shadow.records(self._launch, self._program, site.size)
+        first = offset >> (run.bit_length() - 1)
+        for part in range(site.size // run):
             self._touch(site, records, first + part, lanes, self._launch, _BLOCK, write)
 
     def touch_shared(self, site: Site, at: Value, lanes: Lanes, *, write: bool) -> None:
@@ -103,9 +97,9 @@ class Races:
         Raises:
             RaceFault: another thread did too since the last barrier, and one of both writes.
         """
-        granule = self._granules["shared"]
-        first = at >> (granule.bit_length() - 1)
-        for part in range(site.size // granule):
+        run = self._shared_run
+        first = at >> (run.bit_length() - 1)
+        for part in range(site.size // run):
             self._touch(site, self._shared, first + part, lanes, self._barrier, _THREAD, write)
 
     def _touch(
@@ -129,23 +123,29 @@ class Races:
         lanes: Lanes,
     ) -> None:  # fmt: skip
         known = records[index]
+        fresh = known < floor
+        if fresh.all():
+            self._first_read(records, index, who, floor, shift)
+            return
         several = floor | _SEVERAL
         fine = ((known ^ who) < 1 << shift) | (known == several)
         if fine.all():
             return
-        fresh = known < floor
         other = ~(fine | fresh)
         if other.any():
             written = other & (known & 1 == 1)
             if written.any():
                 self._clash(site, known, written, lanes, "reads")
             records[index[other]] = several
-        new, readers = index[fresh], who[fresh]
-        records[new] = readers
+        self._first_read(records, index[fresh], who[fresh], floor, shift)
+
+    @staticmethod
+    def _first_read(records: Records, index: Value, who: Records, floor: int, shift: int) -> None:
+        records[index] = who
         # Of several that read a run in one go, one remains in its record.
-        beaten = (records[new] ^ readers) >= 1 << shift
+        beaten = (records[index] ^ who) >= 1 << shift
         if beaten.any():
-            records[new[beaten]] = several
+            records[index[beaten]] = floor | _SEVERAL
 
     def _write(
         self, site: Site, records: Records, index: Value, who: Records, floor: int, shift: int,

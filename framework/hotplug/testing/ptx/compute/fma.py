@@ -27,19 +27,24 @@ def fma_narrow(a: Value, b: Value, c: Value) -> Value:
     total = np.add(product, c, dtype=np.float64)
     result = total.astype(dtype)
     mask = _TIE_BITS[dtype.str[1:]]
-    tie = (total.view(np.int64) & mask) == (mask + 1) >> 1
-    if tie.any() or _any_subnormal(result, total):
-        return _round_once(product, c.astype(np.float64), total, result)
+    doubtful = (total.view(np.int64) & mask) == (mask + 1) >> 1
+    small = np.abs(result) < _SMALLEST_NORMAL[dtype.str[1:]]
+    if small.any():
+        doubtful = doubtful | (small & (total != 0))
+    if not doubtful.any():
+        return result
+    if doubtful.ndim == 0:
+        return _round_once(product, c, total, result)
+    result[doubtful] = _round_once(
+        *(np.broadcast_to(x, total.shape)[doubtful] for x in (product, c, total, result))
+    )
     return result
 
 
-def _any_subnormal(result: Value, total: Value) -> Any:
-    small = np.abs(result) < _SMALLEST_NORMAL[result.dtype.str[1:]]
-    return small.any() and (total[small] != 0).any()
-
-
 def _round_once(product: Value, addend: Value, total: Value, result: Value) -> Value:
-    lost = lost_in_sum(product, addend, total)
+    lost = lost_in_sum(product, addend.astype(np.float64), total)
+    if not lost.any():
+        return result
     narrow = result.dtype
     above = np.nextafter(total, np.inf).astype(narrow).astype(np.float64)
     below = np.nextafter(total, -np.inf).astype(narrow).astype(np.float64)
