@@ -55,6 +55,7 @@ _LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 _QUANTISED = (*_LEGACY, "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
 _ALL_TYPES = ("f32", "f16", "bf16", *_QUANTISED)
 
+_PEAK = "x steps times out"
 _CACHE = "q q_stride k k_stride v v_stride positions"
 _HEADS = "tokens heads kv_heads width value_width rows scale softcap window causal"
 _ATTENTION = f"{_CACHE} sinks out out_stride {_HEADS} scratch scratch_stride"
@@ -133,6 +134,7 @@ _TABLE: list[KernelSpec] = [
         {"post": "control plan rows", "finish": "control", "serve": "control thread", "ticks": ""},
         in_plan=False,
     ),
+    *_specs("yardsticks", {"peak_f32": _PEAK, "peak_i8": _PEAK, "stamp": "at"}),
 ]
 
 KERNELS: dict[str, KernelSpec] = {spec.name: spec for spec in _TABLE}

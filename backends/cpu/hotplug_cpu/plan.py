@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError
+from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError, UsageError
 from hotplug_cpu import numpy_kernels, threads
 from hotplug_cpu.bindings import bytes_of, check_supported, required_buffers
 from hotplug_cpu.buffers import HostBufferType
@@ -26,6 +26,7 @@ from hotplug_cpu.jit import loader
 from hotplug_cpu.lowering import lower
 from hotplug_cpu.program import Address, KernelAddress, NumpyStep, Place, Program, Step, Store
 from hotplug_cpu.tensor_view import TensorView
+from hotplug_cpu.trace import Trace, trace
 
 __all__ = ["PlanExecutable"]
 
@@ -59,6 +60,7 @@ class PlanExecutable(Executable):
         self._required = required_buffers(self.graph)
         self._names: tuple[str, ...] = ()
         self._bound: tuple[Buffer, ...] = ()
+        self._words = np.zeros((0, ROW_WORDS), np.int64)
         self._calls: list[tuple[Callable[[], None], str, str]] = []
         self._lock = threading.Lock()  # one arena serves one run at a time
         threads.team(self.threads)
@@ -92,6 +94,18 @@ class PlanExecutable(Executable):
                 lines.append(f"{step.kernel}: {names} ({self.threads} threads{wait})")
         return lines
 
+    def trace(self, runs: int) -> Trace:
+        """Repeat what `run` did last and tell how long each step takes; see `hotplug_cpu.trace`.
+
+        Raises:
+            UsageError: there was no run, or it has steps that NumPy does.
+        """
+        with self._lock:
+            steps = [step for step in self._program.steps if isinstance(step, Step)]
+            if not self._names or len(steps) < len(self._program.steps):
+                raise UsageError("only a plan that was run, all of it compiled, can be traced")
+            return trace(steps, self._words, threads.team(self.threads), runs)
+
     def free(self) -> None:
         """Let go of the arena and of the buffers last bound."""
         with self._lock:
@@ -124,8 +138,9 @@ class PlanExecutable(Executable):
                 return store.constant.view(np.uint8), 0
             return memory[store.buffer], 0
 
-        rows = self._rows.bind({store: _address(*place(store)) for store in self._rows.stores})
-        self._calls = self._make_calls(rows, place)
+        stores = self._rows.stores
+        self._words = self._rows.bind({store: _address(*place(store)) for store in stores})
+        self._calls = self._make_calls(self._words, place)
 
     def _make_calls(
         self, rows: Words, place: Callable[[Store], tuple[Bytes, int]]
