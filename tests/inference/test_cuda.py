@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from hotplug.dtypes import get
-from hotplug.errors import BackendLoadError
+from hotplug.errors import BackendLoadError, FallbackWarning
 from hotplug.formats.gguf import GGUFFile, write
 from hotplug.quants import encode
 from hotplug.session import Session
 from hotplug.tensor import HostTensor, TensorType
 from hotplug_cpu import backend as cpu
-from hotplug_cuda import backend
+from hotplug_cuda import backend, simulation
 from hotplug_cuda.driver import CUDADriver
 from hotplug_llm.architectures import read_hyperparameters
 from hotplug_llm.decoder import Decoder
@@ -43,7 +43,7 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def simulation():
+def simulated_devices():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOTPLUG_CUDA_SIMULATE", "2")
         try:
@@ -76,18 +76,20 @@ def model(tmp_path_factory):
     return path
 
 
-def run(path, devices, pins=None, tokens=8):
+def run(path, devices, pins=None, tokens=8, fallback="error", meanwhile=None):
     """Greedy tokens, and the logits of each step."""
     with GGUFFile.open(path) as file:
         types = {name: info.type for name, info in file.tensors.items()}
         decoder = Decoder(read_hyperparameters(file.fields()), types, context=64, cache_dtype="f32")
         weights = {name: file.tensor(name) for name in file.tensors}
-        with Session(devices, weights, pins=pins, fallback="error") as session:
+        with Session(devices, weights, pins=pins, fallback=fallback) as session:
             evaluator = Evaluator(session, decoder)
             ids = list(PROMPT)
             seen = [np.array(evaluator.last_logits(ids))]
             while len(seen) < tokens:
                 ids.append(int(seen[-1].argmax()))
+                if meanwhile and len(seen) == 3:
+                    meanwhile()
                 seen.append(np.array(evaluator.last_logits(ids[-1:])))
             return ids, np.array(seen)
 
@@ -136,3 +138,27 @@ def test_decoding_replays_a_captured_graph(model, monkeypatch):
     run(model, simulated(1), tokens=6)
     assert len(captures) == 1
     assert captures[0] > 20
+
+
+def test_a_model_too_large_for_one_device_is_spread(model, expected, monkeypatch):
+    monkeypatch.setattr(simulation, "MEMORY", 150_000)
+    monkeypatch.setattr(simulation, "_devices", {})
+    used = []
+    launch = CUDADriver.launch
+
+    def noted(driver, launches):
+        used.append(driver.index)
+        launch(driver, launches)
+
+    monkeypatch.setattr(CUDADriver, "launch", noted)
+    compare(run(model, [*simulated(2), cpu.open(cpu.probe()[0])]), expected)
+    assert set(used) == {0, 1}
+
+
+def test_a_device_lost_on_the_way_leaves_the_same_tokens(model, expected):
+    def kernel_fault():
+        simulation.device_at(0).error = simulation.SimulatedError(719, "unspecified launch failure")
+
+    devices = [*simulated(1), cpu.open(cpu.probe()[0])]
+    with pytest.warns(FallbackWarning, match="cuda:0 is set aside.*launch failure"):
+        compare(run(model, devices, fallback="warn", meanwhile=kernel_fault), expected)

@@ -39,6 +39,10 @@ _GARBAGE = 0xFF  # floats of such bytes are NaN, and integers -1
 
 Work: TypeAlias = Callable[[], None]
 
+# One thread does work at a time, whichever stream it is of: streams of two devices may wait for
+# each other, which would be two locks taken in two orders.
+_interpreting = threading.RLock()
+
 
 class SimulatedError(RuntimeError):
     """What CUDA would report.
@@ -59,8 +63,6 @@ class SimulatedDevice:
         self.machine = Machine(total_bytes=memory)
         self.memory = memory
         self.error: SimulatedError | None = None
-        # One thread interprets at a time; a device has one set of multiprocessors, too.
-        self.lock = threading.RLock()
 
     def check(self) -> None:
         """Any call reports what a kernel did before."""
@@ -107,7 +109,7 @@ class SimulatedStream:
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Do work in order as long as there is some and something is not done."""
-        with self._device.lock:
+        with _interpreting:
             while self._work and not done():
                 self._work.popleft()()
         self._device.check()
@@ -221,7 +223,7 @@ class SimulatedRuntime:
         del stream
         self._device.check()
         machine = self._device.machine
-        with self._device.lock:
+        with _interpreting:
             if nbytes > machine.free_bytes:
                 raise SimulatedError(OUT_OF_MEMORY, "out of memory")
             address = machine.allocate(nbytes)
