@@ -34,6 +34,8 @@ def flatten(entry: Function, functions: Mapping[str, Function]) -> Function:
     Raises:
         PTXError: a call of what is not defined, of itself, or through a pointer.
     """
+    if not any(isinstance(item, Instruction) and item.opcode == "call" for item in entry.body):
+        return entry
     flat = _Flat(entry, functions)
     flat.add(entry, "", {}, None, (entry.name,))
     return flat.result

@@ -38,6 +38,7 @@ EPOCHS = (1 << 16) - 1
 _SEVERAL = ((1 << 22) - 1) << _BLOCK
 _ATOMIC = (((1 << 22) - 2) << _BLOCK) | 1
 
+
 class Races:
     """What the threads of a batch touched.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hotplug.testing.ptx.errors import PTXError
 from hotplug.testing.ptx.syntax import Immediate
@@ -25,8 +25,7 @@ _WORD = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word: its kind as the pattern above names it, its text, its line and its place."""
 
     kind: str
@@ -47,29 +46,27 @@ class Tokens:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._words = list(_split(text))
+        self._words = _split(text)
+        # Two, since nobody looks further ahead than that.
+        last = self._words[-1].line if self._words else 1
+        self._words += 2 * [Token("end", "", last, len(text))]
         self._at = 0
 
     def peek(self, ahead: int = 0) -> Token:
         """The next word, or one further ahead; its kind is "end" after the last."""
-        index = self._at + ahead
-        if index < len(self._words):
-            return self._words[index]
-        last = self._words[-1].line if self._words else 1
-        return Token("end", "", last, len(self._text))
+        return self._words[min(self._at + ahead, len(self._words) - 1)]
 
     def next(self) -> Token:
         """Take a word."""
-        word = self.peek()
-        self._at += 1
+        word = self._words[self._at]
+        self._at = min(self._at + 1, len(self._words) - 1)
         return word
 
     def accept(self, text: str) -> bool:
         """Take the next word if it is this one."""
-        if self.peek().text == text:
-            self._at += 1
-            return True
-        return False
+        found = self._words[self._at].text == text
+        self._at += found
+        return found
 
     def expect(self, text: str) -> Token:
         """Take the next word, which must be this one.
@@ -133,15 +130,17 @@ class Tokens:
 def _split(text: str) -> list[Token]:
     words = []
     line, at = 1, 0
-    while at < len(text):
-        match = _WORD.match(text, at)
-        if match is None:
-            raise PTXError(f"unexpected character {text[at]!r}", line=line)
-        kind = match.lastgroup or "space"
-        if kind != "space":
-            words.append(Token(kind, match[0], line, at))
-        line += match[0].count("\n")
-        at = match.end()
+    for match in _WORD.finditer(text):
+        start, end = match.span()
+        if start != at:
+            break
+        at = end
+        if match.lastgroup == "space":
+            line += text.count("\n", start, end)
+        else:
+            words.append(Token(match.lastgroup or "", match.group(), line, start))
+    if at != len(text):
+        raise PTXError(f"unexpected character {text[at]!r}", line=line)
     return words
 
 
