@@ -224,7 +224,8 @@ class Batch:
         Raises:
             MemoryFault: always.
         """
-        message = f"{self._where(site, index, lanes)}: no {site.size} bytes at address {address:#x}: {where}"
+        at = f"{self._where(site, index, lanes)}: no {site.size} bytes at address {address:#x}"
+        message = f"{at}: {where}"
         raise MemoryFault(message, address=address)
 
     def misaligned(self, site: Site, address: int, index: int, lanes: Lanes) -> NoReturn:

@@ -3,8 +3,8 @@
 Threads at different blocks are run lowest block first. Blocks are therefore ordered topologically,
 with the blocks of a loop next to each other: the strongly connected components of the graph in
 topological order, and each component in the same way once the edges into its head are cut. Then a
-block that paths join at comes after all blocks of those paths, so that whoever comes first waits for
-the others, as at immediate post-dominators.
+block that paths join at comes after all blocks of those paths, so that whoever comes first waits
+for the others, as at immediate post-dominators.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Block:
         instructions: without branches.
         kind: "plain"; "barrier" and "exchange" hold the one instruction that waits for others.
         condition: what decides which successor comes next; None if there is at most one.
-        successors: (if it does not hold, if it does), the only one, or all of a brx.idx; empty where
-            threads end.
+        successors: (if it does not hold, if it does), the only one, or all of a brx.idx; empty
+            where threads end.
     """
 
     instructions: list[Instruction] = field(default_factory=list)

@@ -29,8 +29,8 @@ GUARD = 1 << 16
 """Bytes of nothing between two allocations."""
 
 RANGE = 1 << 44
-"""Addresses of a device: each has its own, above what generic addresses of other spaces use, so that
-no address of one is valid on another."""
+"""Addresses of a device: each has its own, above what generic addresses of other spaces use, so
+that no address of one is valid on another."""
 
 _devices = itertools.count()
 
@@ -130,7 +130,7 @@ class DeviceMemory:
             raise UsageError(f"cannot allocate {nbytes} bytes")
         if nbytes > self.free_bytes:
             raise OutOfDeviceMemoryError(
-                f"{nbytes} bytes of simulated device memory were asked for, {self.free_bytes} are free",
+                f"{nbytes} bytes of simulated memory were asked for, {self.free_bytes} are free",
                 requested=nbytes,
                 free=self.free_bytes,
             )

@@ -74,8 +74,8 @@ def translate(
         [writer.defined for writer in writers],
     )
     texts = [
-        _function(index, block, writer, live)
-        for index, (block, writer, live) in enumerate(zip(blocks, writers, live_out, strict=True))
+        _function(index, writer, live)
+        for index, (writer, live) in enumerate(zip(writers, live_out, strict=True))
     ]
     source = "\n".join(texts)
     names = dict(constants)
@@ -146,7 +146,7 @@ def _written(
     return writer
 
 
-def _function(index: int, block: Block, writer: BlockWriter, live: set[str]) -> str:
+def _function(index: int, writer: BlockWriter, live: set[str]) -> str:
     body = [*writer.prologue(), *writer.lines, *writer.epilogue(live)]
     body.append(f"return {writer.condition}" if writer.condition else "return None")
     return "\n    ".join([f"def block_{index}(m, lanes):", *body])

@@ -176,10 +176,11 @@ class Races:
         position = int(np.argmax(clashing))
         lane = position if lanes is None else int(lanes[position])
         batch = self._batch
+        instruction = site.instruction
+        what = f"{does} with `{instruction.text}` (line {instruction.line})"
         raise RaceFault(
-            f"{batch.geometry.kernel}: {batch.name(lane)} {does} with `{site.instruction.text}` (line "
-            f"{site.instruction.line}) what {self._other(int(known[position]))}, with nothing that "
-            "orders the two"
+            f"{batch.geometry.kernel}: {batch.name(lane)} {what} what "
+            f"{self._other(int(known[position]))}, with nothing that orders the two"
         )
 
     def _other(self, record: int) -> str:

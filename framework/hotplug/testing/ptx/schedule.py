@@ -163,9 +163,9 @@ class _Schedule:
         geometry = self._batch.geometry
         who = self._batch.describe(block, 0).partition(" of ")[2]
         return DivergenceFault(
-            f"`{instruction.text}` (line {instruction.line}) of {geometry.kernel}: {arrived} of the "
-            f"{geometry.threads} threads of {who} are at this barrier; the others ended or are at "
-            "another"
+            f"`{instruction.text}` (line {instruction.line}) of {geometry.kernel}: {arrived} of the"
+            f" {geometry.threads} threads of {who} are at this barrier; the others ended or are at"
+            " another"
         )
 
 

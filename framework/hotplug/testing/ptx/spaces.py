@@ -235,6 +235,7 @@ class ParamSpace:
 
     def store(self, site: Site, address: Value, value: Value, lanes: Lanes) -> None:
         """Arguments are never written."""
+        del value
         at = int(np.atleast_1d(address)[0])
         self._batch.outside(site, at, 0, lanes, "arguments cannot be written")
 

@@ -1,10 +1,10 @@
 """One basic block becomes one Python function over all threads that are at it.
 
 In it every register is a Python variable that holds a NumPy array with a value per thread, or a
-scalar where all threads have the same. Registers are bits: a value is kept in the NumPy type that it
-was computed in, and seen through another by `view` when an instruction asks for that. Registers that
-the block reads first are fetched at its beginning, and those that later blocks read are put back at
-its end, in the type of their declaration.
+scalar where all threads have the same. Registers are bits: a value is kept in the NumPy type that
+it was computed in, and seen through another by `view` when an instruction asks for that. Registers
+that the block reads first are fetched at its beginning, and those that later blocks read are put
+back at its end, in the type of their declaration.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _loads(inputs):
 
 @pytest.fixture
 def compute():
-    """compute(text, *inputs, result="u4"): what `text` leaves in %d, for each element of the inputs.
+    """compute(text, *inputs, result=dtype): what `text` leaves in %d, for each element.
 
     Inputs are in %x0, %x1, ...
     """

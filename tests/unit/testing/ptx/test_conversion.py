@@ -26,11 +26,8 @@ def saturated(value, rounding, type_, source):
     )
     if math.isnan(value):
         # PTX ISA, cvt: zero, unless one of the types has 64 bits.
-        return (
-            0
-            if source == "f32" and bits < 64
-            else (-(1 << bits - 1) if type_[0] == "s" else 1 << bits - 1)
-        )
+        highest = -(1 << bits - 1) if type_[0] == "s" else 1 << bits - 1
+        return 0 if source == "f32" and bits < 64 else highest
     if math.isinf(value):
         return most if value > 0 else least
     return min(max(int(ROUND[rounding](value)), least), most)
@@ -58,7 +55,8 @@ def test_floats_to_integral_floats(compute, type_, rounding):
 INTEGERS = {
     "s8": [0, 1, -1, 127, -128], "s16": [0, -1, 32767, -32768, 129],
     "s32": [0, -1, 2**31 - 1, -(2**31), 16777217, 33554435],
-    "u32": [0, 1, 2**32 - 1, 2**31 + 129], "s64": [0, -1, 2**63 - 1, -(2**63), 2**53 + 1, 2**60 + 2**36 + 1],
+    "u32": [0, 1, 2**32 - 1, 2**31 + 129],
+    "s64": [0, -1, 2**63 - 1, -(2**63), 2**53 + 1, 2**60 + 2**36 + 1],
     "u64": [0, 2**64 - 1, 2**63 + 2**39 + 1],
 }  # fmt: skip
 
@@ -87,7 +85,7 @@ def test_integers_to_floats_in_directions(compute, type_):
 @pytest.mark.parametrize("source", INTEGERS)
 @pytest.mark.parametrize("to", ["s8", "u8", "s16", "u16", "s32", "u32", "s64", "u64"])
 def test_between_integers(compute, source, to):
-    """Narrower ones wrap around, or with .sat are the nearest; results are extended by their type."""
+    """Narrower ones wrap around, or with .sat are the nearest; they are extended by type."""
     values = np.array(INTEGERS[source], code(source))
     result = to if to[1:] != "8" else f"{to[0]}16"
     got = compute(f"cvt.{to}.{source} %d, %x0;", values, result=code(result))

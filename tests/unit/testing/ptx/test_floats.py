@@ -51,9 +51,12 @@ def rounded(exact, dtype, rounding):
         return dtype.type(low)
     if rounding in ("rp", "rz"):
         return dtype.type(high)
-    step = Fraction(2) ** (np.finfo(dtype).maxexp)
-    distance = [abs((Fraction(value) if abs(value) != INF else step * (1 if value > 0 else -1)) - exact)
-                for value in (low, high)]  # fmt: skip
+    end = 2.0 ** (np.finfo(dtype).maxexp - 1)
+    low_exact, high_exact = (
+        Fraction(value) if abs(value) != INF else 2 * Fraction(np.copysign(end, value))
+        for value in (low, high)
+    )
+    distance = exact - low_exact, high_exact - exact
     if distance[0] != distance[1]:
         return dtype.type(low if distance[0] < distance[1] else high)
     even = [dtype.type(value).view(f"u{dtype.itemsize}") & 1 == 0 for value in (low, high)]
@@ -115,13 +118,10 @@ def test_directed_roundings_at_the_end_of_the_range(compute):
 def test_fma_is_rounded_once(compute, rounding):
     a, b, c = numbers("f4", 1000)
     # Sums that lie next to the middle between two numbers, where rounding twice goes wrong.
-    exponent = np.exp2(np.arange(-60, -10, 2)).astype("f4")
+    small = np.exp2(np.arange(-60, -10, 2)).astype("f4")
     a = np.concatenate([a, np.full(25, 1 + 2**-12, "f4"), np.ones(25, "f4"), -np.ones(25, "f4")])
-    b = np.concatenate([b, np.full(25, 1 + 2**-12, "f4"), exponent, exponent])
-    c = np.concatenate([c, np.full(25, 2.0**24, "f4") * exponent, np.full(50, 1 + 2**-23, "f4")])
-    halves = np.full(a.size, 0, "f4")
-    halves[-50:] = 1
-    c = np.where(halves == 1, c, c)
+    b = np.concatenate([b, np.full(25, 1 + 2**-12, "f4"), small, small])
+    c = np.concatenate([c, 2.0**24 * small, np.full(50, 1 + 2**-23, "f4")])
     exact = [
         Fraction(x) * Fraction(y) + Fraction(z)
         for x, y, z in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
@@ -133,8 +133,9 @@ def test_fma_is_rounded_once(compute, rounding):
 def test_fma_of_ties_and_subnormals(compute):
     tie = np.float32(1 + 2**-12)  # its square ends in 2**-24, half of the last bit
     rows = [
-        (tie, tie, np.float32(2.0**-60)), (tie, tie, np.float32(-(2.0**-60))), (tie, tie, np.float32(0)),
-        (2.0**-75, 2.0**-75, 2.0**-149), (2.0**-75, 1.5 * 2.0**-75, 0), (2.0**-100, 2.0**-49, 2.0**-149),
+        (tie, tie, 2.0**-60), (tie, tie, -(2.0**-60)), (tie, tie, 0),
+        (2.0**-75, 2.0**-75, 2.0**-149), (2.0**-75, 1.5 * 2.0**-75, 0),
+        (2.0**-100, 2.0**-49, 2.0**-149),
         (1.5 * 2.0**-75, 2.0**-75, 3 * 2.0**-149), (2.0**-100, -(2.0**-50), 2.0**-148),
         (2.0**64, 2.0**64, -(2.0**100)), (2.0**100, 2.0**28, -(2.0**103)),
         (2.0**100, 2.0**28, -(2.0**103) - 2.0**80),

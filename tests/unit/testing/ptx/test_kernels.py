@@ -108,9 +108,9 @@ def test_softmax(device, architecture):
     y = device.put(np.zeros_like(x))
     none = (pointer(0), view_bytes(0, ()))
     device.run(
-        module, (7, 1), 128, device.put(x), view_bytes(0, (300,)), *none, *none, pointer(0), long(0),
-        y, long(0), shape_bytes((7,)), integer(300), long(1), long(0), integer(1), integer(1),
-        integer(0), integer(0), single(0.5),
+        module, (7, 1), 128, device.put(x), view_bytes(0, (300,)), *none, *none, pointer(0),
+        long(0), y, long(0), shape_bytes((7,)), integer(300), long(1), long(0), integer(1),
+        integer(1), integer(0), integer(0), single(0.5),
     )  # fmt: skip
     exponentials = np.exp(0.5 * x.astype("f8"))
     want = exponentials / exponentials.sum(1, keepdims=True)
@@ -148,8 +148,9 @@ def matvec(device, b, architecture, rows=9, **arguments):
     y = device.put(np.zeros(rows, "f4"))
     device.run(
         compiled(variant, architecture), (2, 1), 64, device.put(x), view_bytes(0, (0, 0, 0, 96, 1)),
-        device.put(b), view_bytes(0, (0, 0, 0, 3 * 34, 1)), pointer(0), view_bytes(0, ()), y, long(0),
-        shape_bytes((1,)), integer(1), integer(rows), integer(96), integer(1), integer(0), integer(0),
+        device.put(b), view_bytes(0, (0, 0, 0, 3 * 34, 1)), pointer(0), view_bytes(0, ()), y,
+        long(0), shape_bytes((1,)), integer(1), integer(rows), integer(96), integer(1), integer(0),
+        integer(0),
     )  # fmt: skip
     return x, device.get(y, "f4", rows)
 

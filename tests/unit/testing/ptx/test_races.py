@@ -110,7 +110,9 @@ def test_many_barriers(launch):
 
 
 GLOBAL = {
-    "two blocks write one place": "mul.wide.u32 %rd3, %r0, 4; add.s64 %rd3, %rd3, %rd1; st.global.u32 [%rd3], 1;",
+    "two blocks write one place": (
+        "mul.wide.u32 %rd3, %r0, 4; add.s64 %rd3, %rd3, %rd1; st.global.u32 [%rd3], 1;"
+    ),
     "a block reads what another writes": (
         "xor.b32 %r4, %r1, 32; mul.wide.u32 %rd3, %r4, 4; add.s64 %rd3, %rd3, %rd1;"
         "ld.global.u32 %r5, [%rd3]; st.global.u32 [%rd2], %r5;"
@@ -119,7 +121,8 @@ GLOBAL = {
         "ld.global.u32 %r5, [%rd1]; setp.eq.u32 %p0, %r1, 40; @%p0 st.global.u32 [%rd1], 1;"
     ),
     "some change atomically, some not": (
-        "atom.global.add.u32 %r5, [%rd1], 1; setp.eq.u32 %p0, %r1, 40; @%p0 st.global.u32 [%rd1], 1;"
+        "atom.global.add.u32 %r5, [%rd1], 1; setp.eq.u32 %p0, %r1, 40;"
+        "@%p0 st.global.u32 [%rd1], 1;"
     ),
 }  # fmt: skip
 

@@ -170,7 +170,7 @@ def test_masks_of_lanes(launch):
     "setp.lt.u32 %p0, %r0, 8; @%p0 bar.sync 0; bar.warp.sync -1;",
 ])  # fmt: skip
 def test_an_exchange_that_not_all_reach(launch, text):
-    with pytest.raises(DivergenceFault, match="waits for the threads|threads of block"):
+    with pytest.raises(DivergenceFault, match=r"waits for the threads|threads of block"):
         launch(START + text, np.zeros(32, "u4"))
 
 

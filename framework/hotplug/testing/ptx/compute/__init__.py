@@ -1,7 +1,7 @@
 """What instructions compute where NumPy has no operation of the same meaning.
 
-Values are arrays or NumPy scalars. Floating point is IEEE 754 as PTX asks for, except for the bits of
-NaNs: those of results are NumPy's.
+Values are arrays or NumPy scalars. Floating point is IEEE 754 as PTX asks for, except for the bits
+of NaNs: those of results are NumPy's.
 """
 
 from __future__ import annotations

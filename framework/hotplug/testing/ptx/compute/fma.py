@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from hotplug.testing.ptx.types import Value
@@ -16,7 +14,7 @@ _SMALLEST_NORMAL = {"f2": 2.0**-14, "f4": 2.0**-126}
 
 
 def fma_narrow(a: Value, b: Value, c: Value) -> Value:
-    """A * b + c rounded once, for float32 and float16.
+    """Sum of a product and a number, rounded once, for float32 and float16.
 
     In float64 the product is exact, and the sum is rounded to 53 bits. Rounding that again gives
     another result than one rounding only if the sum lies exactly between two values of the narrow
@@ -57,13 +55,13 @@ def _round_once(product: Value, addend: Value, total: Value, result: Value) -> V
 
 
 def lost_in_sum(a: Value, b: Value, total: Value) -> Value:
-    """A + b - total exactly (Knuth's TwoSum)."""
+    """What a rounded sum has lost, exactly (Knuth's TwoSum)."""
     part = total - a
     return (a - (total - part)) + (b - part)
 
 
 def lost_in_product(a: Value, b: Value, product: Value) -> Value:
-    """A * b - product exactly, for float64 (Dekker)."""
+    """What a rounded product of float64 has lost, exactly (Dekker)."""
     a_high, a_low = _split(a)
     b_high, b_low = _split(b)
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
@@ -77,9 +75,11 @@ def _split(a: Value) -> tuple[Value, Value]:
 
 
 def fma_double(a: Value, b: Value, c: Value) -> Value:
-    """A * b + c of float64 rounded once, after Boldo and Melquiond, "Emulation of a FMA and
-    correctly rounded sums" (2008): exact where no step over- or underflows, which is for products
-    between about 1e-260 and 1e290; outside of that it is rounded twice.
+    """Sum of a product and a number of float64, rounded once.
+
+    After Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums" (2008). Exact where
+    no step over- or underflows, which is for products between about 1e-260 and 1e290; outside of
+    that the product is rounded too.
     """
     product = a * b
     plain = product + c
@@ -95,7 +95,7 @@ def fma_double(a: Value, b: Value, c: Value) -> Value:
 
 
 def _add_odd(a: Value, b: Value) -> Value:
-    """A + b rounded to odd: an inexact sum has its last bit set."""
+    """Sum rounded to odd: an inexact sum has its last bit set."""
     total = np.asarray(a + b)
     lost = lost_in_sum(a, b, total)
     bits = total.view(np.int64)

@@ -24,10 +24,10 @@ def _cvt(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
         value = f"flush({value})"
     wide = _is_float(to), is_float(source)
     if wide == (False, False):
-        _between_integers(block, given, to, source, value, saturate=saturate)
+        _between_integers(block, given, to, value, saturate=saturate)
         return
     if wide == (True, False):
-        value = _from_integer(value, to, source, rounding, modifiers)
+        value = _from_integer(value, to, rounding, modifiers)
     elif wide == (False, True):
         if rounding not in _TO_INTEGRAL:
             raise modifiers.error("no rounding to an integer")
@@ -47,14 +47,14 @@ def _is_float(type_: str) -> bool:
 
 
 def _between_integers(
-    block: BlockWriter, given: Instruction, to: str, source: str, value: str, *, saturate: bool
+    block: BlockWriter, given: Instruction, to: str, value: str, *, saturate: bool
 ) -> None:
     code = block.dtype(f"{'i' if to[0] == 's' else 'u'}{SIZES[to]}")
     value = f"clamp({value}, {code})" if saturate else f"{value}.astype({code})"
     block.define(given.operands[0], to, value)
 
 
-def _from_integer(value: str, to: str, source: str, rounding: str, modifiers: Modifiers) -> str:
+def _from_integer(value: str, to: str, rounding: str, modifiers: Modifiers) -> str:
     if rounding not in _TO_FLOAT:
         raise modifiers.error("no rounding to a floating point number")
     if to == "bf16":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hotplug.testing.ptx.spaces import WINDOWS
 from hotplug.testing.ptx.syntax import Instruction, Operand, Register, Vector
-from hotplug.testing.ptx.types import DTYPES, SIZES, is_signed
+from hotplug.testing.ptx.types import SIZES, is_signed
 from hotplug.testing.ptx.writer import BlockWriter, Modifiers, instruction
 
 _SPACES = ("global", "shared", "local", "param", "const")

@@ -1,4 +1,4 @@
-"""Barriers and exchanges between threads (PTX ISA, 9.7.13), and ends of a program (9.7.12, 9.7.19)."""
+"""Barriers, exchanges between threads and atomic operations (PTX ISA, 9.7.13), and traps."""
 
 from __future__ import annotations
 
