@@ -53,7 +53,7 @@ class TestCUDA(BackendTests):
             assert result.outcome is not Outcome.FAILED, result
 
     @pytest.mark.slow
-    @pytest.mark.timeout(3600)
+    @pytest.mark.timeout(1200)
     @pytest.mark.parametrize("group", case_groups(slow=True))
     def test_op_exhaustively(self, device, group, record_property):
         _check_group(device, group, record_property, slow=True)
