@@ -10,7 +10,7 @@ back at its end, in the type of their declaration.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,16 @@ class BlockWriter:
             return self._cast(f'm.special("{operand.name[1:]}", lanes)', "i4", DTYPES[type_])
         value = self._read(operand.name, DTYPES[type_])
         return f"~{value}" if operand.negated else value
+
+    def values(self, operands: Sequence[Operand], type_: str, *counts: int) -> list[str]:
+        """Python for operands of one type, of which there must be as many as one of the counts.
+
+        Raises:
+            PTXError: there are more or fewer.
+        """
+        if len(operands) not in counts:
+            raise PTXError(f"{len(operands)} source operands")
+        return [self.use(operand, type_) for operand in operands]
 
     def constant(self, value: Immediate | float, type_: str) -> str:
         """Python for a constant of a type."""

@@ -185,6 +185,10 @@ def test_min_and_max(compute):
     assert bits(got) == bits(np.array([least(p, q) for p, q in zip(x, y, strict=True)], "f4"))
     got = compute("max.f32 %d, %x0, %x1;", a, b, result="f4")
     assert bits(got) == bits(np.array([most(p, q) for p, q in zip(x, y, strict=True)], "f4"))
+    got = compute("min.f32 %d, %x0, %x1, 0f3F800000;", a, b, result="f4")
+    assert bits(got) == bits(
+        np.array([least(least(p, q), 1.0) for p, q in zip(x, y, strict=True)], "f4")
+    )
     got = compute("max.NaN.f32 %d, %x0, %x1;", a, b, result="f4")
     assert np.isnan(got).tolist() == (np.isnan(a) | np.isnan(b)).tolist()
 

@@ -32,6 +32,8 @@ UNKNOWN = {
     "bra NOWHERE;": "no such label",
     "call nobody;": "a call of what is not defined",
     "add.u32 %r1, %r2;": "operands",
+    "min.s32 %r1, %r2, %r2, %r2;": "3 source operands",
+    "fma.rn.f32x2 %rd1, %rd2, %rd2, %rd2;": "no known type",
     "fma.rm.f64 %fd1, %fd2, %fd3, %fd3;": "rounding",
 }
 

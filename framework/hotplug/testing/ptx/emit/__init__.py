@@ -26,6 +26,6 @@ def emit(block: BlockWriter, given: Instruction) -> None:
         if error.instruction:
             raise
         raise modifiers.error(str(error)) from error
-    except (IndexError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise modifiers.error(f"operands that are not known ({error})") from error
     modifiers.done()

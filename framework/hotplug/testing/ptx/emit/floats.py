@@ -7,6 +7,8 @@ from hotplug.testing.ptx.writer import BlockWriter, Modifiers, instruction
 
 _ROUNDINGS = ("rn", "rz", "rm", "rp")
 _FLOATS = ("f32", "f64", "f16")
+_OPERANDS = {"neg": (1,), "abs": (1,), "fma": (3,), "mad": (3,), "min": (2, 3), "max": (2, 3)}
+"""How many sources an instruction has, if not two."""
 _MARKS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 
 
@@ -21,7 +23,7 @@ def write(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
         raise modifiers.error("a modifier that the type does not have")
     if given.opcode in ("fma", "mad") and rounding != "rn" and type_ != "f32":
         raise modifiers.error("a rounding that is not known")
-    values = [block.use(operand, type_) for operand in given.operands[1:]]
+    values = block.values(given.operands[1:], type_, *_OPERANDS.get(given.opcode, (2,)))
     if ftz:
         values = [f"flush({value})" for value in values]
     result = _value(given.opcode, values, rounding, type_, nan=nan)
@@ -33,7 +35,11 @@ def write(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
 def _value(opcode: str, values: list[str], rounding: str, type_: str, *, nan: bool) -> str:
     listed = ", ".join(values)
     if opcode in ("min", "max"):
-        return f"{'smaller' if opcode == 'min' else 'larger'}({listed}, nan={nan})"
+        function = "smaller" if opcode == "min" else "larger"
+        result = values[0]
+        for value in values[1:]:
+            result = f"{function}({result}, {value}, nan={nan})"
+        return result
     if opcode == "neg":
         return f"(-{values[0]})"
     if opcode == "abs":

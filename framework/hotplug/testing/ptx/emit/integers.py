@@ -16,8 +16,10 @@ def _arithmetic(block: BlockWriter, given: Instruction, modifiers: Modifiers) ->
     """Opcodes that are of integers or of floating point numbers by their type."""
     if any(is_float(name) for name in given.modifiers):
         floats.write(block, given, modifiers)
-    else:
+    elif given.opcode in _BY_NAME:
         _BY_NAME[given.opcode](block, given, modifiers)
+    else:
+        raise modifiers.error("no known type")
 
 
 def _sum(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
@@ -39,7 +41,8 @@ def _sum(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
 
 def _simple(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
     type_ = modifiers.need(*_INTEGERS)
-    values = ", ".join(block.use(operand, type_) for operand in given.operands[1:])
+    count = 1 if given.opcode in ("neg", "abs") else 2
+    values = ", ".join(block.values(given.operands[1:], type_, count))
     function = {
         "min": "np.minimum", "max": "np.maximum", "neg": "np.negative", "abs": "np.abs",
         "div": "divide", "rem": "remainder",
