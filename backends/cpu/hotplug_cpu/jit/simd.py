@@ -135,6 +135,16 @@ def load_f16x8(builder: Any, at: Any) -> Any:
     return forms.half_to_float(builder, load(builder, at, I16X8))
 
 
+@instruction(f32x8, types.containers.UniTuple(types.int64, 8))
+def gather_f16(builder: Any, places: Any) -> Any:
+    """8 f16, each from its own address, as f32."""
+    halves = splat(0, I16, 8)
+    for lane in range(8):
+        half = load(builder, builder.extract_value(places, lane), I16)
+        halves = builder.insert_element(halves, half, ir.Constant(I32, lane))
+    return forms.half_to_float(builder, halves)
+
+
 @instruction(types.none, address, f32x8)
 def store_f16x8(builder: Any, at: Any, value: Any) -> None:
     """8 f32 rounded to f16."""

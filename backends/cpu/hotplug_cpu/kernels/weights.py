@@ -35,40 +35,40 @@ _WIDE, _FOUR, _THIRTY_TWO = float32(-_WIDE_OFFSET), float32(-4), float32(-32)
 _NEXT = 4 * ROWS
 
 
-def _unpacker(block_bytes: int, scale: Any, offset: Any, quants: Any) -> Any:
-    """A kernel for blocks that have a scale and an offset of their own."""
+def _unpacker(block_bytes: int, offsets: Any, quants: Any) -> Any:
+    """A kernel for blocks that begin with a scale; `offsets(rows, scales)` gives their offsets."""
 
     @_inline
     def unpack(source: int, row_bytes: int, rows: int, blocks: int, panel: int) -> int:
         last = rows - 1
-        a1 = min(1, last) * row_bytes
-        a2 = min(2, last) * row_bytes
-        a3 = min(3, last) * row_bytes
-        a4 = min(4, last) * row_bytes
-        a5 = min(5, last) * row_bytes
-        a6 = min(6, last) * row_bytes
-        a7 = min(7, last) * row_bytes
-        for _ in range(blocks):
+        a1 = source + min(1, last) * row_bytes
+        a2 = source + min(2, last) * row_bytes
+        a3 = source + min(3, last) * row_bytes
+        a4 = source + min(4, last) * row_bytes
+        a5 = source + min(5, last) * row_bytes
+        a6 = source + min(6, last) * row_bytes
+        a7 = source + min(7, last) * row_bytes
+        for number in range(blocks):
+            at = number * block_bytes
+            places = (source + at, a1 + at, a2 + at, a3 + at, a4 + at, a5 + at, a6 + at, a7 + at)
             for row in range(ROWS):
-                block = source + min(row, last) * row_bytes
-                simd.prefetch(block + ROWS * row_bytes)
-                d = scale(block)
-                simd.store_f32(panel + 4 * row, d)
-                simd.store_f32(panel + 4 * (ROWS + row), offset(block, d))
+                simd.prefetch(source + at + (row + ROWS) * row_bytes)
+            scales = simd.gather_f16(places)
+            simd.store_f32x8(panel, scales)
+            simd.store_f32x8(panel + 4 * ROWS, offsets(places, scales))
             store_columns(
                 panel + 8 * ROWS,
                 (
-                    quants(source),
-                    quants(source + a1),
-                    quants(source + a2),
-                    quants(source + a3),
-                    quants(source + a4),
-                    quants(source + a5),
-                    quants(source + a6),
-                    quants(source + a7),
+                    quants(places[0]),
+                    quants(places[1]),
+                    quants(places[2]),
+                    quants(places[3]),
+                    quants(places[4]),
+                    quants(places[5]),
+                    quants(places[6]),
+                    quants(places[7]),
                 ),
             )
-            source += block_bytes
             panel += PANEL_BLOCK
         return 0
 
@@ -76,23 +76,30 @@ def _unpacker(block_bytes: int, scale: Any, offset: Any, quants: Any) -> Any:
 
 
 @_inline
-def _scale(block: int) -> Any:
-    return simd.load_f16(block)
-
-
-@_inline
-def _minimum(block: int, _scale: float) -> Any:
-    return simd.load_f16(block + 2)
+def _minima(places: tuple[int, ...], _scales: Any) -> Any:
+    """Those that follow the scale."""
+    return simd.gather_f16(
+        (
+            places[0] + 2,
+            places[1] + 2,
+            places[2] + 2,
+            places[3] + 2,
+            places[4] + 2,
+            places[5] + 2,
+            places[6] + 2,
+            places[7] + 2,
+        )
+    )
 
 
 def _centre(middle: int) -> Any:
     factor = float32(-middle)
 
     @_inline
-    def offset(_block: int, scale: float) -> Any:
-        return scale * factor
+    def offsets(_places: tuple[int, ...], scales: Any) -> Any:
+        return scales * simd.splat_f32(factor)
 
-    return offset
+    return offsets
 
 
 def _unpacker_k(block_bytes: int, factors: Any, quants: Any, head: int = PANEL_HEAD) -> Any:
@@ -194,12 +201,12 @@ def _q5_k(block: int, part: int) -> Any:
 
 
 KERNELS = {
-    "weights_q4_0": _unpacker(18, _scale, _centre(8), QUANTS["q4_0"]),
-    "weights_q4_1": _unpacker(20, _scale, _minimum, QUANTS["q4_1"]),
-    "weights_q5_0": _unpacker(22, _scale, _centre(16), QUANTS["q5_0"]),
-    "weights_q5_1": _unpacker(24, _scale, _minimum, QUANTS["q5_1"]),
-    "weights_q8_0": _unpacker(34, _scale, _centre(_WIDE_OFFSET), SIGNED["q8_0"]),
-    "weights_iq4_nl": _unpacker(18, _scale, _centre(_WIDE_OFFSET), SIGNED["iq4_nl"]),
+    "weights_q4_0": _unpacker(18, _centre(8), QUANTS["q4_0"]),
+    "weights_q4_1": _unpacker(20, _minima, QUANTS["q4_1"]),
+    "weights_q5_0": _unpacker(22, _centre(16), QUANTS["q5_0"]),
+    "weights_q5_1": _unpacker(24, _minima, QUANTS["q5_1"]),
+    "weights_q8_0": _unpacker(34, _centre(_WIDE_OFFSET), SIGNED["q8_0"]),
+    "weights_iq4_nl": _unpacker(18, _centre(_WIDE_OFFSET), SIGNED["iq4_nl"]),
     "weights_q4_k": _unpacker_k(144, _factors_k4, _q4_k),
     "weights_q5_k": _unpacker_k(176, _factors_k4, _q5_k),
     "weights_iq4_xs": _unpacker_k(136, _factors_iq4_xs, _iq4_xs),
