@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ class _Block:
             self._driver.release(address)
 
     def __del__(self) -> None:
+        if sys.is_finalizing():  # the end of the process frees all
+            return
         with contextlib.suppress(HotplugError):  # a device that is gone has taken it along
             self.release()
 
