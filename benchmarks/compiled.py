@@ -1,4 +1,4 @@
-"""Rows of a plan for one compiled kernel, and timing of actions that take turns."""
+"""Rows of a plan for one compiled kernel, the speed of reading, and timing in turns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hotplug_cpu import threads as teams
 from hotplug_cpu.catalog import ROW_WORDS, kernel
 from hotplug_cpu.jit import loader
+
+_READS = 5
 
 
 def row(name: str, **arguments: object) -> list[int]:
@@ -31,3 +34,29 @@ def fastest(actions: Sequence[Callable[[], object]], repeats: int) -> list[float
             action()
             best[index] = min(best[index], time.perf_counter() - start)
     return best
+
+
+class Reader:
+    """Reads memory with the backend's compiled kernel `read`, which sums it and does nothing else.
+
+    Args:
+        threads: how many read, each its share.
+        nbytes: how much, several times what caches hold.
+    """
+
+    def __init__(self, threads: int, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._team = teams.team(threads)
+        self._memory = np.zeros(nbytes, np.uint8)
+        self._memory[::4096] = 1  # commits the pages
+        self._sums = np.zeros(threads, np.float32)
+        words = row("read", at=self._memory, nbytes=nbytes, out=self._sums)
+        self._plan = np.array([words], np.int64)
+
+    def read(self) -> None:
+        """Read all of it once."""
+        self._team.run(self._plan)
+
+    def speed(self) -> float:
+        """Bytes per second, of the fastest of a few turns."""
+        return self.nbytes / fastest([self.read], _READS)[0]

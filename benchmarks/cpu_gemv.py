@@ -2,9 +2,9 @@
 
     python benchmarks/cpu_gemv.py [--threads 2] [--repeats 9] [--megabytes 64] [--types q4_1,q8_0]
 
-Each type has a matrix of the size given, larger than caches, multiplied with a row of bytes, or of
-floats where the name says so. `read` sums the same memory and multiplies nothing. All take turns;
-figures are GB of weights per second in the fastest of all turns.
+Each type has so many matrices of 4096 rows that caches do not hold them, each multiplied with a row
+of 4096 bytes, or of floats where the name says so. `read` sums the same memory and multiplies
+nothing. All take turns; figures are GB of weights per second in the fastest of all turns.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from compiled import fastest, row
+from compiled import Reader, fastest, row
 
 from hotplug import dtypes
 from hotplug_cpu import threads as teams
 from hotplug_cpu.jit.target import host_target
 from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
 
-WIDTH = 4096
+WIDTH = ROWS = 4096
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
 BYTES = [*LEGACY, *SUPER]
@@ -32,58 +32,56 @@ TYPES = ",".join([*BYTES, *(f"{name}_f32" for name in (*BYTES, "f16", "bf16", "f
 
 
 class Case:
-    """A matrix of random bytes; of what they mean only that it costs the same matters."""
+    """Matrices of random bytes; of what they mean only that it costs the same matters."""
 
     def __init__(self, name: str, nbytes: int) -> None:
         dtype = dtypes.get(name.removesuffix("_f32") if name != "f32_f32" else "f32")
         floats = name.endswith("_f32")
         self.row_bytes = dtype.nbytes(WIDTH)
-        self.rows = nbytes // self.row_bytes
+        self.matrices = max(1, nbytes // (ROWS * self.row_bytes))
         rng = np.random.default_rng(0)
         # 0x3c and less in every high byte: no f16 or f32 among them is infinite or denormal.
-        self.weights = rng.integers(16, 60, (self.rows, self.row_bytes), np.uint8)
-        self.out = np.zeros(self.rows, np.float32)
+        shape = (self.matrices, ROWS, self.row_bytes)
+        self.weights = rng.integers(16, 60, shape, np.uint8)
+        self.out = np.zeros(ROWS, np.float32)
         self.x: npt.NDArray[Any] = np.zeros(x_row_bytes(WIDTH // BLOCK), np.uint8)
         source = rng.standard_normal(WIDTH).astype(np.float32)
         if floats:
             self.x = source
         else:
             words = {"rows": 1, "blocks": WIDTH // BLOCK, "out": self.x, "copies": 0}
-            teams.team(1).run(plan(row("quantise", x=source, x_stride=0, **words)))
-        self.plan = plan(
-            row(
-                f"matvec_{name}",
-                weights=self.weights,
-                row_bytes=self.row_bytes,
-                rows=self.rows,
-                count=WIDTH // (BLOCK if dtype.quantised else 8),
-                x=self.x,
-                x_stride=0,
-                tokens=1,
-                out=self.out,
-                out_stride=0,
-                add=0,
-                add_stride=0,
-                x_copies=0,
-                grain=4,
-            )
+            quantise = row("quantise", x=source, x_stride=0, **words)
+            teams.team(1).run(np.array([quantise], np.int64))
+        count = WIDTH // (BLOCK if dtype.quantised else 8)
+        self.plan = np.array([self.product(name, m, count) for m in self.weights], np.int64)
+
+    def product(self, name: str, matrix: npt.NDArray[np.uint8], count: int) -> list[int]:
+        """The row of a plan that multiplies one matrix."""
+        return row(
+            f"matvec_{name}",
+            weights=matrix,
+            row_bytes=self.row_bytes,
+            rows=ROWS,
+            count=count,
+            x=self.x,
+            x_stride=0,
+            tokens=1,
+            out=self.out,
+            out_stride=0,
+            add=0,
+            add_stride=0,
+            x_copies=0,
+            grain=4,
         )
-
-
-def plan(words: list[int]) -> np.ndarray:
-    return np.array([words], np.int64)
 
 
 def main() -> None:
     options = arguments()
     team = teams.team(options.threads)
     cases = {name: Case(name, options.megabytes << 20) for name in options.types.split(",")}
-    memory = np.zeros(options.megabytes << 20, np.uint8)
-    memory[::4096] = 1  # commits the pages
-    sums = np.zeros(options.threads, np.float32)
-    reading = plan(row("read", at=memory, nbytes=memory.nbytes, out=sums))
+    reader = Reader(options.threads, options.megabytes << 20)
     actions = [partial(team.run, case.plan) for case in cases.values()]
-    *seconds, base = fastest([*actions, partial(team.run, reading)], options.repeats)
+    *seconds, base = fastest([*actions, reader.read], options.repeats)
     speeds = {
         name: round(case.weights.nbytes / second / 1e9, 2)
         for (name, case), second in zip(cases.items(), seconds, strict=True)
@@ -92,7 +90,7 @@ def main() -> None:
         "benchmark": "cpu_gemv",
         "instruction_set": host_target().isa,
         "threads": options.threads,
-        "read_gigabytes_per_second": round(memory.nbytes / base / 1e9, 2),
+        "read_gigabytes_per_second": round(reader.nbytes / base / 1e9, 2),
         "gigabytes_per_second": speeds,
     }
     print(json.dumps(result))

@@ -4,8 +4,11 @@
         {"prefill": ids}    read them into an empty cache
         {"keep": length}    have a cache of so many tokens; what is there already is kept
         {"decode": count}   make tokens one by one
-        -> {"seconds": ...}
+        {"nll": ids}        mean negative log-likelihood of all but the first
+        -> {"seconds": ..., "nll": ...}
     peer_llama.py MODEL --quantise TARGET TYPE
+    peer_llama.py MODEL --generate THREADS CONTEXT COUNT PROMPT
+                            write the likeliest tokens, each as soon as it is there
 
 Calls go to the C API, so that no Python of the binding is timed.
 """
@@ -14,23 +17,28 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import sys
 import time
 from importlib import metadata
 
 import llama_cpp
+import numpy as np
+
+_PIECE = 128  # tokens read at once where the logits of all are wanted
 
 
 class Peer:
     def __init__(self, path: str, threads: int, context: int) -> None:
-        model = llama_cpp.llama_model_load_from_file(
+        self.model = llama_cpp.llama_model_load_from_file(
             path.encode(), llama_cpp.llama_model_default_params()
         )
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = context
         options.n_batch = options.n_ubatch = 512
         options.n_threads = options.n_threads_batch = threads
-        self.state = llama_cpp.llama_init_from_model(model, options)
+        self.state = llama_cpp.llama_init_from_model(self.model, options)
+        self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
         self.cache = llama_cpp.llama_get_memory(self.state)
         self.length = 0
 
@@ -47,6 +55,52 @@ class Peer:
     def decode(self, count: int) -> None:
         for _ in range(count):
             self.read([2])
+
+    def nll(self, ids: list[int]) -> float:
+        self.cut(0)
+        total = 0.0
+        size = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
+        for start in range(0, len(ids) - 1, _PIECE):
+            piece = ids[start : min(start + _PIECE, len(ids) - 1)]
+            self.read_all(piece, start)
+            for index, target in enumerate(ids[start + 1 : start + 1 + len(piece)]):
+                row = np.ctypeslib.as_array(self.logits(index), (size,)).astype(np.float64)
+                top = row.max()
+                total += top + math.log(np.exp(row - top).sum()) - row[target]
+        return total / (len(ids) - 1)
+
+    def logits(self, index: int) -> ctypes.Array[ctypes.c_float]:
+        return llama_cpp.llama_get_logits_ith(self.state, index)  # type: ignore[no-any-return]
+
+    def read_all(self, ids: list[int], start: int) -> None:
+        """Read tokens and have logits after each."""
+        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+        batch.n_tokens = len(ids)
+        for index, token in enumerate(ids):
+            batch.token[index], batch.pos[index] = token, start + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+            batch.logits[index] = 1
+        if llama_cpp.llama_decode(self.state, batch):
+            raise RuntimeError("llama_decode failed")
+        llama_cpp.llama_batch_free(batch)
+        self.length += len(ids)
+
+    def tokenize(self, text: str) -> list[int]:
+        data = text.encode()
+        room = (llama_cpp.llama_token * (len(data) + 8))()
+        count = llama_cpp.llama_tokenize(
+            self.vocabulary, data, len(data), room, len(room), True, False
+        )
+        return list(room[:count])
+
+    def likeliest(self) -> int:
+        size = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
+        return int(np.ctypeslib.as_array(self.logits(-1), (size,)).argmax())
+
+    def text(self, token: int) -> str:
+        room = ctypes.create_string_buffer(64)
+        count = llama_cpp.llama_token_to_piece(self.vocabulary, token, room, len(room), 0, True)
+        return room.raw[:count].decode(errors="replace")
 
     def cut(self, length: int) -> None:
         if length:
@@ -71,8 +125,19 @@ def serve(path: str, threads: int, context: int) -> None:
     for line in sys.stdin:
         ((work, amount),) = json.loads(line).items()
         began = time.perf_counter()
-        getattr(peer, work)(amount)
-        say({"seconds": time.perf_counter() - began})
+        result = getattr(peer, work)(amount)
+        say({"seconds": time.perf_counter() - began, work: result})
+
+
+def generate(path: str, threads: int, context: int, count: int, prompt: str) -> None:
+    peer = Peer(path, threads, context)
+    peer.read(peer.tokenize(prompt))
+    for number in range(count):
+        token = peer.likeliest()
+        sys.stdout.write(peer.text(token))
+        sys.stdout.flush()
+        if number < count - 1:
+            peer.read([token])
 
 
 def quantise(source: str, target: str, kind: str) -> None:
@@ -95,5 +160,8 @@ if __name__ == "__main__":
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p())
     if sys.argv[2] == "--quantise":
         quantise(sys.argv[1], *sys.argv[3:])
+    elif sys.argv[2] == "--generate":
+        threads, context, count = map(int, sys.argv[3:6])
+        generate(sys.argv[1], threads, context, count, sys.argv[6])
     else:
         serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

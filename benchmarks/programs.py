@@ -1,6 +1,7 @@
 """The two programs that text generation is measured with: hotplug, and llama.cpp beside it.
 
-Both do the same things with the same file and number of threads; each call gives seconds.
+Both do the same things with the same file and number of threads; each call gives seconds. They stay
+loaded and take turns, so that whatever else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -8,15 +9,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
+
+import platformdirs
+from demo import demo_model
 
 import hotplug_llm
 from hotplug_llm.generation import Generation
 
-__all__ = ["Hotplug", "Llama", "Program", "peer_python"]
+__all__ = [
+    "PEER_SCRIPT",
+    "Hotplug",
+    "Llama",
+    "Pair",
+    "Program",
+    "decode",
+    "peer_python",
+    "prefill",
+    "prompt",
+    "requantised",
+    "take_turns",
+]
 
+PEER_SCRIPT = Path(__file__).with_name("peer_llama.py")
 _PEERS = Path(__file__).resolve().parent.parent / ".venv-peers"
+_PAUSE = 0.05
+"""Seconds between two turns: threads of whoever was on turn spin for some milliseconds more."""
 
 
 class Program(Protocol):
@@ -27,6 +50,39 @@ class Program(Protocol):
 
     def decode(self, count: int, depth: int = 1) -> float:
         """Seconds of making so many tokens after `depth` others."""
+
+
+Work: TypeAlias = Callable[[Program], float]
+"""Does something with a program and gives tokens per second."""
+
+
+def prompt(length: int) -> list[int]:
+    """Token ids, each another."""
+    return [(7 * n) % 40000 + 100 for n in range(length)]
+
+
+def prefill(tokens: int, times: int = 1) -> Work:
+    """Reading a prompt, so many times."""
+    ids = prompt(tokens)
+    return lambda program: tokens * times / sum(program.prefill(ids) for _ in range(times))
+
+
+def decode(tokens: int, depth: int = 1) -> Work:
+    """Making tokens one by one."""
+    return lambda program: tokens / program.decode(tokens, depth)
+
+
+def take_turns(actions: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+    """What actions give, a list for each round; all are done once before, for warming up."""
+    for action in actions:
+        action()
+    table: list[list[float]] = []
+    for _ in range(rounds):
+        table.append([])
+        for action in actions:
+            time.sleep(_PAUSE)
+            table[-1].append(action())
+    return table
 
 
 def peer_python() -> Path | None:
@@ -68,9 +124,8 @@ class Llama:
     """llama.cpp, in a process of its own."""
 
     def __init__(self, python: Path, path: Path, threads: int, context: int) -> None:
-        script = Path(__file__).with_name("peer_llama.py")
         self.process = subprocess.Popen(
-            [python, script, path, str(threads), str(context)],
+            [python, PEER_SCRIPT, path, str(threads), str(context)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,6 +141,10 @@ class Llama:
         self._ask({"keep": depth})
         return self._ask({"decode": count})
 
+    def nll(self, ids: list[int]) -> float:
+        """Mean negative log-likelihood of ids[1:], each given those before it."""
+        return float(self._talk({"nll": ids})["nll"])
+
     def close(self) -> None:
         """End the process."""
         assert self.process.stdin is not None
@@ -100,7 +159,51 @@ class Llama:
         return dict(json.loads(line))
 
     def _ask(self, wanted: dict[str, Any]) -> float:
+        return float(self._talk(wanted)["seconds"])
+
+    def _talk(self, wanted: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(wanted) + "\n")
         self.process.stdin.flush()
-        return float(self._hear()["seconds"])
+        return self._hear()
+
+
+class Pair:
+    """Both programs with one model, or hotplug alone where llama.cpp is not installed."""
+
+    def __init__(self, path: Path, threads: int, context: int = 2048) -> None:
+        self.ours = Hotplug(path, threads, context)
+        python = peer_python()
+        self.peer = Llama(python, path, threads, context) if python else None
+
+    def actions(self, work: Work) -> list[Callable[[], float]]:
+        """The work of each, for `take_turns`."""
+        programs: list[Program] = [self.ours, *([self.peer] if self.peer else [])]
+        return [partial(work, program) for program in programs]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.ours.close()
+        if self.peer:
+            self.peer.close()
+
+
+def requantised(kind: str) -> Path | None:
+    """The demo model in another type, made by llama.cpp and kept; None without llama.cpp."""
+    folder = Path(platformdirs.user_cache_dir("hotplug-benchmarks", appauthor=False))
+    target = folder / f"SmolLM2-135M-{kind}.gguf"
+    python = peer_python()
+    if target.exists() or python is None:
+        return target if target.exists() else None
+    folder.mkdir(parents=True, exist_ok=True)
+    half_made = target.with_suffix(".part")
+    command = [python, PEER_SCRIPT, demo_model(), "--quantise", half_made, kind]
+    subprocess.run([str(word) for word in command], check=True)
+    return half_made.replace(target)
