@@ -1,8 +1,8 @@
 """Calls replaced by what they call, so that an entry is one flat list of statements.
 
 Device functions that NVRTC leaves un-inlined (PTX ISA, 7.1 "Function declarations") are few and
-never recursive. What callers and callees hand over lies in .param space, always at fixed places of
-fixed types; here each such place becomes a register.
+never recursive. What callers and callees hand over in .param space lies in the thread's local
+memory here, in the caller's variable, which the callee's parameter is another name of.
 """
 
 from __future__ import annotations
@@ -68,14 +68,11 @@ class _Flat:
         result.registers.update(
             {prefix + name: type_ for name, type_ in function.registers.items()}
         )
-        handed = dict(places)
         for variable in function.variables:
-            if variable.space == "param":
-                handed[variable.name] = prefix + variable.name
-            else:
-                renamed = dataclasses.replace(variable, name=prefix + variable.name)
-                result.variables.append(renamed)
-        names = _Names(function, prefix, handed, result.registers)
+            space = "local" if variable.space == "param" else variable.space
+            renamed = dataclasses.replace(variable, space=space, name=prefix + variable.name)
+            result.variables.append(renamed)
+        names = _Names(function, prefix, places)
         for statement in function.body:
             if isinstance(statement, Instruction) and statement.opcode == "call":
                 self._call(statement, names, callers)
@@ -112,28 +109,21 @@ class _Flat:
 class _Names:
     """Renames what a function's statements name."""
 
-    def __init__(
-        self,
-        function: Function,
-        prefix: str,
-        handed: Mapping[str, str],
-        registers: dict[str, str],
-    ) -> None:
+    def __init__(self, function: Function, prefix: str, places: Mapping[str, str]) -> None:
         self._prefix = prefix
-        self._handed = handed
-        self._registers = registers
+        self._places = places
         self._own = set(function.registers)
-        self._own |= {item.name for item in function.variables if item.space != "param"}
+        self._own |= {item.name for item in function.variables}
         self._own |= {item.name for item in function.body if isinstance(item, Label | Targets)}
+        # In an entry, .param may also mean the launch's arguments.
+        self._handed = {item.name for item in function.variables if item.space == "param"}
+        self._handed |= set(places)
+        self._in_entry = function.is_entry
 
     def handed_over(self, operand: Operand) -> list[str]:
-        """The caller's names in a list of a call."""
+        """The variables that a list of a call names."""
         assert isinstance(operand, Vector)
-        return [
-            self._handed.get(item.name, item.name)
-            for item in operand.items
-            if isinstance(item, Symbol | Register)
-        ]
+        return [self._name(item.name) for item in operand.items if isinstance(item, Symbol)]
 
     def statement(self, statement: Statement) -> Statement:
         if isinstance(statement, Label):
@@ -144,34 +134,18 @@ class _Names:
         return self.instruction(statement)
 
     def instruction(self, given: Instruction, keep: str = "") -> Instruction:
-        if given.opcode in ("ld", "st") and "param" in given.modifiers:
-            moved = self._parameter_access(given)
-            if moved is not None:
-                return moved
         guard = given.guard and Register(self._name(given.guard.name), given.guard.negated)
         operands = tuple(self._operand(operand, keep) for operand in given.operands)
-        return dataclasses.replace(given, operands=operands, guard=guard)
+        modifiers = given.modifiers
+        if "param" in modifiers and self._is_handed_over(given):
+            modifiers = tuple("local" if item == "param" else item for item in modifiers)
+        return dataclasses.replace(given, modifiers=modifiers, operands=operands, guard=guard)
 
-    def _parameter_access(self, given: Instruction) -> Instruction | None:
-        """An access to what a call hands over, as a move from or to its register."""
+    def _is_handed_over(self, given: Instruction) -> bool:
+        """Whether .param of an instruction is what calls hand over."""
         at = given.operands[0 if given.opcode == "st" else 1]
-        if not isinstance(at, Address) or not isinstance(at.base, Symbol):
-            return None
-        place = self._handed.get(at.base.name)
-        if place is None:
-            return None
-        type_ = given.modifiers[-1]
-        bits = type_.lstrip("bsuf")
-        register = f"%{place}+{at.offset}"
-        if self._registers.setdefault(register, f"b{bits}") != f"b{bits}":
-            raise PTXError(
-                "a parameter is handed over in other parts than it is taken in",
-                instruction=given.text,
-                line=given.line,
-            )
-        other = self._operand(given.operands[1 if given.opcode == "st" else 0])
-        pair = (Register(register), other) if given.opcode == "st" else (other, Register(register))
-        return dataclasses.replace(given, opcode="mov", modifiers=(f"b{bits}",), operands=pair)
+        base = at.base if isinstance(at, Address) else at
+        return not self._in_entry or (isinstance(base, Symbol) and base.name in self._handed)
 
     def _operand(self, operand: Operand, keep: str = "") -> Operand:
         if isinstance(operand, Register):
@@ -188,6 +162,8 @@ class _Names:
         return operand
 
     def _name(self, name: str) -> str:
+        if name in self._places:
+            return self._places[name]
         return self._prefix + name if name in self._own else name
 
 

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 WARP = 32
+_UNDEFINED = np.uint32(0xFFFFFFFF)
 _Bits = npt.NDArray[np.uint32]
 
 
@@ -96,11 +97,10 @@ def shuffle(
 ) -> tuple[Value, Value]:
     """Another thread's value, and whether the thread that is asked for is in the segment.
 
-    Raises:
-        DivergenceFault: the other thread does not take part.
+    The value of a thread that takes no part is undefined: here all bits are set, which is NaN.
     """
     warps = _Warps(batch, lanes)
-    here = warps.check(mask)
+    warps.check(mask)
     lane = warps.lane
     b, c = np.asarray(b).astype(np.int64), np.asarray(c).astype(np.int64)
     step, bound, segment = b & 31, c & 31, c >> 8 & 31
@@ -118,11 +118,7 @@ def shuffle(
         source = (lane & segment) | (step & ~segment)
         valid = source <= most
     source = np.where(valid, source, lane)
-    if not ((here[warps.warp] >> source.astype(np.uint32)) & np.uint32(1)).all():
-        raise DivergenceFault(
-            f"{batch.geometry.kernel}: a shuffle reads a thread that does not take part in it"
-        )
-    return warps.table(value, 0)[warps.warp, source], valid
+    return warps.table(value, _UNDEFINED)[warps.warp, source], valid
 
 
 def vote(batch: Batch, lanes: Lanes, mode: str, predicate: Value, mask: Value) -> Value:
