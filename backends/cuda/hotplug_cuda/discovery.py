@@ -146,6 +146,12 @@ def _cupy_major(driver: int) -> int:
             backend="cuda",
             remedy=f"pip uninstall cupy-cuda12x cupy-cuda13x, then {remedy}",
         ) from error
+    if runtime.is_hip:
+        raise BackendLoadError(
+            "this CuPy is made for AMD's GPUs",
+            backend="cuda",
+            remedy=f"uninstall it, then {remedy}",
+        )
     needed = int(runtime.runtimeGetVersion()) // 1000
     if needed > served:
         raise BackendLoadError(

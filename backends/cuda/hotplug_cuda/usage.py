@@ -10,7 +10,7 @@ from hotplug_cuda.nvrtc import Compiler
 __all__ = ["ARCHITECTURES", "Usage", "measure", "occupancy"]
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-"""Turing, Ampere, Ada, Hopper, Blackwell, the last three each as a data centre's and as others."""
+"""Turing; Ampere of data centres and others; Ada; Hopper; Blackwell of data centres and others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ _REGISTERS = 65536  # of a multiprocessor, handed out to warps by 256
 _WARP = 32
 _RESERVED = {75: 0}  # bytes of shared memory that CUDA keeps of each group, 1024 otherwise
 
-# (threads, groups, bytes of shared memory) of a multiprocessor, from NVIDIA's programming guide.
+# (threads, groups, bytes of shared memory) of a multiprocessor, from CUDA's programming guide.
 _LIMITS = {
     75: (1024, 16, 64 << 10),
     80: (2048, 32, 164 << 10),
@@ -65,7 +65,7 @@ _LIMITS = {
     89: (1536, 24, 100 << 10),
     90: (2048, 32, 228 << 10),
     100: (2048, 32, 228 << 10),
-    120: (1536, 32, 100 << 10),
+    120: (1536, 24, 100 << 10),
 }
 
 

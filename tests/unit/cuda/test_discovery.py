@@ -86,9 +86,9 @@ def install(monkeypatch):
     monkeypatch.delenv("HOTPLUG_CUDA_SIMULATE", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    def install(library, cupy_runtime=12090):
+    def install(library, cupy_runtime=12090, is_hip=False):
         monkeypatch.setattr(libcuda, "load", lambda: library)
-        runtime = types.SimpleNamespace(runtimeGetVersion=lambda: cupy_runtime)
+        runtime = types.SimpleNamespace(runtimeGetVersion=lambda: cupy_runtime, is_hip=is_hip)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
         monkeypatch.setattr(importlib, "import_module", lambda name: runtime)
         monkeypatch.setattr(nvrtc, "open_compiler", lambda majors: majors)
@@ -203,6 +203,13 @@ def test_a_cupy_that_needs_a_newer_driver_is_refused(install):
     install(Library(A100, version=12080), cupy_runtime=13000)
     text = r"made for CUDA 13, but the driver serves CUDA 12\.8"
     with pytest.raises(BackendLoadError, match=text) as caught:
+        backend.probe()
+    assert "hotplug-cuda[cuda12]" in (caught.value.remedy or "")
+
+
+def test_a_cupy_for_other_gpus_is_refused(install):
+    install(Library(A100), cupy_runtime=60032830, is_hip=True)
+    with pytest.raises(BackendLoadError, match="AMD") as caught:
         backend.probe()
     assert "hotplug-cuda[cuda12]" in (caught.value.remedy or "")
 
