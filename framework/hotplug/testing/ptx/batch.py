@@ -94,6 +94,7 @@ class Batch:
         self.block = first_block + self.every // geometry.threads
         self.thread = self.every % geometry.threads
         self.alive = np.ones(self.size, bool)
+        self.is_whole = True
         self._registers: dict[str, Value] = dict(registers)
         self._special: dict[str, Value] = {}
         self.shared = SharedSpace(self, blocks, geometry.shared_bytes)
@@ -150,6 +151,7 @@ class Batch:
         self._registers = {
             name: value[lanes] if value.ndim else value for name, value in values.items()
         }
+        self.is_whole = False
         self.size = len(lanes)
         self.every = self.every[: self.size]
         self.block = self.block[lanes]

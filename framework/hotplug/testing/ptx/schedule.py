@@ -149,6 +149,8 @@ class _Schedule:
         at = np.full(int(batch.block.max()) - first + 1, -1)
         for index, parts in self._barriers.items():
             lanes = self._joined(parts)
+            if lanes is None and batch.is_whole:
+                return
             blocks = (batch.block if lanes is None else batch.block[lanes]) - first
             arrived = np.bincount(blocks, minlength=len(at))
             some = arrived > 0

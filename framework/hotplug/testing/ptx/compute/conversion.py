@@ -46,20 +46,14 @@ def from_integer(value: Value, to: str, rounding: str) -> Value:
     dtype = np.dtype(DTYPES[to])
     if rounding == "rn":
         return value.astype(dtype)
-    # Both halves are exact in float64, and so is their sum with what it loses.
-    low = (value & value.dtype.type(0xFFFF if value.dtype.itemsize < 8 else 0xFFFFFFFF)).astype(
-        np.float64
-    )
-    high = value.astype(np.float64) if value.dtype.itemsize < 8 else _upper(value)
     if value.dtype.itemsize < 8:
-        low = np.zeros_like(high)
+        return toward(value.astype(np.float64), 0.0, dtype, rounding)
+    # Both halves are exact in float64, and so is their sum with what it loses.
+    kind = value.dtype.type
+    high = (value >> kind(32)).astype(np.float64) * 4294967296.0
+    low = (value & kind(0xFFFFFFFF)).astype(np.float64)
     total = high + low
     return toward(total, lost_in_sum(high, low, total), dtype, rounding)
-
-
-def _upper(value: Value) -> Value:
-    """What a 64-bit integer is without its lower half."""
-    return (value >> value.dtype.type(32)).astype(np.float64) * 4294967296.0
 
 
 def to_float(value: Value, to: str, rounding: str) -> Value:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from hotplug.testing.ptx.emit import bits, conversion, floats, integers, moves, warp
+from hotplug.testing.ptx.emit import (
+    bits,
+    carry,
+    comparison,
+    conversion,
+    floats,
+    integers,
+    moves,
+    warp,
+)
 from hotplug.testing.ptx.errors import PTXError
 from hotplug.testing.ptx.syntax import Instruction
 from hotplug.testing.ptx.writer import EMITTERS, BlockWriter, Modifiers
 
-__all__ = ["bits", "conversion", "emit", "floats", "integers", "moves", "warp"]
+__all__ = [
+    "bits",
+    "carry",
+    "comparison",
+    "conversion",
+    "emit",
+    "floats",
+    "integers",
+    "moves",
+    "warp",
+]
 
 
 def emit(block: BlockWriter, given: Instruction) -> None:
