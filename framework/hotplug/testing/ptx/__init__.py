@@ -9,12 +9,17 @@ inline, flow             calls resolved; basic blocks in an order in which threa
 writer, emit/            a basic block -> a Python function over all threads that are at it
 compute/                 what such functions call
 program, module          all of a kernel; all of a text
-memory, spaces, races    device memory, what threads see of it, accesses that nothing orders
+memory, spaces           device memory, what threads see of it
+races, shadows           accesses that nothing orders, and the records by which they are found
 batch, schedule          threads side by side, and which of them go on next
 machine                  the device
 
-Sections of the "PTX ISA" manual (9.x) are named where its rules are followed. An instruction or
-modifier that is not known is an error when a text is parsed.
+Sections of NVIDIA's manual "Parallel Thread Execution ISA" are named where its rules are followed.
+An instruction or modifier that is not known is an error when a text is parsed.
+
+What a real device may do otherwise: approximate functions (.approx) are nearly exact here; NaNs have
+NumPy's bits; products and sums that the text leaves apart stay apart; loads and stores take effect at
+once and in order, so that missing fences do no harm.
 """
 
 from hotplug.testing.ptx.errors import (

@@ -164,7 +164,7 @@ class Batch:
             self.races.keep()
 
     def special(self, name: str, lanes: Lanes) -> Value:
-        """A special register (PTX ISA, 10), as a signed 32-bit value."""
+        """A special register (PTX ISA, "Special registers"), as a signed 32-bit value."""
         value = self._special.get(name)
         if value is None:
             value = self._special[name] = self._special_value(name)

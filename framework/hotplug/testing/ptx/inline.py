@@ -1,6 +1,6 @@
 """Calls replaced by what they call, so that an entry is one flat list of statements.
 
-Device functions that NVRTC leaves un-inlined (PTX ISA, 7.1 "Function declarations") are few and
+Device functions that NVRTC leaves un-inlined (PTX ISA, "Function declarations") are few and
 never recursive. What callers and callees hand over in .param space lies in the thread's local
 memory here, in the caller's variable, which the callee's parameter is another name of.
 """

@@ -1,4 +1,4 @@
-"""State spaces of a batch of threads (PTX ISA, 5.1): global, shared, local, param and generic."""
+"""What threads of a batch see of each state space (PTX ISA, "State spaces")."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class ParamSpace:
 
 
 class GenericSpace:
-    """Addresses that tell their space by themselves (PTX ISA, 5.1 "Generic addressing").
+    """Addresses that tell their space by themselves (PTX ISA, "Generic addressing").
 
     Args:
         spaces: by name.

@@ -1,4 +1,4 @@
-"""PTX text -> functions, variables and instructions (PTX ISA, 4 "Syntax", 5 "State spaces").
+"""PTX text -> functions, variables and instructions (PTX ISA, "Syntax").
 
 What is read is what compilers write: one statement after the other. Names of inner scopes are made
 unique here, so that later steps know one flat list per function.

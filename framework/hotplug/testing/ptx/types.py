@@ -1,4 +1,4 @@
-"""PTX's fundamental types and the NumPy types that hold them (PTX ISA, 5.2 "Types")."""
+"""PTX's fundamental types and the NumPy types that hold them (PTX ISA, "Types")."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from hotplug.testing.ptx.types import DTYPES, HOMES, SIZES, Value, is_float
 __all__ = ["EMITTERS", "BlockWriter", "Modifiers", "instruction"]
 
 CARRY = "%CC.CF"
-"""The carry flag, as a predicate register of its own (PTX ISA, 9.7.2)."""
+"""The carry flag, as a predicate register of its own."""
 
 _SPECIAL = re.compile(
     r"%(tid|ntid|ctaid|nctaid)\.[xyz]|%(laneid|warpid|nwarpid|smid|gridid|clock|clock64"
@@ -236,11 +236,6 @@ class BlockWriter:
         site = Site(given, len(self._sites), np.dtype(DTYPES[type_]), alignment, atomic)
         self._sites.append(site)
         return self.object("site", site)
-
-    def width(self, operand: Operand) -> int:
-        """Bytes of a register."""
-        assert isinstance(operand, Register)
-        return SIZES[self._type(operand.name)]
 
     # The block's ends.
 

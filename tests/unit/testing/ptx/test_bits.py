@@ -101,7 +101,7 @@ def test_bfind_of_signed_numbers(compute):
 
 
 def field(value, start, length, bits, *, signed):
-    """The pseudo code of the manual, 9.7.1.19."""
+    """The pseudo code of the manual."""
     most = bits - 1
     position, length = start & 255, length & 255
     sign = 0 if not signed or length == 0 else value >> min(position + length - 1, most) & 1

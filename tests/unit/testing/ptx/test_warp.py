@@ -11,7 +11,7 @@ LANES = np.arange(96, dtype="u4")
 
 
 def shuffled(mode, lane, b, c):
-    """The pseudo code of the manual, 9.7.9.6."""
+    """The pseudo code of the manual."""
     bound, segment = c & 31, c >> 8 & 31
     most = (lane & segment) | (bound & ~segment)
     if mode == "up":

@@ -1,4 +1,4 @@
-"""Instructions on bits (PTX ISA, 9.7.1 "bfe" to "bfi", 9.7.8 "shf", 9.7.9 "prmt")."""
+"""Instructions on bits (PTX ISA, "Logic and shift instructions", "bfe", "bfi", "prmt")."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def brev(value: Value) -> Value:
 
 
 def bfe(value: Value, start: Value, length: Value) -> Value:
-    """Bits from a start, extended by the field's sign (PTX ISA, 9.7.1.19 "bfe")."""
+    """Bits from a start, extended by the field's sign (PTX ISA, "bfe")."""
     width = 8 * value.dtype.itemsize
     start, length = start & np.uint32(0xFF), length & np.uint32(0xFF)
     unsigned = value.view(f"u{value.dtype.itemsize}")
@@ -86,7 +86,7 @@ def _mask(length: Value, dtype: np.dtype[np.unsignedinteger]) -> Value:
 
 
 def bfi(field: Value, into: Value, start: Value, length: Value) -> Value:
-    """A field put into bits of another value (PTX ISA, 9.7.1.20 "bfi")."""
+    """A field put into bits of another value (PTX ISA, "bfi")."""
     width = 8 * into.dtype.itemsize
     start, length = start & np.uint32(0xFF), length & np.uint32(0xFF)
     near = np.minimum(start, width - 1).astype(into.dtype)
@@ -95,7 +95,7 @@ def bfi(field: Value, into: Value, start: Value, length: Value) -> Value:
 
 
 def prmt(a: Value, b: Value, selector: Value) -> Value:
-    """Bytes picked from those of a and b (PTX ISA, 9.7.9.7 "prmt", default mode)."""
+    """Bytes picked from those of a and b (PTX ISA, "prmt", default mode)."""
     both = a.astype(np.uint64) | (b.astype(np.uint64) << np.uint64(32))
     result: Value = np.uint32(0)
     for position in range(4):
@@ -109,7 +109,7 @@ def prmt(a: Value, b: Value, selector: Value) -> Value:
 
 
 def lop3(a: Value, b: Value, c: Value, table: int) -> Value:
-    """Any logic of three values, as a table of its eight results (PTX ISA, 9.7.8.5 "lop3")."""
+    """Any logic of three values, as a table of its eight results (PTX ISA, "lop3")."""
     result: Value = np.uint32(0)
     for index in range(8):
         if table >> index & 1:
@@ -121,7 +121,7 @@ def lop3(a: Value, b: Value, c: Value, table: int) -> Value:
 
 
 def funnel(low: Value, high: Value, amount: Value, direction: str, mode: str) -> Value:
-    """Half of a 64-bit value that is shifted (PTX ISA, 9.7.8.8 "shf")."""
+    """Half of a 64-bit value that is shifted (PTX ISA, "shf")."""
     amount = np.minimum(amount, 32) if mode == "clamp" else amount & np.uint32(31)
     both = low.astype(np.uint64) | (high.astype(np.uint64) << np.uint64(32))
     shift = amount.astype(np.uint64)

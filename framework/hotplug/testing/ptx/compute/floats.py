@@ -1,4 +1,4 @@
-"""Floating point arithmetic (PTX ISA, 9.7.3 "Floating point instructions")."""
+"""Floating point arithmetic (PTX ISA, "Floating point instructions")."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def rcp(value: Value) -> Value:
 
 
 def rcp_double(value: Value) -> Value:
-    """rcp.approx.ftz.f64: the lower half of the result is zero (PTX ISA, 9.7.3.13)."""
+    """rcp.approx.ftz.f64: the lower half of the result is zero (PTX ISA, "rcp.approx.ftz.f64")."""
     whole = np.asarray(1.0 / flush(value))
     return (whole.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)[()]
 
@@ -173,7 +173,7 @@ def tanh(value: Value) -> Value:
 
 
 def testp(value: Value, kind: str) -> Value:
-    """Whether a number is of a kind (PTX ISA, 9.7.3.1 "testp")."""
+    """Whether a number is of a kind (PTX ISA, "testp")."""
     size = np.abs(value)
     finite = np.isfinite(value)
     normal = finite & (size >= _TINY[value.dtype.str[1:]])

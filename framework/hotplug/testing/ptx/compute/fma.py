@@ -1,4 +1,4 @@
-"""Fused multiply-add and sums that are rounded once (PTX ISA, 9.7.3.5 "fma")."""
+"""Fused multiply-add and sums that are rounded once (PTX ISA, "fma")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integer arithmetic (PTX ISA, 9.7.1 and 9.7.2)."""
+"""Integer arithmetic (PTX ISA, "Integer arithmetic instructions")."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def remainder(a: Value, b: Value) -> Value:
 
 
 def shift_left(a: Value, amount: Value) -> Value:
-    """A << amount; 0 from the width on (PTX ISA, 9.7.8.6 "shl"). The amount is unsigned."""
+    """Bits moved up; 0 from the width on (PTX ISA, "shl"). The amount is unsigned."""
     width = 8 * a.dtype.itemsize
     shifted = a << (amount & (width - 1)).astype(a.dtype)
     far = amount >= width
@@ -45,7 +45,7 @@ def shift_left(a: Value, amount: Value) -> Value:
 
 
 def shift_right(a: Value, amount: Value) -> Value:
-    """A >> amount; 0 or the sign from the width on (PTX ISA, 9.7.8.7 "shr")."""
+    """Bits moved down; 0 or the sign from the width on (PTX ISA, "shr")."""
     width = 8 * a.dtype.itemsize
     if a.dtype.kind == "i":
         return a >> np.minimum(amount, width - 1).astype(a.dtype)
@@ -55,7 +55,7 @@ def shift_right(a: Value, amount: Value) -> Value:
 
 
 def high_product(a: Value, b: Value) -> Value:
-    """The upper half of a product (PTX ISA, 9.7.1.3 "mul")."""
+    """The upper half of a product (PTX ISA, "mul")."""
     size = a.dtype.itemsize
     kind = a.dtype.kind
     if size < 8:
@@ -106,7 +106,7 @@ def clamp(value: Value, dtype: np.dtype[Any]) -> Value:
 
 
 def dp4a(a: Value, b: Value, c: Value) -> Value:
-    """C + the products of four bytes each (PTX ISA, 9.7.1.23 "dp4a")."""
+    """Sum of a number and the products of four bytes each (PTX ISA, "dp4a")."""
     total = c
     for byte in range(4):
         total = total + _part(a, 8 * byte, 8, c.dtype) * _part(b, 8 * byte, 8, c.dtype)
@@ -114,7 +114,7 @@ def dp4a(a: Value, b: Value, c: Value) -> Value:
 
 
 def dp2a(a: Value, b: Value, c: Value, half: str) -> Value:
-    """C + the products of two 16-bit parts and two bytes (PTX ISA, 9.7.1.24 "dp2a")."""
+    """Sum of a number and the products of two 16-bit parts and two bytes (PTX ISA, "dp2a")."""
     first = 0 if half == "lo" else 16
     total = c
     for part in range(2):

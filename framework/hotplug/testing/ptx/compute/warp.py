@@ -1,18 +1,16 @@
-"""Exchanges between the threads of a warp or a block (PTX ISA, 9.7.9.6 "shfl.sync", 9.7.13)."""
+"""Exchanges of a warp or block (PTX ISA, "shfl.sync", "vote.sync", "redux.sync", "bar")."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hotplug.testing.ptx.batch import WARP, Batch
 from hotplug.testing.ptx.errors import DivergenceFault, KernelFault
 from hotplug.testing.ptx.memory import Site, Space
 from hotplug.testing.ptx.types import Lanes, Value
-
-if TYPE_CHECKING:
-    from hotplug.testing.ptx.batch import Batch
 
 __all__ = [
     "active",
@@ -25,7 +23,6 @@ __all__ = [
     "vote",
 ]
 
-WARP = 32
 _UNDEFINED = np.uint32(0xFFFFFFFF)
 _Bits = npt.NDArray[np.uint32]
 

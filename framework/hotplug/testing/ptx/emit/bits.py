@@ -1,4 +1,4 @@
-"""Logic, shifts and other instructions on bits (PTX ISA, 9.7.1 and 9.7.8)."""
+"""Logic, shifts and other instructions on bits (PTX ISA, "Logic and shift instructions")."""
 
 from __future__ import annotations
 

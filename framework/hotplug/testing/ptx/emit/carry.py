@@ -1,4 +1,4 @@
-"""Sums that set and take the carry flag (PTX ISA, 9.7.2 "Extended-precision arithmetic")."""
+"""Sums that set and take the carry flag (PTX ISA, "Extended-precision integer arithmetic")."""
 
 from __future__ import annotations
 

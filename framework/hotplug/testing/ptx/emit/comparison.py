@@ -1,4 +1,4 @@
-"""Comparisons (PTX ISA, 9.3.1 "Comparisons", 9.7.6)."""
+"""Comparisons (PTX ISA, "Comparison and selection instructions")."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _flushed(value: str, ftz: str) -> str:
 
 
 def compare(relation: str, x: str, y: str, *, floating: bool) -> str:
-    """Python for a comparison (PTX ISA, 9.3.1 "Comparisons")."""
+    """Python for a comparison (PTX ISA, "Comparisons")."""
     if relation == "nan":
         return f"(({x} != {x}) | ({y} != {y}))"
     if relation == "num":

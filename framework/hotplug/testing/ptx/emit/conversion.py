@@ -1,4 +1,4 @@
-"""cvt (PTX ISA, 9.7.9 "Data movement and conversion instructions: cvt")."""
+"""Conversions between types (PTX ISA, "cvt")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floating point arithmetic (PTX ISA, 9.7.3 and 9.7.4)."""
+"""Floating point arithmetic (PTX ISA, "Floating point instructions")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Integer arithmetic (PTX ISA, 9.7.1)."""
+"""Integer arithmetic (PTX ISA, "Integer arithmetic instructions")."""
 
 from __future__ import annotations
 

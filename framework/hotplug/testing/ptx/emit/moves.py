@@ -1,4 +1,4 @@
-"""Data movement (PTX ISA, 9.7.9): moves, selections, loads and stores, addresses."""
+"""Data movement: moves, selections, loads and stores, addresses."""
 
 from __future__ import annotations
 

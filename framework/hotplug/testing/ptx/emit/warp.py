@@ -1,4 +1,4 @@
-"""Barriers, exchanges between threads and atomic operations (PTX ISA, 9.7.13), and traps."""
+"""Barriers, exchanges between threads and atomic operations, and traps."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _trap(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
 
 @instruction("atom", "red")
 def _atom(block: BlockWriter, given: Instruction, modifiers: Modifiers) -> None:
-    """Atomic operations (PTX ISA, 9.7.13.6 "atom", 9.7.13.7 "red")."""
+    """Atomic operations (PTX ISA, "atom", "red")."""
     space = modifiers.take("global", "shared") or "generic"
     modifiers.take("relaxed", "acquire", "release", "acq_rel")
     modifiers.take("cta", "gpu", "sys", "cluster")
