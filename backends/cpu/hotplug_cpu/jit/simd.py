@@ -119,9 +119,14 @@ def prefetch(builder: Any, at: Any) -> None:
 # --- vectors in memory
 
 
+def f32x8_at(builder: Any, at: Any) -> Any:
+    """What `load_f32x8` writes."""
+    return load(builder, at, F32X8)
+
+
 @instruction(f32x8, address)
 def load_f32x8(builder: Any, at: Any) -> Any:
-    return load(builder, at, F32X8)
+    return f32x8_at(builder, at)
 
 
 @instruction(types.none, address, f32x8)
@@ -129,10 +134,15 @@ def store_f32x8(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, value)
 
 
+def f16x8_at(builder: Any, at: Any) -> Any:
+    """What `load_f16x8` writes."""
+    return forms.half_to_float(builder, load(builder, at, I16X8))
+
+
 @instruction(f32x8, address)
 def load_f16x8(builder: Any, at: Any) -> Any:
     """8 f16 as f32."""
-    return forms.half_to_float(builder, load(builder, at, I16X8))
+    return f16x8_at(builder, at)
 
 
 @instruction(f32x8, types.containers.UniTuple(types.int64, 8))
@@ -151,11 +161,16 @@ def store_f16x8(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, forms.float_to_half(builder, value))
 
 
+def bf16x8_at(builder: Any, at: Any) -> Any:
+    """What `load_bf16x8` writes."""
+    bits = builder.zext(load(builder, at, I16X8), I32X8)
+    return builder.bitcast(builder.shl(bits, splat(16, I32, 8)), F32X8)
+
+
 @instruction(f32x8, address)
 def load_bf16x8(builder: Any, at: Any) -> Any:
     """8 bf16 as f32."""
-    bits = builder.zext(load(builder, at, I16X8), I32X8)
-    return builder.bitcast(builder.shl(bits, splat(16, I32, 8)), F32X8)
+    return bf16x8_at(builder, at)
 
 
 @instruction(i8x32, address)
@@ -184,15 +199,20 @@ def load_nibbles(builder: Any, at: Any) -> Any:
     return nibbles_at(builder, at)
 
 
-@instruction(i8x32, address)
-def load_bits(builder: Any, at: Any) -> Any:
-    """32 bits as 32 bytes, 16 where the bit is set: the fifth bit of 5-bit numbers."""
+def bits_at(builder: Any, at: Any) -> Any:
+    """What `load_bits` writes."""
     bits = load(builder, at, I32)
     spread = builder.bitcast(broadcast(builder, bits, 8), I8X32)
     spread = shuffle(builder, spread, spread, [lane // 8 for lane in range(32)])
     wanted = ir.Constant(I8X32, [1 << (lane % 8) for lane in range(32)])
     missing = builder.icmp_unsigned("==", builder.and_(spread, wanted), splat(0, I8, 32))
     return builder.select(missing, splat(0, I8, 32), splat(16, I8, 32))
+
+
+@instruction(i8x32, address)
+def load_bits(builder: Any, at: Any) -> Any:
+    """32 bits as 32 bytes, 16 where the bit is set: the fifth bit of 5-bit numbers."""
+    return bits_at(builder, at)
 
 
 # --- bytes
@@ -353,13 +373,18 @@ def sqrt_f32(builder: Any, value: Any) -> Any:
     return call(builder, "llvm.sqrt.f32", F32, value)
 
 
-@instruction(f32, f32x8)
-def sum_of(builder: Any, value: Any) -> Any:
-    """Sum of the elements."""
+def sum_elements(builder: Any, value: Any) -> Any:
+    """What `sum_of` writes."""
     for width in (4, 2, 1):
         low, high = (_lanes(builder, value, start, width) for start in (0, width))
         value = builder.fadd(low, high)
     return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+@instruction(f32, f32x8)
+def sum_of(builder: Any, value: Any) -> Any:
+    """Sum of the elements."""
+    return sum_elements(builder, value)
 
 
 @instruction(two_f32, f32x8)

@@ -27,6 +27,7 @@ __all__ = [
     "I64",
     "Vector",
     "address",
+    "at_offset",
     "broadcast",
     "call",
     "concatenate",
@@ -147,6 +148,11 @@ def load(builder: Any, at: Any, kind: ir.Type) -> Any:
     value = builder.load(builder.inttoptr(at, kind.as_pointer()))
     value.align = 1
     return value
+
+
+def at_offset(builder: Any, base: Any, nbytes: int) -> Any:
+    """An address so many bytes further on."""
+    return builder.add(base, ir.Constant(I64, nbytes))
 
 
 def store(builder: Any, at: Any, value: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import simd
-from hotplug_cpu.kernels.members import add_values, load_floats, load_halves, scores_of, touch
+from hotplug_cpu.kernels.members import add_values, scores_of, touch
 from hotplug_cpu.kernels.panels import KEYS, PARTIAL_HEAD
 from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.softmax import (
@@ -251,7 +251,7 @@ def _split(size: int, load_row: Any) -> Any:
 
 
 KERNELS = {
-    "attention_split_f16": _split(2, load_halves),
-    "attention_split_f32": _split(4, load_floats),
+    "attention_split_f16": _split(2, simd.f16x8_at),
+    "attention_split_f32": _split(4, simd.f32x8_at),
     "attention_combine": attention_combine,
 }

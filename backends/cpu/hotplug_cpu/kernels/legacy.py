@@ -11,10 +11,23 @@ from typing import Any
 from numba import types
 
 from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit.vectors import (
+    I8,
+    address,
+    at_offset,
+    i8x32,
+    instruction,
+    load,
+    splat,
+    vector,
+)
 from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_HALVES, X_SUM, X_SUMS
-from hotplug_cpu.kernels.tiles import lookup_iq4_nl, lookup_iq4_nl_moved
+from hotplug_cpu.kernels.tiles import IQ4_NL
 
-__all__ = ["BLOCK_BYTES", "QUANTS", "SIGNED", "WITH_MINIMUM", "ZERO", "quantise_block"]
+__all__ = [
+    "BLOCK_BYTES", "LEVELS", "PANEL_QUANTS", "SIGNED", "UNSIGNED", "WITH_MINIMUM", "ZERO",
+    "quantise_block",
+]  # fmt: skip
 
 _inline = simd.inline
 _f32 = types.float32
@@ -22,58 +35,58 @@ _LARGEST = _f32(127.0)
 _NONE = _f32(0.0)
 
 
-@_inline
-def _q4_0(block: int) -> Any:
-    return simd.load_nibbles(block + 2)
+def _nibbles(place: int) -> Any:
+    def quants(builder: Any, block: Any) -> Any:
+        return simd.nibbles_at(builder, at_offset(builder, block, place))
+
+    return quants
 
 
-@_inline
-def _q4_1(block: int) -> Any:
-    return simd.load_nibbles(block + 4)
+def _nibbles_and_bits(place: int) -> Any:
+    """Low halves, and before them the fifth bits."""
+
+    def quants(builder: Any, block: Any) -> Any:
+        low = simd.nibbles_at(builder, at_offset(builder, block, place))
+        return builder.or_(low, simd.bits_at(builder, at_offset(builder, block, place - 4)))
+
+    return quants
 
 
-@_inline
-def _q5_0(block: int) -> Any:
-    return simd.load_nibbles(block + 6) | simd.load_bits(block + 2)
+def _q8_0(builder: Any, block: Any) -> Any:
+    return load(builder, at_offset(builder, block, 2), vector(I8, 32))
 
 
-@_inline
-def _q5_1(block: int) -> Any:
-    return simd.load_nibbles(block + 8) | simd.load_bits(block + 4)
+def _q8_0_moved(builder: Any, block: Any) -> Any:
+    return builder.add(_q8_0(builder, block), splat(forms.WIDE_OFFSET, I8, 32))
 
 
-@_inline
-def _q8_0(block: int) -> Any:
-    return simd.load_i8x32(block + 2)
+def _iq4_nl(builder: Any, block: Any) -> Any:
+    return forms.lookup(builder, IQ4_NL, simd.nibbles_at(builder, at_offset(builder, block, 2)))
 
 
-@_inline
-def _iq4_nl(block: int) -> Any:
-    return lookup_iq4_nl(simd.load_nibbles(block + 2))
+def _iq4_nl_moved(builder: Any, block: Any) -> Any:
+    moved = [(level + forms.WIDE_OFFSET) & 255 for level in IQ4_NL]
+    return forms.lookup(builder, moved, simd.nibbles_at(builder, at_offset(builder, block, 2)))
 
 
-@_inline
-def _q8_0_moved(block: int) -> Any:
-    return simd.load_i8x32(block + 2) + simd.splat_i8(forms.WIDE_OFFSET)
-
-
-@_inline
-def _iq4_nl_moved(block: int) -> Any:
-    return lookup_iq4_nl_moved(simd.load_nibbles(block + 2))
-
-
-QUANTS = {
-    "q4_0": _q4_0,
-    "q4_1": _q4_1,
-    "q5_0": _q5_0,
-    "q5_1": _q5_1,
-    "q8_0": _q8_0,
-    "iq4_nl": _iq4_nl,
+UNSIGNED = {
+    "q4_0": _nibbles(2),
+    "q4_1": _nibbles(4),
+    "q5_0": _nibbles_and_bits(6),
+    "q5_1": _nibbles_and_bits(8),
 }
-"""The 32 numbers of a block, by dtype: unsigned but for those in SIGNED."""
+"""What writes code for the 32 numbers of a block: (builder, block) -> i8x32."""
+
+LEVELS = {"q8_0": _q8_0, "iq4_nl": _iq4_nl}
+"""The same of dtypes whose numbers are signed."""
 
 SIGNED = {"q8_0": _q8_0_moved, "iq4_nl": _iq4_nl_moved}
-"""The same with `forms.WIDE_OFFSET` added, of dtypes whose numbers are signed."""
+"""Those with `forms.WIDE_OFFSET` added, as `add_dots_i8` wants them."""
+
+PANEL_QUANTS = {
+    name: instruction(i8x32, address)(quants) for name, quants in (UNSIGNED | SIGNED).items()
+}
+"""Instructions for what wide products take."""
 
 BLOCK_BYTES = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34, "iq4_nl": 18}
 

@@ -18,7 +18,6 @@ from hotplug_cpu.jit.simd import sums_together
 from hotplug_cpu.jit.vectors import (
     F32,
     I8,
-    I16,
     I64,
     address,
     broadcast,
@@ -29,7 +28,7 @@ from hotplug_cpu.jit.vectors import (
     vector,
 )
 
-__all__ = ["add_values", "load_floats", "load_halves", "scores_of", "touch"]
+__all__ = ["add_values", "scores_of", "touch"]
 
 _ROWS = 4
 _LINE = 64
@@ -54,16 +53,6 @@ def touch(builder: Any, at: Any, rows: Any, stride: Any, nbytes: Any) -> None:
             place = builder.add(row, _times(builder, inner.index, _LINE))
             # Atomic, so that LLVM does not drop what nobody uses.
             builder.load_atomic(builder.inttoptr(place, I8.as_pointer()), "monotonic", 1)
-
-
-def load_halves(builder: Any, at: Any) -> Any:
-    """Eight f16."""
-    return forms.half_to_float(builder, load(builder, at, vector(I16, 8)))
-
-
-def load_floats(builder: Any, at: Any) -> Any:
-    """Eight f32."""
-    return load(builder, at, _FLOATS)
 
 
 def _constant(value: int) -> ir.Constant:

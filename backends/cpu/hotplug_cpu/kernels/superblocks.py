@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.types.containers import UniTuple
 
 from hotplug_cpu.jit import forms, simd
 from hotplug_cpu.jit.vectors import (
@@ -25,24 +23,22 @@ from hotplug_cpu.jit.vectors import (
     I16,
     I32,
     I64,
-    address,
+    at_offset,
     broadcast,
     concatenate,
-    f32x8,
-    instruction,
     load,
     shuffle,
     splat,
     vector,
 )
+from hotplug_cpu.kernels import dots
+from hotplug_cpu.kernels.dots import add_product
 from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_HALVES, X_SUMS
 from hotplug_cpu.kernels.tiles import IQ4_NL
 
 __all__ = ["FORMATS", "of_bytes", "of_floats"]
 
 _PARTS = 8
-_AHEAD = 4096  # bytes: what is fetched while it comes from memory
-_LINE = 64
 _FLOATS, _BYTES, _WORDS = vector(F32, 8), vector(I8, 32), vector(I32, 8)
 
 _HALVES = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -79,16 +75,12 @@ class Format:
 # --- parts of formats
 
 
-def _at(builder: Any, base: Any, offset: int) -> Any:
-    return builder.add(base, ir.Constant(I64, offset))
-
-
 def _bits(builder: Any, block: Any, offset: int, shift: int, mask: int) -> Any:
     """`mask` of 32 bytes shifted right, or left if `shift` is negative.
 
     What comes over from a byte's neighbour the mask takes away.
     """
-    value = load(builder, _at(builder, block, offset), _BYTES)
+    value = load(builder, at_offset(builder, block, offset), _BYTES)
     if shift:
         move = builder.lshr if shift > 0 else builder.shl
         value = move(builder.bitcast(value, vector(I16, 16)), splat(abs(shift), I16, 16))
@@ -99,7 +91,7 @@ def _factors(builder: Any, block: Any, *offsets: int) -> list[Any]:
     """The f16 at some offsets, each as eight f32."""
     halves = splat(0, I16, 8)
     for lane, offset in enumerate(offsets):
-        half = load(builder, _at(builder, block, offset), I16)
+        half = load(builder, at_offset(builder, block, offset), I16)
         halves = builder.insert_element(halves, half, ir.Constant(I32, lane))
     floats = forms.half_to_float(builder, halves)
     return [shuffle(builder, floats, floats, [lane] * 8) for lane in range(len(offsets))]
@@ -129,7 +121,7 @@ def _by_halves(builder: Any, small: Any) -> Any:
 
 
 def _word(builder: Any, block: Any, offset: int) -> Any:
-    return load(builder, _at(builder, block, offset), I32)
+    return load(builder, at_offset(builder, block, offset), I32)
 
 
 def _field(builder: Any, word: Any, shift: int, mask: int) -> Any:
@@ -186,7 +178,7 @@ def _numbers_q3_k(builder: Any, block: Any) -> Numbers:
 
 
 def _numbers_q6_k(builder: Any, block: Any) -> Numbers:
-    small = load(builder, _at(builder, block, 192), vector(I8, 16))
+    small = load(builder, at_offset(builder, block, 192), vector(I8, 16))
     return _centred(builder, _by_halves(builder, small), block, 208, 32, (0, 0, 0, 0))
 
 
@@ -206,7 +198,7 @@ def _lowered(raised: Sequence[int]) -> list[float]:
 
 def _numbers_iq4_xs(builder: Any, block: Any) -> Numbers:
     """Eight scales of 6 bits, of which four are in a word and two in half a word."""
-    high = builder.zext(load(builder, _at(builder, block, 2), I16), I32)
+    high = builder.zext(load(builder, at_offset(builder, block, 2), I16), I32)
 
     def fields(word: Any, width: int) -> Any:
         shifts = ir.Constant(_WORDS, [width * lane for lane in range(8)])
@@ -251,7 +243,7 @@ def _quants_q3_k(builder: Any, block: Any, part: int) -> Any:
 
 
 def _quants_iq4_xs(builder: Any, block: Any, part: int) -> Any:
-    return simd.nibbles_at(builder, _at(builder, block, 8 + 16 * part))
+    return simd.nibbles_at(builder, at_offset(builder, block, 8 + 16 * part))
 
 
 FORMATS = {
@@ -273,65 +265,6 @@ def _of_part(builder: Any, numbers: list[Any], part: int, groups: int) -> Any:
         return shuffle(builder, numbers[0], numbers[0], [part] * 8)
     lane = part % 4
     return shuffle(builder, numbers[part // 4], numbers[part // 4], [lane] * 4 + [lane + 4] * 4)
-
-
-def _prefetch(builder: Any, block: Any, nbytes: int) -> None:
-    for line in range(0, nbytes, _LINE):
-        simd.prefetch_at(builder, _at(builder, block, _AHEAD + line))
-
-
-def _totals(builder: Any, tokens: int, each: int) -> list[list[Any]]:
-    """Variables of zeros, so many for each token; LLVM makes registers of them."""
-    zero = splat(0.0, F32, 8)
-    return [[cgutils.alloca_once_value(builder, zero) for _ in range(each)] for _ in range(tokens)]
-
-
-def _add(builder: Any, total: Any, a: Any, b: Any) -> None:
-    """Variable `total` + a * b."""
-    builder.store(forms.fused_multiply_add(builder, a, b, builder.load(total)), total)
-
-
-def _sums(builder: Any, totals: list[list[Any]]) -> Any:
-    """What the variables of each token add up to."""
-    results = []
-    for variables in totals:
-        values = [builder.load(variable) for variable in variables]
-        while len(values) > 1:
-            values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
-        results.append(values[0])
-    return cgutils.pack_array(builder, results)
-
-
-def _row(
-    body: Callable[[Any, Format, Any, list[Any], Any, Any, list[list[Any]]], None],
-    form: Format,
-    tokens: int,
-    each: int,
-) -> Any:
-    """An instruction (row, x, bytes from token to token, parts) -> f32x8 for each token.
-
-    Args:
-        body: adds a super-block to the totals: (builder, form, block, rows of x, index of the
-            super-block, parts of a row, totals).
-        form: of the row.
-        tokens: rows of x.
-        each: totals for each of them, so that not all sums wait for each other.
-    """
-
-    @instruction(UniTuple(f32x8, tokens), address, address, types.int64, types.int64)
-    def product(builder: Any, row: Any, x: Any, stride: Any, parts: Any) -> Any:
-        totals = _totals(builder, tokens, each)
-        rows = [x]
-        for _ in range(1, tokens):
-            rows.append(builder.add(rows[-1], stride))
-        with cgutils.for_range(builder, builder.lshr(parts, ir.Constant(I64, 3))) as loop:
-            offset = builder.mul(loop.index, ir.Constant(I64, form.nbytes))
-            block = builder.add(row, offset)
-            _prefetch(builder, block, form.nbytes)
-            body(builder, form, block, rows, loop.index, parts, totals)
-        return _sums(builder, totals)
-
-    return product
 
 
 # --- activations as bytes
@@ -357,19 +290,19 @@ def _add_bytes(
         if not form.levels or forms.WIDE_OFFSET:
             sums = _sums_of(builder, planes, parts, index, form.groups)
             for minimum, total in zip(minima, sums, strict=True):
-                _add(builder, variables[-1], minimum, total)
+                add_product(builder, variables[-1], minimum, total)
     first = builder.mul(index, ir.Constant(I64, _PARTS * X_BLOCK))
     for part in range(_PARTS):
         q = form.quants(builder, block, part)
         if form.levels:
             q = forms.lookup(builder, _moved(form.levels), q)
         for x, numbers, variables in zip(rows, by_token, totals, strict=True):
-            at = _at(builder, builder.add(x, first), part * X_BLOCK + X_BYTES)
+            at = at_offset(builder, builder.add(x, first), part * X_BLOCK + X_BYTES)
             add_dots = forms.add_dots_i8 if form.levels else forms.add_dots
             dots = add_dots(builder, splat(0, I32, 8), q, load(builder, at, _BYTES))
             scale = _of_part(builder, numbers, part, form.groups)
             value = builder.sitofp(dots, _FLOATS)
-            _add(builder, variables[part % len(variables)], value, scale)
+            add_product(builder, variables[part % len(variables)], value, scale)
 
 
 def _moved(levels: tuple[int, ...]) -> list[int]:
@@ -381,7 +314,7 @@ def _scales_of(builder: Any, planes: Any, index: Any, groups: int) -> list[Any]:
     at = builder.add(planes, builder.mul(index, ir.Constant(I64, 4 * _PARTS)))
     if groups == _PARTS:
         return [load(builder, at, _FLOATS)]
-    fours = [load(builder, _at(builder, at, offset), vector(F32, 4)) for offset in (0, 16)]
+    fours = [load(builder, at_offset(builder, at, offset), vector(F32, 4)) for offset in (0, 16)]
     return [concatenate(builder, [four, four]) for four in fours]
 
 
@@ -397,7 +330,8 @@ def _sums_of(builder: Any, planes: Any, parts: Any, index: Any, groups: int) -> 
     halves = plane(X_HALVES[0]), plane(X_HALVES[1])
     return [
         concatenate(
-            builder, [load(builder, _at(builder, at, 16 * four), vector(F32, 4)) for at in halves]
+            builder,
+            [load(builder, at_offset(builder, at, 16 * four), vector(F32, 4)) for at in halves],
         )
         for four in (0, 1)
     ]
@@ -431,8 +365,8 @@ def _add_floats(
             else:
                 weight = forms.fused_multiply_add(builder, small, scale, minimum)
             for x, variables in zip(rows, totals, strict=True):
-                at = _at(builder, builder.add(x, first), 128 * part + 32 * quarter)
-                _add(
+                at = at_offset(builder, builder.add(x, first), 128 * part + 32 * quarter)
+                add_product(
                     builder, variables[quarter % len(variables)], weight, load(builder, at, _FLOATS)
                 )
 
@@ -453,26 +387,22 @@ def _of_quarter(builder: Any, numbers: list[Any], part: int, quarter: int, group
 # --- for `matvec`
 
 
-def _dot_products(product: Any, products: Any) -> tuple[Any, Any]:
-    @simd.inline
-    def dot1(w: int, x: int, count: int) -> Any:
-        return simd.sum_of(product(w, x, 0, count)[0])
-
-    @simd.inline
-    def columns4(w: int, x: int, x_stride: int, count: int) -> Any:
-        t0, t1, t2, t3 = products(w, x, x_stride, count)
-        return simd.sum_of(t0), simd.sum_of(t1), simd.sum_of(t2), simd.sum_of(t3)
-
-    return dot1, columns4
-
-
-def of_bytes(name: str) -> tuple[Any, Any]:
-    """Dot products of a row of that dtype with one token, and with four, as blocks of bytes."""
+def _products(name: str, add: Any) -> Any:
     form = FORMATS[name]
-    return _dot_products(_row(_add_bytes, form, 1, 4), _row(_add_bytes, form, 4, 1))
+
+    def body(
+        builder: Any, block: Any, rows: list[Any], index: Any, blocks: Any, totals: list[list[Any]]
+    ) -> None:
+        add(builder, form, block, rows, index, blocks, totals)
+
+    return dots.products(body, form.nbytes, per=_PARTS, unrolled=False)
 
 
-def of_floats(name: str) -> tuple[Any, Any]:
+def of_bytes(name: str) -> Any:
+    """Products of rows of that dtype with tokens as blocks of bytes, see `dots.products`."""
+    return _products(name, _add_bytes)
+
+
+def of_floats(name: str) -> Any:
     """The same with tokens as floats."""
-    form = FORMATS[name]
-    return _dot_products(_row(_add_floats, form, 1, 4), _row(_add_floats, form, 4, 1))
+    return _products(name, _add_floats)

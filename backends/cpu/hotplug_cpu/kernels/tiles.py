@@ -21,6 +21,7 @@ from hotplug_cpu.jit.vectors import (
     I32,
     I64,
     address,
+    at_offset,
     broadcast,
     i8x32,
     instruction,
@@ -71,10 +72,6 @@ def _constant(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def _at(builder: Any, base: Any, offset: int) -> Any:
-    return builder.add(base, _constant(offset))
-
-
 def _sums(builder: Any, tokens: int) -> list[list[Any]]:
     """One variable per token and panel, zero; LLVM makes registers of them."""
     zero = splat(0.0, F32, 8)
@@ -84,7 +81,7 @@ def _sums(builder: Any, tokens: int) -> list[list[Any]]:
 def _store_sums(builder: Any, sums: list[list[Any]], result: Any) -> None:
     for token, row in enumerate(sums):
         for panel, variable in enumerate(row):
-            place = _at(builder, result, 4 * ROWS * (2 * token + panel))
+            place = at_offset(builder, result, 4 * ROWS * (2 * token + panel))
             store(builder, place, builder.load(variable))
 
 
@@ -159,11 +156,11 @@ def _add_dots(
 
 
 def _panel_bytes(builder: Any, panel: Any, step: int, head: int = PANEL_HEAD) -> Any:
-    return load(builder, _at(builder, panel, head + 4 * ROWS * step), _BYTES)
+    return load(builder, at_offset(builder, panel, head + 4 * ROWS * step), _BYTES)
 
 
 def _tile_bytes(builder: Any, tile: Any, step: int, token: int) -> Any:
-    word = load(builder, _at(builder, tile, TILE_HEAD + 4 * (TOKENS * step + token)), I32)
+    word = load(builder, at_offset(builder, tile, TILE_HEAD + 4 * (TOKENS * step + token)), I32)
     return builder.bitcast(broadcast(builder, word, 8), _BYTES)
 
 
@@ -180,12 +177,12 @@ def _add_block(
     """
     tile, sum_at, panels, places = at
     scales, offsets = (
-        [load(builder, _at(builder, panel, 4 * ROWS * place), _FLOATS) for panel in panels]
+        [load(builder, at_offset(builder, panel, 4 * ROWS * place), _FLOATS) for panel in panels]
         for place in places
     )
     for token in range(len(dots)):
-        scale = broadcast(builder, load(builder, _at(builder, tile, 4 * token), F32), 8)
-        total = load(builder, _at(builder, tile, 4 * (sum_at + token)), F32)
+        scale = broadcast(builder, load(builder, at_offset(builder, tile, 4 * token), F32), 8)
+        total = load(builder, at_offset(builder, tile, 4 * (sum_at + token)), F32)
         total = broadcast(builder, total, 8)
         for panel in _PANELS:
             value = builder.sitofp(dots[token][panel], _FLOATS)
@@ -283,7 +280,9 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
         """
         places = [
             [
-                _at(builder, builder.add(result, builder.mul(result_stride, _constant(token))), at)
+                at_offset(
+                    builder, builder.add(result, builder.mul(result_stride, _constant(token))), at
+                )
                 for at in (0, 4 * ROWS)
             ]
             for token in range(tokens)
@@ -298,7 +297,7 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
             weights = [load(builder, builder.add(p, step), _FLOATS) for p in (first, second)]
             here = builder.add(tile, builder.mul(loop.index, tile_stride))
             for token in range(tokens):
-                x = broadcast(builder, load(builder, _at(builder, here, 4 * token), F32), 8)
+                x = broadcast(builder, load(builder, at_offset(builder, here, 4 * token), F32), 8)
                 for panel in _PANELS:
                     before = builder.load(sums[token][panel])
                     after = forms.fused_multiply_add(builder, weights[panel], x, before)
@@ -343,7 +342,7 @@ def store_columns(builder: Any, at: Any, rows: Any) -> None:
     """Eight rows of 32 bytes as i8[8][8 rows][4]."""
     words = [builder.bitcast(builder.extract_value(rows, i), _WORDS) for i in range(8)]
     for index, column in enumerate(_transpose(builder, words)):
-        store(builder, _at(builder, at, 32 * index), column)
+        store(builder, at_offset(builder, at, 32 * index), column)
 
 
 @instruction(types.none, address, eight_f32x8)
@@ -351,19 +350,19 @@ def store_transposed(builder: Any, at: Any, rows: Any) -> None:
     """Eight rows of 8 floats as f32[8][8 rows]."""
     values = [builder.extract_value(rows, i) for i in range(8)]
     for index, column in enumerate(_transpose(builder, values)):
-        store(builder, _at(builder, at, 32 * index), column)
+        store(builder, at_offset(builder, at, 32 * index), column)
 
 
 @instruction(types.none, address)
 def transpose_part(builder: Any, at: Any) -> None:
     """Eight rows of 32 floats, f32[8][32], to f32[32][8] in the same place."""
     rows = [
-        [load(builder, _at(builder, at, 128 * row + 32 * part), _FLOATS) for row in range(8)]
+        [load(builder, at_offset(builder, at, 128 * row + 32 * part), _FLOATS) for row in range(8)]
         for part in range(4)
     ]
     columns = [column for part in rows for column in _transpose(builder, part)]
     for index, column in enumerate(columns):
-        store(builder, _at(builder, at, 32 * index), column)
+        store(builder, at_offset(builder, at, 32 * index), column)
 
 
 IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -23,7 +23,7 @@ from hotplug_cpu.kernels.blocks import (
     scale_of_k4,
     scale_of_q3_k,
 )
-from hotplug_cpu.kernels.legacy import QUANTS, SIGNED
+from hotplug_cpu.kernels.legacy import PANEL_QUANTS
 from hotplug_cpu.kernels.panels import BLOCK, HALVES_HEAD, PANEL_BLOCK, PANEL_HEAD, ROWS
 from hotplug_cpu.kernels.tiles import lookup_iq4_nl_moved, store_columns
 
@@ -201,12 +201,12 @@ def _q5_k(block: int, part: int) -> Any:
 
 
 KERNELS = {
-    "weights_q4_0": _unpacker(18, _centre(8), QUANTS["q4_0"]),
-    "weights_q4_1": _unpacker(20, _minima, QUANTS["q4_1"]),
-    "weights_q5_0": _unpacker(22, _centre(16), QUANTS["q5_0"]),
-    "weights_q5_1": _unpacker(24, _minima, QUANTS["q5_1"]),
-    "weights_q8_0": _unpacker(34, _centre(_WIDE_OFFSET), SIGNED["q8_0"]),
-    "weights_iq4_nl": _unpacker(18, _centre(_WIDE_OFFSET), SIGNED["iq4_nl"]),
+    "weights_q4_0": _unpacker(18, _centre(8), PANEL_QUANTS["q4_0"]),
+    "weights_q4_1": _unpacker(20, _minima, PANEL_QUANTS["q4_1"]),
+    "weights_q5_0": _unpacker(22, _centre(16), PANEL_QUANTS["q5_0"]),
+    "weights_q5_1": _unpacker(24, _minima, PANEL_QUANTS["q5_1"]),
+    "weights_q8_0": _unpacker(34, _centre(_WIDE_OFFSET), PANEL_QUANTS["q8_0"]),
+    "weights_iq4_nl": _unpacker(18, _centre(_WIDE_OFFSET), PANEL_QUANTS["iq4_nl"]),
     "weights_q4_k": _unpacker_k(144, _factors_k4, _q4_k),
     "weights_q5_k": _unpacker_k(176, _factors_k4, _q5_k),
     "weights_iq4_xs": _unpacker_k(136, _factors_iq4_xs, _iq4_xs),
