@@ -17,9 +17,9 @@ machine                  the device
 Sections of NVIDIA's manual "Parallel Thread Execution ISA" are named where its rules are followed.
 An instruction or modifier that is not known is an error when a text is parsed.
 
-What a real device may do otherwise: approximate functions (.approx) are nearly exact here; NaNs have
-NumPy's bits; products and sums that the text leaves apart stay apart; loads and stores take effect at
-once and in order, so that missing fences do no harm.
+What a real device may do otherwise: approximate functions (.approx) are nearly exact here; NaNs
+have NumPy's bits; products and sums that the text leaves apart stay apart; loads and stores take
+effect at once and in order, so that missing fences do no harm.
 """
 
 from hotplug.testing.ptx.errors import (

@@ -113,7 +113,6 @@ class DeviceMemory:
     """
 
     def __init__(self, total_bytes: int) -> None:
-        self.total_bytes = total_bytes
         self.free_bytes = total_bytes
         self._next = RANGE * (1 + next(_devices) % (1 << 18))
         self._addresses: list[int] = []

@@ -73,6 +73,8 @@ class _Parser:
         self._scopes: list[_Scope] = []
         self._scope_count = 0
         self._known: dict[str, str] = {}
+        # Names as they stand here -> unique ones; forgotten where a scope or declaration begins.
+        self._resolved: dict[str, str] = {}
 
     def source(self) -> Source:
         while self._tokens.peek().kind != "end":
@@ -212,11 +214,13 @@ class _Parser:
 
     def _block(self, function: Function) -> None:
         """Statements after an opening brace, up to and with the closing one."""
+        self._resolved = {}
         self._scopes.append(_Scope(self._scope_count))
         self._scope_count += 1
         while not self._tokens.accept("}"):
             self._statement(function)
         self._scopes.pop()
+        self._resolved = {}
 
     def _statement(self, function: Function) -> None:
         word = self._tokens.peek()
@@ -237,6 +241,7 @@ class _Parser:
     def _directive(self, function: Function) -> None:
         word = self._tokens.next()
         name = word.text.lstrip(".")
+        self._resolved = {}
         if name == "reg":
             self._registers(function)
         elif name in _SPACES:
@@ -313,6 +318,8 @@ class _Parser:
         return Register(self._resolve(self._tokens.name()), negated)
 
     def _operand(self) -> Operand:
+        if self._tokens.peek().kind == "name" and self._tokens.peek(1).text in (",", ";"):
+            return self._named()
         first = self._single_operand()
         if self._tokens.accept("|"):
             return Vector((first, self._single_operand()))
@@ -365,11 +372,12 @@ class _Parser:
         return 0
 
     def _resolve(self, name: str) -> str:
-        for scope in reversed(self._scopes):
-            found = scope.find(name)
-            if found is not None:
-                return found
-        return name
+        resolved = self._resolved.get(name)
+        if resolved is None:
+            found = (scope.find(name) for scope in reversed(self._scopes))
+            resolved = next((unique for unique in found if unique is not None), name)
+            self._resolved[name] = resolved
+        return resolved
 
 
 def _encode(constant: Immediate, type_: str) -> bytes:

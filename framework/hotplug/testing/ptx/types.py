@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPES", "HOMES", "SIZES", "Lanes", "Value", "is_float", "is_signed", "unsigned"]
+__all__ = ["DTYPES", "HOMES", "SIZES", "Lanes", "Value", "is_float", "is_signed"]
 
 Value: TypeAlias = Any
 """A register of many threads: an array with one element per thread, or a NumPy scalar that all of
@@ -31,9 +31,9 @@ SIZES: dict[str, int] = {
 """Bytes of a type."""
 
 HOMES: dict[str, str] = {
-    name: code.replace("u", "i") if name not in ("b8", "u8", "bf16") else code
+    name: code if name in ("pred", "f32", "f64") else f"i{SIZES[name]}"
     for name, code in DTYPES.items()
-} | {"u8": "i1", "b8": "i1", "bf16": "i2", "f16": "i2"}
+}
 """Declared type of a register -> the NumPy type it is kept in between basic blocks. Integers are
 kept signed, since most instructions on them are of type s32 or do not care."""
 
@@ -46,8 +46,3 @@ def is_float(name: str) -> bool:
 def is_signed(name: str) -> bool:
     """Whether an integer type has a sign."""
     return name.startswith("s")
-
-
-def unsigned(code: str) -> str:
-    """The unsigned NumPy type of the same size."""
-    return f"u{code[1:]}"

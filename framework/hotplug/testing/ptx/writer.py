@@ -9,6 +9,7 @@ back at its end, in the type of their declaration.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -161,10 +162,7 @@ class BlockWriter:
         """Python for a constant of a type."""
         if not isinstance(value, Immediate):
             value = Immediate(value, "f64" if isinstance(value, float) else "int")
-        scalar = _scalar(value, DTYPES[type_])
-        letter = scalar.dtype.str[1:]
-        digits = scalar.tobytes()[::-1].hex().lstrip("0") or "0"
-        name = f"_{letter}_{digits}" if letter != "b1" else f"_{bool(scalar)}"
+        name, scalar = _constant(value, DTYPES[type_])
         self._constants[name] = scalar
         return name
 
@@ -305,7 +303,7 @@ class BlockWriter:
 
     def _name(self, register: str) -> str:
         """A new variable for a register: its name and a number. Others begin with an underscore."""
-        stem = re.sub(r"\W", "_", register).lstrip("_")
+        stem = _stem(register)
         count = self._counts[stem] = self._counts.get(stem, 0) + 1
         return f"{stem}_{count}"
 
@@ -324,6 +322,18 @@ class BlockWriter:
 
 def _size(code: str) -> int:
     return 1 if code == "?" else int(code[1:])
+
+
+@functools.cache
+def _stem(register: str) -> str:
+    return re.sub(r"\W", "_", register).lstrip("_")
+
+
+def _constant(value: Immediate, code: str) -> tuple[str, Value]:
+    """A constant and its name, which tells its type and bits."""
+    scalar = _scalar(value, code)
+    digits = scalar.tobytes()[::-1].hex().lstrip("0") or "0"
+    return f"_{code.replace('?', 'p')}_{digits}", scalar
 
 
 def _scalar(value: Immediate, code: str) -> Value:

@@ -71,6 +71,12 @@ def test_bits_of_floats(compute):
     assert compute("mov.f64 %d, 0d3FF8000000000000;", values, result="f8").tolist() == [1.5] * 2
 
 
+def test_zeros_keep_their_signs(compute):
+    values = np.array([1.0], "f4")
+    text = "add.f32 %f0, %x0, 0f00000000; copysign.f32 %d, 0f80000000, %f0;"
+    assert compute(text, values, result="f4").tolist() == [-1.0]
+
+
 def test_a_move_is_a_copy(launch):
     """What is put into a register later does not show in those it was moved to."""
     text = (
