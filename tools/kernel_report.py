@@ -55,21 +55,30 @@ def as_json(row: Row) -> str:
     return json.dumps(asdict(row))
 
 
-HEAD = """\
-| kernel | arch | variants | registers | spilled bytes | local bytes | shared bytes | occupancy |
-|---|---|---|---|---|---|---|---|"""
+def head(architectures: list[int]) -> str:
+    names = ["kernel", "variants", "shared bytes", *(f"sm_{number}" for number in architectures)]
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
-def as_markdown(kernel: str, architecture: str, found: list[Row]) -> str:
-    """The worst of a kernel's variants."""
-    uses = [row.usage for row in found]
-    numbers = [
-        len(found), max(u.registers for u in uses), max(u.spills for u in uses),
-        max(u.stack for u in uses), max(u.shared for u in uses),
-    ]  # fmt: skip
-    least = min(row.occupancy for row in found)
-    cells = [kernel, architecture, *map(str, numbers), f"{least:.0%}"]
+def as_markdown(kernel: str, found: dict[int, list[Row]]) -> str:
+    """The worst of a kernel's variants on each architecture."""
+    usages = [row.usage for rows in found.values() for row in rows]
+    shared = max(usage.shared for usage in usages)
+    cells = [kernel, str(len(usages) // len(found)), str(shared), *map(worst, found.values())]
     return f"| {' | '.join(cells)} |"
+
+
+def worst(found: list[Row]) -> str:
+    usages = [row.usage for row in found]
+    spills = max(usage.spills for usage in usages)
+    stack = max(usage.stack for usage in usages)
+    parts = [
+        str(max(usage.registers for usage in usages)),
+        f"{min(r.occupancy for r in found):.0%}",
+    ]
+    parts += [f"{spills} B spilled"] if spills else []
+    parts += [f"{stack} B local"] if stack else []
+    return ", ".join(parts)
 
 
 def main() -> None:
@@ -81,17 +90,18 @@ def main() -> None:
     kernels = options.kernel or list(kernel_names())
     compiler = open_compiler()
     if options.json:
-        for found in rows(compiler, kernels, options.arch or list(ARCHITECTURES)):
-            print(as_json(found), flush=True)
+        for each in rows(compiler, kernels, options.arch or list(ARCHITECTURES)):
+            print(as_json(each), flush=True)
         return
-    print(f"NVRTC {'.'.join(map(str, compiler.version))}; the worst of each kernel's variants\n")
-    print(HEAD)
+    architectures = options.arch or list(ARCHITECTURES)
+    print(f"NVRTC {'.'.join(map(str, compiler.version))}. {LEGEND}\n")
+    print(head(architectures))
     for kernel in kernels:
-        for capability in options.arch or ARCHITECTURES:
-            worst = list(rows(compiler, [kernel], [capability]))
-            print(as_markdown(kernel, f"sm_{capability}", worst), flush=True)
+        found = {number: list(rows(compiler, [kernel], [number])) for number in architectures}
+        print(as_markdown(kernel, found), flush=True)
 
 
+LEGEND = "Registers of a thread and occupancy, the worst of each kernel's variants."
 RAW = argparse.RawDescriptionHelpFormatter
 
 if __name__ == "__main__":
