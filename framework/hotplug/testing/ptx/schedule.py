@@ -1,7 +1,8 @@
 """Runs a batch: which threads execute which block next.
 
 Threads that are at the same block go together, lowest block first (see flow.py). A warp's exchange
-waits until all other threads have gone as far as they can, and a barrier until all have.
+waits until all other threads have gone as far as they can, and a barrier until all have. A thread
+that looks at memory again and again until another has written there may wait for ever.
 """
 
 from __future__ import annotations

@@ -140,16 +140,9 @@ class SharedSpace:
 
     def _locate(self, site: Site, address: Value, lanes: Lanes) -> Value:
         if not within(address, self.nbytes, site):
-            self._explain(site, np.atleast_1d(address), lanes)
+            what = "the block's shared memory has"
+            _refuse(self._batch, site, address, lanes, self.nbytes, what)
         return address + self._batch.shared_base(lanes)
-
-    def _explain(self, site: Site, address: npt.NDArray[np.int64], lanes: Lanes) -> None:
-        for index, at in enumerate(address.tolist()):
-            if at % site.alignment:
-                self._batch.misaligned(site, at, index, lanes)
-            if not 0 <= at <= self.nbytes - site.size:
-                where = f"the block's shared memory has {self.nbytes} bytes"
-                self._batch.outside(site, at, index, lanes, where)
 
     def _check_written(self, site: Site, address: Value, at: Value, lanes: Lanes) -> None:
         known = self.written[at]
@@ -196,20 +189,22 @@ class LocalSpace:
 
     def _locate(self, site: Site, address: Value, lanes: Lanes) -> tuple[Any, Any]:
         if not within(address, self.nbytes, site):
-            self._explain(site, np.atleast_1d(address), lanes)
+            what = "the thread's local memory has"
+            _refuse(self._batch, site, address, lanes, self.nbytes, what)
         view = self._slots.view(site.dtype)
         part = (address & 7) >> site.shift
         if address.ndim == 0:
             return view, (int(address) >> 3, slice(None) if lanes is None else lanes, int(part))
         return view, (address >> 3, self._batch.every if lanes is None else lanes, part)
 
-    def _explain(self, site: Site, address: npt.NDArray[np.int64], lanes: Lanes) -> None:
-        for index, at in enumerate(address.tolist()):
-            if at % site.alignment:
-                self._batch.misaligned(site, at, index, lanes)
-            if not 0 <= at <= self.nbytes - site.size:
-                where = f"the thread's local memory has {self.nbytes} bytes"
-                self._batch.outside(site, at, index, lanes, where)
+
+def _refuse(batch: Batch, site: Site, address: Value, lanes: Lanes, nbytes: int, what: str) -> None:
+    """Raise for the first address that is not within so many bytes, or misaligned."""
+    for index, at in enumerate(np.atleast_1d(address).tolist()):
+        if at % site.alignment:
+            batch.misaligned(site, at, index, lanes)
+        if not 0 <= at <= nbytes - site.size:
+            batch.outside(site, at, index, lanes, f"{what} {nbytes} bytes")
 
 
 class ParamSpace:
@@ -228,9 +223,7 @@ class ParamSpace:
     def load(self, site: Site, address: Value, lanes: Lanes) -> Value:
         """Values of arguments."""
         if not within(address, self.nbytes, site):
-            at = int(np.atleast_1d(address)[0])
-            where = f"the arguments have {self.nbytes} bytes"
-            self._batch.outside(site, at, 0, lanes, where)
+            _refuse(self._batch, site, address, lanes, self.nbytes, "the arguments have")
         return self._data.view(site.dtype)[address >> site.shift]
 
     def store(self, site: Site, address: Value, value: Value, lanes: Lanes) -> None:

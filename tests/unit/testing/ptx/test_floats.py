@@ -169,6 +169,29 @@ def test_fma_of_doubles_is_rounded_once(compute):
     check_against_rationals(got, exact, "f8", "rn")
 
 
+def test_halves(compute):
+    random = np.random.default_rng(4)
+    a, b, c = (random.standard_normal((3, 400)) * np.exp2(random.integers(-9, 9, (3, 400)))).astype(
+        "f2"
+    )
+    x, y, z = (value.view("u2") for value in (a, b, c))
+    for opcode in ("add", "sub", "mul"):
+        got = compute(f"{opcode}.f16 %d, %x0, %x1;", x, y, result="u2").view("f2")
+        exact = [
+            OPERATIONS[opcode](*map(Fraction, pair))
+            for pair in zip(a.tolist(), b.tolist(), strict=True)
+        ]
+        check_against_rationals(got, exact, "f2", "rn")
+    got = compute("fma.rn.f16 %d, %x0, %x1, %x2;", x, y, z, result="u2").view("f2")
+    exact = [
+        Fraction(p) * Fraction(q) + Fraction(r)
+        for p, q, r in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
+    ]
+    check_against_rationals(got, exact, "f2", "rn")
+    got = compute("setp.lt.f16 %p0, %x0, %x1; selp.u32 %d, 1, 0, %p0;", x, y, result="u4")
+    assert got.tolist() == (a < b).tolist()
+
+
 def test_min_and_max(compute):
     a, b = crossed(SINGLES, SINGLES)
     x, y = a.tolist(), b.tolist()
