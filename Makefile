@@ -19,7 +19,7 @@ help:
 	@echo "make test      run the tests; make test-all runs the slow ones too"
 	@echo "make venv      make the environment in $(VENV) alone"
 	@echo "make lint      ruff, mypy --strict, import-linter"
-	@echo "make bench     measure, as JSON; make bench-peers builds llama.cpp to compare with"
+	@echo "make bench     measure all of docs/performance.md; make bench-peers builds llama.cpp for it"
 	@echo "make wheels    build every wheel and try each combination in a clean environment"
 
 run: $(READY)

@@ -38,7 +38,7 @@ class Chart:
 
     def __init__(self, title: str, x: Axis, y: Axis) -> None:
         self._x, self._y = x, y
-        self._labels: list[tuple[float, float]] = []
+        self._taken: list[tuple[float, float]] = []
         self._parts = [
             _HEAD.format(width=_WIDTH, height=_HEIGHT),
             f"<title>{escape(title)}</title>",
@@ -72,6 +72,7 @@ class Chart:
         place = self._place(x, y)
         self._parts.append(_dot(*place, 5, colour))
         self._label(*place, label, colour)
+        self._taken.append((place[0], place[1] + 4))
 
     def svg(self) -> str:
         """The picture."""
@@ -102,11 +103,11 @@ class Chart:
         )
 
     def _label(self, x: float, y: float, text: str, colour: str) -> None:
-        """A label to the right of a place, moved up where another one is in its way."""
+        """A label to the right of a place, moved up where something is in its way."""
         y += 4
-        while any(abs(x - a) < _RIGHT and abs(y - b) < _LINE_HEIGHT for a, b in self._labels):
+        while any(abs(x - a) < _RIGHT and abs(y - b) < _LINE_HEIGHT for a, b in self._taken):
             y -= 1
-        self._labels.append((x, y))
+        self._taken.append((x, y))
         self._parts.append(_text(x + 9, y, text, colour=colour))
 
 

@@ -44,9 +44,14 @@ def write(measured: Mapping[str, Any], folder: Path = DOCS) -> None:
 
 
 def merged(before: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """New sections beside the old ones, unless those are of another machine or model."""
+    """New sections beside the old ones, unless those are of another machine or model.
+
+    They come in the order that `measured` says, which has no place for what is measured no more.
+    """
     kept = before["sections"] if before and _setting(before) == _setting(measured) else {}
-    return {**measured, "sections": {**kept, **measured["sections"]}}
+    found = {**kept, **measured["sections"]}
+    ordered = {name: found[name] for name in measured["order"] if name in found}
+    return {**measured, "sections": ordered}
 
 
 def _setting(document: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -133,9 +138,13 @@ def roofline(section: Mapping[str, Any]) -> str:
         begin = max(x.low, y.low / limits["GB/s"])
         roof = [(begin, begin * limits["GB/s"]), (knee, limits[name]), (x.high, limits[name])]
         chart.line(roof, _ROOF, f"{name.split()[0]} peak", marked=False, dashed=True)
-    for tokens, colour in ((1, _OURS), (512, _THEIRS)):
-        for name, place in kernels.get(tokens, {}).items():
-            chart.point(*place, colour, f"{name}, {tokens}")
+    labelled = [
+        (place, _OURS if tokens == 1 else _THEIRS, f"{name}, {tokens} token{'s'[: tokens - 1]}")
+        for tokens, traced in kernels.items()
+        for name, place in traced.items()
+    ]
+    for place, colour, label in sorted(labelled, reverse=True):  # labels are to the right
+        chart.point(*place, colour, label)
     return chart.svg()
 
 

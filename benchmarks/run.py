@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,34 +45,35 @@ def main() -> None:
     options = arguments()
     bench = Bench(options.model or demo_model(), options.threads, options.rounds)
     head = describe(bench.threads, bench.reader.speed())
-    measured = measure(bench, [s for s in SECTIONS if s.name in options.only])
-    document = {"model": bench.model.name, "machine": head, "sections": measured}
-    rows = [Row.from_json(row) for section in measured.values() for row in section["rows"]]
+    sections: dict[str, Any] = {}
+    order = [section.name for section in SECTIONS]
+    document = {"model": bench.model.name, "machine": head, "order": order, "sections": sections}
+    for section in SECTIONS:
+        if section.name in options.only:
+            sections[section.name] = measure(bench, section)
+            if options.write_docs:  # at once: nothing is lost if a later section fails
+                report.write(document)
+    rows = [Row.from_json(row) for section in sections.values() for row in section["rows"]]
     print("\n".join(f"{name}: {value}" for name, value in head.items()))
     print(text(rows), end="\n\n")
     print(json.dumps(document, indent=2))
-    if options.write_docs:
-        report.write(document)
 
 
-def measure(bench: Bench, sections: Sequence[Section]) -> dict[str, Any]:
-    """What the sections found, by name."""
-    results = {}
-    for section in sections:
-        print(f"{section.name}: {section.title} ...", file=sys.stderr, flush=True)
-        began = time.perf_counter()
-        outcome = section.measure(bench)
-        print(text(outcome.rows), file=sys.stderr, flush=True)
-        results[section.name] = {
-            "title": section.title,
-            "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "commit": commit(),
-            "rounds": bench.rounds,
-            "seconds": round(time.perf_counter() - began, 1),
-            "rows": [row.as_json() for row in outcome.rows],
-            **outcome.data,
-        }
-    return results
+def measure(bench: Bench, section: Section) -> dict[str, Any]:
+    """What a section found, ready for JSON."""
+    print(f"{section.name}: {section.title} ...", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    outcome = section.measure(bench)
+    print(text(outcome.rows), file=sys.stderr, flush=True)
+    return {
+        "title": section.title,
+        "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "rounds": bench.rounds,
+        "seconds": round(time.perf_counter() - began, 1),
+        "rows": [row.as_json() for row in outcome.rows],
+        **outcome.data,
+    }
 
 
 def arguments() -> argparse.Namespace:

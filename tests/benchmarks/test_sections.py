@@ -1,0 +1,69 @@
+"""Sections of the table: what they cover, and the arithmetic of their rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import bench
+import pytest
+from bench import NO_PEER, bytes_per_token, ratio_row
+from figures import at_least
+from programs import prompt, take_turns
+from sections import batches, generation
+
+from hotplug.formats.gguf import GGUFFile
+
+RUN = Path(bench.__file__).with_name("run.py")
+
+
+def test_every_row_of_the_table_has_a_section():
+    done = subprocess.run(
+        [sys.executable, RUN, "--only", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    names = done.stderr.rpartition("there are ")[2].strip().split(", ")
+    assert len(set(names)) == len(names)
+    wanted = "decode prefill depth types batches curve matvec gemm start first_run memory idle"
+    assert {*wanted.split(), "threads", "accuracy", "trace"} == set(names)
+
+
+def test_a_share_of_the_bound_is_taken_round_by_round():
+    row = generation.bound_row("decode", [1e9, 4e9, 2e9], [9.0, 36.0, 19.0], 100_000_000, 0.9)
+    assert row.measured == 0.9
+    assert row.met
+    assert row.detail == {"MB per token": 100, "GB/s": 2}
+
+
+def test_the_steepest_rise_is_against_the_next_smaller_batch():
+    assert batches.steepest_rise({1: 4.0, 8: 1.0, 2: 2.0, 4: 2.2}) == pytest.approx((1.1, 4))
+
+
+def test_costs_are_of_the_fastest_turns():
+    assert batches.milliseconds([[100.0, 50.0], [200.0, 40.0]]) == [5, 20]
+
+
+def test_a_ratio_needs_llama_cpp():
+    alone = ratio_row("decode", [[264.0], [260.0]], at_least(1.25))
+    assert (alone.measured, alone.met) == (None, None)
+    assert alone.detail == {"hotplug": 262.0, "llama.cpp": NO_PEER}
+    both = ratio_row("decode", [[264.0, 132.0]], at_least(1.25))
+    assert (both.measured, both.met) == (2, True)
+
+
+def test_turns_alternate_after_one_for_warming_up():
+    seen = []
+    actions = [lambda name=name: seen.append(name) or len(seen) for name in "ab"]
+    assert take_turns(actions, 2) == [[3, 4], [5, 6]]
+    assert seen == list("ababab")
+
+
+def test_prompts_have_no_token_twice():
+    assert len(set(prompt(4096))) == 4096
+
+
+def test_a_tied_embedding_is_read_whole(demo_model):
+    with GGUFFile.open(demo_model) as file:
+        assert "output.weight" not in file.tensors
+        assert bytes_per_token(demo_model) == sum(t.type.nbytes for t in file.tensors.values())
