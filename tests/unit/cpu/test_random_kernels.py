@@ -1,0 +1,140 @@
+"""Compiled kernels over random shapes, with 1, 2, 3 and 8 threads, against the oracle.
+
+Every plan runs twice and must give the same bits. Non-finite numbers stay in their rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hotplug import dtypes, ops, quants
+from hotplug.backend import Partition
+from hotplug.graph import Graph
+from hotplug.testing.oracle import evaluate
+from hotplug_cpu.buffers import HostBufferType
+from hotplug_cpu.plan import PlanExecutable
+from hotplug_cpu.tensor_view import convert
+
+MEMORY = HostBufferType()
+THREADS = st.sampled_from([1, 2, 3, 8])
+LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
+SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
+PLAIN = ("f32", "f16", "bf16")
+TINY, HUGE = 1e-40, 1e30
+"""A number that float32 holds only as a subnormal one, and one whose square it does not hold."""
+
+
+def random_weights(dtype, shape, random):
+    """Their bytes."""
+    values = random.standard_normal(shape).astype(np.float32) / np.sqrt(shape[-1])
+    return as_bytes(convert(values, dtype))
+
+
+def run_twice(graph, leaves, threads):
+    """The output y, which is the same twice; leaves are bytes."""
+    executable = PlanExecutable(Partition(graph, threads=threads), MEMORY, 1)
+    assert not any(line.startswith("numpy:") for line in executable.explain())
+    node = dict(graph.outputs)["y"]
+    buffers = {"output:y": MEMORY.allocate(node.type.nbytes)}
+    for name, data in leaves.items():
+        buffers[name] = MEMORY.allocate(data.nbytes)
+        buffers[name].write(0, memoryview(data))
+    found = []
+    for _ in range(2):
+        executable.run(buffers)
+        found.append(buffers["output:y"].as_array(node.type).copy())
+    np.testing.assert_array_equal(*found)
+    return found[0]
+
+
+def as_bytes(values):
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+@st.composite
+def products(draw):
+    name = draw(st.sampled_from([*LEGACY, *SUPER, *PLAIN]))
+    step = dtypes.get(name).block if name not in PLAIN else 1
+    width = step * draw(st.integers(1, 5 if step > 1 else 90))
+    tokens = draw(st.integers(1, 8) | st.integers(9, 40))
+    return name, tokens, draw(st.integers(1, 75)), width, draw(THREADS), draw(st.integers(0, 999))
+
+
+@settings(max_examples=150)
+@given(products())
+def test_products(case):
+    name, tokens, rows, width, threads, seed = case
+    random, dtype = np.random.default_rng(seed), dtypes.get(name)
+    data = random_weights(dtype, (rows, width), random)
+    x = random.standard_normal((tokens, width)).astype(np.float32)
+    x[random.random(x.shape) < 0.1] = TINY
+    strange = int(random.integers(tokens))
+    x[strange, random.integers(width)] = random.choice([np.nan, np.inf, -np.inf, HUGE])
+    graph = Graph.build(
+        {
+            "y": ops.matmul(
+                ops.input(name="x", dtype="f32", shape=x.shape),
+                ops.weight(name="w", dtype=name, shape=(rows, width)),
+                transpose_b=True,
+                precision="exact",
+            )
+        }
+    )
+    found = run_twice(graph, {"x": as_bytes(x), "w": data}, threads)
+    weights = quants.decode(data, dtype, (rows, width)).astype(np.float64)
+    with np.errstate(all="ignore"):
+        expected = x.astype(np.float64) @ weights.T
+    ordinary = np.arange(tokens) != strange
+    scale = np.abs(x[ordinary]).astype(np.float64) @ np.abs(weights).T
+    assert (np.abs(found[ordinary] - expected[ordinary]) <= 3e-6 * scale + 1e-30).all()
+    if not np.isfinite(x[strange]).all():
+        # Weights of 0 make NaN of infinity, others keep it.
+        assert not np.isfinite(found[strange]).any()
+
+
+@st.composite
+def attentions(draw):
+    kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 7))
+    width, value_width = (8 * draw(st.integers(1, 9)) for _ in range(2))
+    tokens = draw(st.integers(1, 6) | st.integers(7, 40))
+    rows = draw(st.integers(tokens, 200))
+    start = draw(st.integers(0, rows - tokens))
+    options = {
+        "window": draw(st.just(0) | st.integers(1, rows)),
+        "softcap": draw(st.sampled_from([0.0, 2.5])),
+    }
+    dtype = draw(st.sampled_from(["f16", "f32"]))
+    sizes = (tokens, rows, start, kv_heads, group, width, value_width)
+    return sizes, dtype, options, draw(THREADS), draw(st.integers(0, 999))
+
+
+@settings(max_examples=120)
+@given(attentions())
+def test_attention(case):
+    (tokens, rows, start, kv_heads, group, width, value_width), dtype, options, threads, seed = case
+    random = np.random.default_rng(seed)
+    heads, element = kv_heads * group, {"f16": np.float16, "f32": np.float32}[dtype]
+    q = random.standard_normal((tokens, heads, width)).astype(np.float32)
+    k = random.standard_normal((rows, kv_heads, width)).astype(element)
+    v = random.standard_normal((rows, kv_heads, value_width)).astype(element)
+    positions = np.arange(start, start + tokens, dtype=np.int32)
+    # Nobody sees what lies behind the last position.
+    k[start + tokens :] = v[start + tokens :] = np.nan
+    graph = Graph.build(
+        {
+            "y": ops.scaled_dot_product_attention(
+                ops.input(name="q", dtype="f32", shape=q.shape),
+                ops.input(name="k", dtype=dtype, shape=k.shape),
+                ops.input(name="v", dtype=dtype, shape=v.shape),
+                positions=ops.input(name="p", dtype="i32", shape=positions.shape),
+                causal=True,
+                **options,
+            )
+        }
+    )
+    leaves = {"q": q, "k": k, "v": v, "p": positions}
+    found = run_twice(graph, {name: as_bytes(data) for name, data in leaves.items()}, threads)
+    seen = {name: np.nan_to_num(data) for name, data in leaves.items()}
+    np.testing.assert_allclose(found, evaluate(graph, seen)["y"], rtol=0, atol=3e-5)
