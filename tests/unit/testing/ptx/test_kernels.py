@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from hotplug.errors import BackendLoadError
-from hotplug.gpu.catalog.elementwise import ITEMS as ELEMENTWISE_ITEMS
 from hotplug.gpu.sources import Variant, source_of
 from hotplug.gpu.tensors import shape_bytes, view_bytes
 from hotplug.testing.ptx import Machine, MemoryFault, Module
@@ -82,7 +81,7 @@ ARCHITECTURES = pytest.mark.parametrize("architecture", [75, 90, 100])
 def test_elementwise(device, architecture):
     """Every float32 operand is loaded through strides of three axes."""
     variant = Variant.of("elementwise", {
-        "TYPE": "f32", "RESULT": "f16", "ITEMS": ELEMENTWISE_ITEMS,
+        "TYPE": "f32", "RESULT": "f16", "ITEMS": 256,
         "CASES": "case 0: r = x * w; break; case 1: r = exp(x) - tanh(w); break;",
     })  # fmt: skip
     module = compiled(variant, architecture)
@@ -90,10 +89,10 @@ def test_elementwise(device, architecture):
     a = random.standard_normal((3, 5, 70)).astype("f4")
     b = random.standard_normal((5, 70)).astype("f4")
     y = device.put(np.zeros(a.size, "f2"))
-    groups = (-(-a.size // ELEMENTWISE_ITEMS), 1)
+    groups = (-(-a.size // 256), 1)
     for function, want in ((0, a * b), (1, np.exp(a) - np.tanh(b))):
         device.run(
-            module, groups, ELEMENTWISE_ITEMS, device.put(a), view_bytes(0, (350, 70, 1)),
+            module, groups, 256, device.put(a), view_bytes(0, (350, 70, 1)),
             device.put(b), view_bytes(0, (0, 70, 1)), y, long(0), shape_bytes((3, 5, 70)),
             integer(function), *4 * [single(0)],
         )  # fmt: skip
