@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hotplug.errors import UsageError
 from hotplug.testing.ptx.errors import RaceFault
 from hotplug.testing.ptx.memory import Allocation, Site
 from hotplug.testing.ptx.shadows import Records
@@ -35,6 +36,8 @@ _EPOCH = 47
 EPOCHS = (1 << 16) - 1
 """Epochs that a record can tell apart."""
 
+_MOST_BLOCKS = (1 << 22) - 2
+_MOST_SITES = 1 << 14
 _SEVERAL = ((1 << 22) - 1) << _BLOCK
 _ATOMIC = (((1 << 22) - 2) << _BLOCK) | 1
 
@@ -48,6 +51,9 @@ class Races:
         epoch: number of the launch.
         program: what is launched.
         shared_bytes: of all blocks of the batch together.
+
+    Raises:
+        UsageError: more blocks or accesses than a record can tell apart.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class Races:
         program: str,
         shared_bytes: int,
     ) -> None:
+        if batch.geometry.blocks >= _MOST_BLOCKS or len(sites) >= _MOST_SITES:
+            raise UsageError("a launch of this size is only run by a machine with races=False")
         self._batch = batch
         self._sites = sites
         self._launch = epoch << _EPOCH

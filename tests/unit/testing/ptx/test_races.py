@@ -147,6 +147,14 @@ def test_blocks_far_from_each_other_clash_too(launch):
         launch(text, np.zeros(40, "u4"), grid=(40, 1, 1), block=(1024, 1, 1))
 
 
+def test_more_blocks_than_records_tell_apart(program):
+    from hotplug.errors import UsageError
+    from hotplug.testing.ptx import Machine, Module
+
+    with pytest.raises(UsageError, match="races=False"):
+        Machine().launch(Module.parse(program("")), "k", (1 << 22, 1, 1), (1, 1, 1), [])
+
+
 def test_launches_are_ordered(program):
     from hotplug.testing.ptx import Machine, Module
 
