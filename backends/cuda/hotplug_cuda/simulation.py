@@ -23,8 +23,8 @@ from hotplug.testing.ptx import KernelFault, Machine, MemoryFault, Module, PTXEr
 from hotplug_cuda.runtime import OUT_OF_MEMORY, Direction
 
 __all__ = [
-    "MEMORY", "SimulatedError", "SimulatedEvent", "SimulatedGraph", "SimulatedRuntime",
-    "SimulatedStream",
+    "MEMORY", "SimulatedDevice", "SimulatedError", "SimulatedEvent", "SimulatedGraph",
+    "SimulatedRuntime", "SimulatedStream", "device_at",
 ]  # fmt: skip
 
 MEMORY = 1 << 30
