@@ -41,17 +41,23 @@ def measure_matvec(bench: Bench) -> Outcome:
 
 def matvec_row(bench: Bench, name: str) -> Row:
     """One type's share of the read bandwidth."""
-    case, team = cpu_gemv.Case(name, _MEMORY), teams.team(bench.threads)
-
-    def speed() -> float:
-        return float(case.weights.nbytes / fastest([partial(team.run, case.plan)], _REPEATS)[0])
-
-    turns = take_turns([bench.reader.speed, speed], bench.rounds)
+    case, reader = cpu_gemv.Case(name, _MEMORY), bench.reader
+    multiply = partial(teams.team(bench.threads).run, case.plan)
+    actions = [
+        partial(best_speed, reader.read, reader.nbytes),
+        partial(best_speed, multiply, case.weights.nbytes),
+    ]
+    turns = take_turns(actions, bench.rounds)
     share = rounded(statistics.median(ours / read for read, ours in turns))
     target = at_least(0.7 if name in _UNDER_FOUR_BITS else 0.85)
     what = f"matrix-vector {cpu_gemv.WIDTH}x{cpu_gemv.ROWS}, {name.removesuffix('_f32')}"
     detail = {"GB/s": rounded(statistics.median(turn[1] for turn in turns) / 1e9)}
     return Row(what, share, "of bandwidth", target, detail)
+
+
+def best_speed(work: Callable[[], None], nbytes: int) -> float:
+    """Bytes per second in the fastest of a few turns."""
+    return nbytes / fastest([work], _REPEATS)[0]
 
 
 def measure_gemm(bench: Bench) -> Outcome:
