@@ -53,7 +53,7 @@ Body: TypeAlias = Callable[[Any, Any, list[Any], Any, Any, list[list[Any]]], Non
 
 
 def products(
-    body: Body, nbytes: int, *, per: int = 1, unrolled: bool = True, second: int | None = None
+    body: Body, nbytes: int, *, per: int = 1, unrolled: bool = True, pairs: bool = False
 ) -> Any:
     """Instructions for 1 to MOST tokens, by their number.
 
@@ -63,16 +63,16 @@ def products(
         per: how many of what the instructions count one piece is.
         unrolled: whether one token takes several pieces at once, each with totals of its own;
             otherwise the body has all four totals of the token.
-        second: if given, each token has another total, of which this element alone counts.
+        pairs: whether each total comes with a second one, f32x4, of which element 1 counts.
     """
     return {
-        tokens: _product(body, (nbytes, per), tokens, unrolled and tokens == 1, second)
+        tokens: _product(body, (nbytes, per), tokens, unrolled and tokens == 1, pairs)
         for tokens in range(1, MOST + 1)
     }
 
 
 def _product(
-    body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, second: int | None
+    body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, pairs: bool
 ) -> Any:
     nbytes, per = sizes
     each = _UNROLLED if tokens == 1 else 1
@@ -80,44 +80,49 @@ def _product(
 
     @instruction(UniTuple(f32x8, tokens), address, address, types.int64, types.int64)
     def product(builder: Any, row: Any, x: Any, stride: Any, count: Any) -> Any:
-        totals = [_zeros(builder, each) for _ in range(tokens)]
-        others = [_zeros(builder, 0 if second is None else 1) for _ in range(tokens)]
+        totals = [_zeros(builder, each, 8) for _ in range(tokens)]
+        seconds = [_zeros(builder, each if pairs else 0, 4) for _ in range(tokens)]
         rows = [builder.add(x, builder.mul(stride, ir.Constant(I64, n))) for n in range(tokens)]
 
         def take(index: Any, number: int | None) -> None:
             piece = builder.add(row, builder.mul(index, ir.Constant(I64, nbytes)))
-            mine = [own if number is None else [own[number]] for own in totals]
-            given = [own + other for own, other in zip(mine, others, strict=True)]
+            chosen = slice(None) if number is None else slice(number, number + 1)
+            given = [a[chosen] + b[chosen] for a, b in zip(totals, seconds, strict=True)]
             body(builder, piece, rows, index, count, given)
 
         pieces = builder.udiv(count, ir.Constant(I64, per))
         rounds = builder.udiv(pieces, ir.Constant(I64, step))
         with cgutils.for_range(builder, rounds) as loop:
             first = builder.mul(loop.index, ir.Constant(I64, step))
-            here = builder.add(row, builder.mul(first, ir.Constant(I64, nbytes)))
-            for line in range(0, step * nbytes, _LINE):
-                simd.prefetch_at(builder, at_offset(builder, here, _AHEAD + line))
             for number in range(step):
                 index = builder.add(first, ir.Constant(I64, number))
                 take(index, number if unrolled else None)
+            # Last: LLVM counts from the address that comes first, and instructions with offsets of
+            # more than a byte fill Zen 4's cache of them so fast that all took 1.4 times as long.
+            here = builder.add(row, builder.mul(first, ir.Constant(I64, nbytes)))
+            for line in range(0, step * nbytes, _LINE):
+                simd.prefetch_at(builder, at_offset(builder, here, _AHEAD + line))
         if step > 1:
             first = builder.mul(rounds, ir.Constant(I64, step))
             with cgutils.for_range(builder, builder.sub(pieces, first)) as loop:
                 take(builder.add(first, loop.index), 0)
         results = [_sum(builder, own) for own in totals]
-        if second is not None:
-            kept = ir.Constant(_WORDS, [-(lane == second) for lane in range(8)])
-            for token, (other,) in enumerate(others):
-                bits = builder.and_(builder.bitcast(builder.load(other), _WORDS), kept)
-                results[token] = builder.fadd(results[token], builder.bitcast(bits, _FLOATS))
+        if pairs:
+            rest = [_second_alone(builder, _sum(builder, own)) for own in seconds]
+            results = [builder.fadd(a, b) for a, b in zip(results, rest, strict=True)]
         return cgutils.pack_array(builder, results)
 
     return product
 
 
-def _zeros(builder: Any, count: int) -> list[Any]:
+def _zeros(builder: Any, count: int, lanes: int) -> list[Any]:
     """Variables; LLVM makes registers of them."""
-    return [cgutils.alloca_once_value(builder, splat(0.0, F32, 8)) for _ in range(count)]
+    return [cgutils.alloca_once_value(builder, splat(0.0, F32, lanes)) for _ in range(count)]
+
+
+def _second_alone(builder: Any, four: Any) -> Any:
+    """Element 1 of four floats, and seven zeros."""
+    return shuffle(builder, four, splat(0.0, F32, 4), [1, *[4] * 7])
 
 
 def _sum(builder: Any, variables: list[Any]) -> Any:
@@ -139,7 +144,7 @@ def of_bytes(name: str) -> Any:
     """Products of blocks of that dtype with tokens as blocks of bytes."""
     nbytes = BLOCK_BYTES[name]
     if name in WITH_MINIMUM:
-        return products(_with_minimum(name), nbytes, second=1)
+        return products(_with_minimum(name), nbytes, pairs=True)
     return products(_symmetric(name), nbytes)
 
 
@@ -167,15 +172,16 @@ def _with_minimum(name: str) -> Body:
 
 
 def _pair_of_halves(builder: Any, at: Any) -> Any:
-    """Two f16 as f32; the other elements are zero."""
+    """Two f16 as f32x4; the other elements are zero."""
     both = builder.insert_element(splat(0, I32, 4), load(builder, at, I32), ir.Constant(I32, 0))
-    return forms.half_to_float(builder, builder.bitcast(both, vector(I16, 8)))
+    floats = forms.half_to_float(builder, builder.bitcast(both, vector(I16, 8)))
+    return shuffle(builder, floats, floats, [0, 1, 2, 3])
 
 
 def _pair_of_floats(builder: Any, at: Any) -> Any:
-    """Two f32; the other elements are zero."""
+    """Two f32 as f32x4; the other elements are undefined."""
     pair = load(builder, at, vector(F32, 2))
-    return shuffle(builder, pair, splat(0.0, F32, 2), [0, 1, 2, 3, 2, 3, 2, 3])
+    return shuffle(builder, pair, pair, [0, 1, 0, 1])
 
 
 def _symmetric(name: str) -> Body:
