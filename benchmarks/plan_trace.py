@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compiled import fastest, row
+from compiled import Reader, fastest, row
 from figures import rounded
 from work import Roof, Work, work_of
 
@@ -26,12 +26,16 @@ from hotplug_llm.decoder import Decoder
 __all__ = ["limits", "measure_roof", "table", "trace_model"]
 
 _STEPS, _TIMES = 8, 20_000  # about 10 ms
+_MEMORY = 256 << 20
+_TURNS = 15
 
 
-def measure_roof(threads: int, bandwidth: float) -> Roof:
-    """The machine's limits, with the vocabulary of kernels that it is spoken to in."""
+def measure_roof(threads: int) -> Roof:
+    """The machine's limits, each the best of a few turns of a kernel made for that."""
+    reader = Reader(threads, _MEMORY)
+    (seconds,) = fastest([reader.read], _TURNS)
     peaks = [peak(name, lanes, threads) for name, lanes in (("peak_f32", 8), ("peak_i8", 32))]
-    return Roof(bandwidth, *peaks)
+    return Roof(reader.nbytes / seconds, *peaks)
 
 
 def peak(name: str, lanes: int, threads: int) -> float:
@@ -39,7 +43,7 @@ def peak(name: str, lanes: int, threads: int) -> float:
     x: np.ndarray = np.ones(_STEPS * 7 * lanes, np.float32 if lanes == 8 else np.uint8)
     out = np.zeros(8 * threads, np.float32)
     words = np.array([row(name, x=x, steps=_STEPS, times=_TIMES, out=out)], np.int64)
-    (seconds,) = fastest([lambda: teams.team(threads).run(words)], 9)
+    (seconds,) = fastest([lambda: teams.team(threads).run(words)], _TURNS)
     return 2 * 12 * lanes * _STEPS * _TIMES * threads / seconds
 
 

@@ -16,7 +16,6 @@ import argparse
 import json
 from pathlib import Path
 
-from compiled import Reader
 from demo import demo_model
 from plan_trace import limits, measure_roof, table, trace_model
 
@@ -26,8 +25,7 @@ from hotplug_cpu import host
 
 def main() -> None:
     options = arguments()
-    bandwidth = Reader(options.threads, 256 << 20).speed()
-    roof = measure_roof(options.threads, bandwidth)
+    roof = measure_roof(options.threads)
     traces = []
     for tokens in options.tokens:
         start = options.depth if tokens == 1 else 0

@@ -8,19 +8,19 @@ from plan_trace import limits, measure_roof, trace_model
 
 __all__ = ["SECTIONS"]
 
-_BATCHES = ((1, 64), (512, 0))
+_BATCHES = ((1, 64), (1, 4096), (512, 0))
 """Tokens, and tokens before them."""
 
 
 def measure_trace(bench: Bench) -> Outcome:
-    roof = measure_roof(bench.threads, bench.reader.speed())
+    roof = measure_roof(bench.threads)
     traces = [
         trace_model(bench.model, tokens, start, bench.threads, max(4, 200 // tokens), roof)
         for tokens, start in _BATCHES
     ]
     rows = [
         Row(
-            f"plan of {traced['tokens']} tokens",
+            f"{traced['tokens']} token(s) behind {traced['start']} others",
             rounded(traced["roof, ms"] / traced["ms"]),
             "of the roofline",
             None,

@@ -81,8 +81,8 @@ def test_few_rounds_are_marked():
 def test_the_blocks_are_what_was_measured():
     found = report.blocks(FULL)
     assert "| decode | 2 x llama.cpp | >= 1.25 | yes |" in found["figures"]
-    assert "gemm_u4 ffn_up" in found["trace 512"]
-    assert "80.0%" in found["trace 512"]
+    assert "gemm_u4 ffn_up" in found["trace 512 behind 0"]
+    assert "80.0%" in found["trace 512 behind 0"]
     assert "| processor | P |" in found["machine"]
 
 
