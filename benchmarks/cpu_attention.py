@@ -71,7 +71,8 @@ class Case:
         self.partials = np.zeros(nbytes, np.uint8)
         parts = {"splits": splits, "partials": self.partials}
         size = panels.attention_split_scratch(self.heads, self.width)
-        memory = {"scratch": np.zeros(self.threads * size, np.uint8), "scratch_stride": size}
+        self.scratch = np.zeros(self.threads * size, np.uint8)
+        memory = {"scratch": self.scratch, "scratch_stride": size}
         words = (self.operands(), self.shape(), parts, memory)
         first = {name: value for part in words for name, value in part.items()}
         last = {"tokens": self.tokens, "heads": self.heads, "value_width": self.width}
