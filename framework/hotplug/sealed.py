@@ -11,13 +11,17 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 
-__all__ = ["read", "write"]
+__all__ = ["UNFINISHED", "read", "write"]
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 32
+
+UNFINISHED = re.compile(r"\.new-[a-z0-9_]{8}")
+"""Names of files that are being written, or whose writer died."""
 
 
 def read(path: Path | None) -> bytes | None:
@@ -56,7 +60,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         temporary.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C too shall leave nothing behind
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

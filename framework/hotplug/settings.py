@@ -7,6 +7,7 @@
     HOTPLUG_FALLBACK       error | warn | allow: when something runs elsewhere than asked (warn)
     HOTPLUG_CACHE          on | off: keep compiled kernels on disk (on)
     HOTPLUG_CACHE_DIR      directory for them
+    HOTPLUG_CACHE_BYTES    what they may take at most; the longest unused go first (1073741824)
     HOTPLUG_LOG            debug | info | warning | error: what the command line shows of the log
     HOTPLUG_PROBE          thread | process: where a backend looks for its devices (thread)
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
@@ -39,6 +40,7 @@ from hotplug.errors import HotplugWarning, SettingsError
 __all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings"]
 
 PREFIX = "HOTPLUG_"
+_CACHE_BYTES = 1 << 30
 
 Fallback: TypeAlias = Literal["error", "warn", "allow"]
 Precision: TypeAlias = Literal["default", "exact"]
@@ -61,6 +63,7 @@ class Settings:
         allowed: backends that alone may be used, in lower case; empty for all.
         denied: backends that may not be used, in lower case.
         backend_path: (name, "module:object") pairs.
+        cache_bytes: size of the files with compiled kernels.
         probe_timeout: seconds.
     """
 
@@ -72,6 +75,7 @@ class Settings:
     fallback: Fallback = "warn"
     cache: bool = True
     cache_dir: Path | None = None
+    cache_bytes: int = _CACHE_BYTES
     log: LogLevel | None = None
     probe: ProbePlace = "thread"
     probe_timeout: float = 10.0
@@ -109,6 +113,7 @@ class Settings:
             fallback=cast("Fallback", reader.choice("FALLBACK", get_args(Fallback)) or "warn"),
             cache=reader.switch("CACHE", default=True),
             cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
+            cache_bytes=reader.count("CACHE_BYTES", most=10**18) or _CACHE_BYTES,
             log=cast("LogLevel | None", reader.choice("LOG", get_args(LogLevel))),
             probe=cast("ProbePlace", reader.choice("PROBE", get_args(ProbePlace)) or "thread"),
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
@@ -175,14 +180,14 @@ class _Reader:
             return text.lower() in _TRUE
         raise self.error(name, "on, true, yes or 1; or off, false, no or 0")
 
-    def count(self, name: str) -> int | None:
+    def count(self, name: str, *, most: int = 999_999) -> int | None:
         text = self.text(name)
         if text is None:
             return None
         # isdecimal alone would let other scripts' digits through
-        if text.isascii() and text.isdecimal() and len(text) < 7 and int(text) > 0:
+        if text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) <= most:
             return int(text)
-        raise self.error(name, "a whole number from 1 up")
+        raise self.error(name, f"a whole number from 1 to {most}")
 
     def seconds(self, name: str, *, default: float) -> float:
         text = self.text(name)
@@ -231,6 +236,7 @@ KNOWN_VARIABLES = tuple(
         "FALLBACK",
         "CACHE",
         "CACHE_DIR",
+        "CACHE_BYTES",
         "LOG",
         "PROBE",
         "PROBE_TIMEOUT",

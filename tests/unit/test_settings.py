@@ -65,6 +65,10 @@ def test_an_empty_value_counts_as_not_set():
         ("THREADS", "1.5", "whole number"),
         ("THREADS", "٣", "whole number"),
         ("CUDA_SIMULATE", "off", "whole number"),
+        ("CACHE_BYTES", "0", "whole number from 1"),
+        ("CACHE_BYTES", "1GB", "whole number"),
+        ("CACHE_BYTES", "1e9", "whole number"),
+        ("CACHE_BYTES", "9" * 5000, "whole number"),
         ("PRECISION", "high", "exact"),
         ("BACKENDS", "cpu;cuda", "commas"),
         ("BACKENDS", "-", "commas"),
@@ -90,6 +94,7 @@ def test_values_are_parsed():
             "HOTPLUG_BACKEND_PATH": "mine=my.module:Thing.backend, other=o:b",
             "HOTPLUG_FALLBACK": "Error",
             "HOTPLUG_CACHE_DIR": "some/where",
+            "HOTPLUG_CACHE_BYTES": "5000000000",
             "HOTPLUG_LOG": "DEBUG",
             "HOTPLUG_PROBE_TIMEOUT": "0.25",
             "HOTPLUG_THREADS": "3",
@@ -104,6 +109,7 @@ def test_values_are_parsed():
     assert (read.probe_timeout, read.threads, read.precision) == (0.25, 3, "exact")
     assert read.cuda_simulate == 2
     assert read.cache_directory == Path("some/where")
+    assert read.cache_bytes == 5_000_000_000
 
 
 def test_without_a_directory_the_systems_cache_is_used():

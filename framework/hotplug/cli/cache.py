@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hotplug import kernel_cache
 from hotplug.cli.render import amount, console, table
 from hotplug.errors import UsageError
-from hotplug.settings import settings
+from hotplug.kernel_cache import Entry
+from hotplug.settings import Settings, settings
 
 __all__ = ["CacheCommand", "command"]
 
@@ -34,9 +38,10 @@ class CacheCommand:
         parser.add_argument(
             "action",
             nargs="?",
-            choices=("list", "size", "clear"),
+            choices=("list", "size", "path", "clear"),
             default="list",
-            help="list: files and bytes of each backend; size: bytes alone; clear: remove all",
+            help="list: files and bytes of each backend; size: bytes alone; path: the directory; "
+            "clear: remove all",
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -44,64 +49,74 @@ class CacheCommand:
         """Show or clear; 0.
 
         Raises:
-            UsageError: a file cannot be removed.
+            UsageError: a file cannot be removed, or the directory cannot be read.
         """
         now = settings()
-        parts = _parts(now.cache_directory)
-        nbytes = sum(part.nbytes for part in parts)
+        if arguments.action == "path" and not arguments.json:
+            print(now.cache_directory)
+            return 0
+        found = _entries(now.cache_directory)
         if arguments.action == "clear":
-            _clear(now.cache_directory)
+            _clear(found)
         if arguments.json:
-            answer = {
-                "directory": str(now.cache_directory),
-                "enabled": now.cache,
-                "nbytes": nbytes,
-                "cleared": arguments.action == "clear",
-                "backends": [
-                    {"name": part.name, "files": part.files, "nbytes": part.nbytes}
-                    for part in parts
-                ],
-            }
-            print(json.dumps(answer))
-        elif arguments.action == "size":
-            print(nbytes)
-        elif arguments.action == "clear":
-            print(f"removed {amount(nbytes)} from {now.cache_directory}")
+            print(json.dumps(_answer(now, found, cleared=arguments.action == "clear")))
         else:
-            _print(now.cache_directory, parts, enabled=now.cache)
+            _show(arguments.action, now, found)
         return 0
 
 
-def _files(folder: Path) -> list[Path]:
-    # Links are neither followed nor counted: what they lead to is not the cache's.
-    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+def _entries(directory: Path) -> list[Entry]:
+    try:
+        return list(kernel_cache.entries(directory))
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def _parts(directory: Path) -> list[Part]:
-    if not directory.is_dir():
-        return []
-    folders = sorted(path for path in directory.iterdir() if path.is_dir())
-    return [_part(folder) for folder in folders]
+def _clear(found: Iterable[Entry]) -> None:
+    for entry in found:
+        try:
+            entry.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{entry.path} cannot be removed: {error.strerror}") from error
 
 
-def _part(folder: Path) -> Part:
-    files = _files(folder)
-    return Part(folder.name, len(files), sum(path.stat().st_size for path in files))
+def _parts(found: Iterable[Entry]) -> list[Part]:
+    sizes: dict[str, list[int]] = {}
+    for entry in found:
+        sizes.setdefault(entry.path.parent.name, []).append(entry.nbytes)
+    return [Part(name, len(sizes[name]), sum(sizes[name])) for name in sorted(sizes)]
 
 
-def _clear(directory: Path) -> None:
-    """Remove the backends' files. Other files in the directory, which the user chose, stay."""
-    for part in _parts(directory):
-        for path in _files(directory / part.name):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise UsageError(f"{path} cannot be removed: {error.strerror}") from error
+def _nbytes(found: Iterable[Entry]) -> int:
+    return sum(entry.nbytes for entry in found)
 
 
-def _print(directory: Path, parts: list[Part], *, enabled: bool) -> None:
-    state = "" if enabled else " (not used, as HOTPLUG_CACHE says)"
-    print(f"{directory}{state}")
+def _answer(now: Settings, found: list[Entry], *, cleared: bool) -> dict[str, Any]:
+    return {
+        "directory": str(now.cache_directory),
+        "enabled": now.cache,
+        "nbytes": _nbytes(found),
+        "most_nbytes": now.cache_bytes,
+        "cleared": cleared,
+        "backends": [
+            {"name": part.name, "files": part.files, "nbytes": part.nbytes}
+            for part in _parts(found)
+        ],
+    }
+
+
+def _show(action: str, now: Settings, found: list[Entry]) -> None:
+    if action == "size":
+        print(_nbytes(found))
+    elif action == "clear":
+        print(f"removed {amount(_nbytes(found))} from {now.cache_directory}")
+    else:
+        _print_list(now, _parts(found))
+
+
+def _print_list(now: Settings, parts: list[Part]) -> None:
+    state = "" if now.cache else " (not used, as HOTPLUG_CACHE says)"
+    print(f"{now.cache_directory}, {amount(now.cache_bytes)} at most{state}")
     if not parts:
         print("nothing is kept there")
         return

@@ -1,17 +1,15 @@
 """Compiled kernels on disk, for all GPU backends.
 
 One file a kernel, named by a hash of all that could change what is in it: the source with its
-definitions, device, driver and compiler, our version. `hotplug.sealed` says what the files are.
+definitions, device, driver and compiler, our version. `hotplug.kernel_cache` keeps the files.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hotplug import sealed
-from hotplug.settings import settings
+from hotplug import kernel_cache
 
 __all__ = ["FORMAT", "BinaryCache"]
 
@@ -35,20 +33,17 @@ class BinaryCache:
     @classmethod
     def open(cls, backend: str, identity: str) -> BinaryCache:
         """The cache that the settings name."""
-        now = settings()
-        return cls(now.cache_directory / backend if now.cache else None, identity)
+        return cls(kernel_cache.folder(backend), identity)
 
     def path(self, kernel: str, source: str) -> Path | None:
         """Where a kernel's file lies or would lie."""
-        if self.directory is None:
-            return None
         key = "\0".join((str(FORMAT), self.identity, kernel, source))
-        return self.directory / f"{kernel}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.bin"
+        return kernel_cache.path(self.directory, kernel, key, "bin")
 
     def get(self, kernel: str, source: str) -> bytes | None:
         """A kernel's binary, or None if there is no whole one."""
-        return sealed.read(self.path(kernel, source))
+        return kernel_cache.read(self.path(kernel, source))
 
     def put(self, kernel: str, source: str, binary: bytes) -> None:
         """Keep a kernel's binary if that is possible."""
-        sealed.write(self.path(kernel, source), binary)
+        kernel_cache.write(self.path(kernel, source), binary)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 
 import pytest
@@ -241,13 +243,16 @@ def test_info(shown, monkeypatch):
 def cache(tmp_path, monkeypatch):
     directory = tmp_path / "kernels"
     monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(directory))
-    for name, size in (("cpu/one.o", 300), ("cpu/two.o", 700), ("cuda/sm_90/three.cubin", 24)):
+    for number, (folder, size) in enumerate((("cpu", 300), ("cpu", 700), ("cuda", 24))):
+        name = f"{folder}/add-{number:032x}.o"
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(bytes(size))
-    (directory / "mine.txt").write_text("not the cache's")
+    for name in ("mine.txt", "cpu/mine.o", f"mine/deep/add-{0:032x}.o"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("not the cache's")
     outside = tmp_path / "outside.o"
     outside.write_bytes(bytes(5))
-    (directory / "cpu" / "link.o").symlink_to(outside)
+    (directory / "cpu" / f"link-{9:032x}.o").symlink_to(outside)
     return directory
 
 
@@ -258,6 +263,7 @@ def test_cache_is_listed(cache, shown):
         "directory": str(cache),
         "enabled": True,
         "nbytes": 1024,
+        "most_nbytes": 1 << 30,
         "cleared": False,
         "backends": [
             {"name": "cpu", "files": 2, "nbytes": 1000},
@@ -266,6 +272,7 @@ def test_cache_is_listed(cache, shown):
     }
     assert "1 kB" in shown("cache")[1]
     assert shown("cache", "size") == (0, "1024\n")
+    assert shown("cache", "path") == (0, f"{cache}\n")
 
 
 def test_cache_is_cleared_of_its_own_files_only(cache, tmp_path, shown):
@@ -273,9 +280,9 @@ def test_cache_is_cleared_of_its_own_files_only(cache, tmp_path, shown):
     assert code == 0
     assert "removed 1.02 kB" in text
     assert json.loads(shown("cache", "--json")[1])["nbytes"] == 0
-    assert (cache / "mine.txt").exists()
+    kept = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
+    assert kept == {"mine.txt", "cpu/mine.o", f"mine/deep/add-{0:032x}.o", f"cpu/link-{9:032x}.o"}
     assert (tmp_path / "outside.o").exists()
-    assert not (cache / "cpu" / "one.o").exists()
 
 
 def test_no_cache(tmp_path, monkeypatch, shown):
@@ -286,3 +293,13 @@ def test_no_cache(tmp_path, monkeypatch, shown):
     assert "nothing is kept there" in text
     assert "HOTPLUG_CACHE" in text
     assert shown("cache", "clear")[0] == 0
+
+
+def test_a_cache_that_cannot_be_read_is_told(cache, monkeypatch, capsys):
+    def refuse(directory):
+        raise PermissionError(errno.EACCES, "Permission denied", str(directory))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert main(["cache", "list"]) != 0
+    assert f"{cache} cannot be read: Permission denied" in capsys.readouterr().err
+    assert main(["cache", "path"]) == 0

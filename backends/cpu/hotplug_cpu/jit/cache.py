@@ -2,7 +2,7 @@
 
 One file a kernel, named by a hash of all that could change what is in it: the source of the
 compiler, of the kernel's module and of the kernel modules it imports, the processor, the versions
-of what compiles. `hotplug.sealed` says what the files are.
+of what compiles. `hotplug.kernel_cache` keeps the files.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from hotplug import sealed
-from hotplug.settings import settings
+from hotplug import kernel_cache
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec
 from hotplug_cpu.jit.target import Target, host_target
 
@@ -41,25 +40,20 @@ class ObjectCache:
     @classmethod
     def open(cls) -> ObjectCache:
         """The cache that the settings name, for this machine."""
-        now = settings()
-        directory = now.cache_directory / "cpu" if now.cache else None
-        return cls(directory, _key(host_target()))
+        return cls(kernel_cache.folder("cpu"), _key(host_target()))
 
     def path(self, spec: KernelSpec) -> Path | None:
         """Where a kernel's file lies or would lie."""
-        if self.directory is None:
-            return None
-        text = f"{self.key}:{_kernel_digest(spec.module).hex()}:{spec}"
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.directory / f"{spec.name}-{digest[:32]}.o"
+        key = f"{self.key}:{_kernel_digest(spec.module).hex()}:{spec}"
+        return kernel_cache.path(self.directory, spec.name, key, "o")
 
     def get(self, spec: KernelSpec) -> bytes | None:
         """A kernel's object file, or None if there is no whole one."""
-        return sealed.read(self.path(spec))
+        return kernel_cache.read(self.path(spec))
 
     def put(self, spec: KernelSpec, code: bytes) -> None:
         """Keep a kernel's object file if that is possible."""
-        sealed.write(self.path(spec), code)
+        kernel_cache.write(self.path(spec), code)
 
 
 def _key(target: Target) -> str:
