@@ -70,6 +70,7 @@ _LARGEST = float32(127.0)
 _NONE = float32(0.0)
 _PAIR = 2 * ROWS
 _SPAN = 16  # tiles times pairs of panels in a row, up to which a unit has several such pairs
+_PART = 96  # tiles: so many stay in the last level of cache while all weights go by
 _UNITS = 4  # shares of work per thread, below which tokens are divided besides rows
 
 
@@ -230,15 +231,18 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
     ) -> None:
         tile_count = (tokens + TOKENS - 1) // TOKENS
         pairs = (rows + _PAIR - 1) // _PAIR
-        parts = min(tile_count, max(1, (_UNITS * threads) // pairs))
+        wanted = max(1, (_UNITS * threads) // pairs, (tile_count + _PART - 1) // _PART)
+        parts = min(tile_count, wanted)
         span = max(1, min(_SPAN // tile_count, pairs // (_UNITS * _UNITS * threads)))
-        units = (pairs + span - 1) // span * parts
+        spans = (pairs + span - 1) // span
+        units = spans * parts
         result = scratch + thread * scratch_stride
         first = result + RESULT
         unit = next_unit(counter, units, threads)
         while unit < units:
-            part = unit % parts
-            start_row = unit // parts * span * _PAIR
+            # All rows for one part of the tokens, so that these stay in the cache.
+            part = unit // spans
+            start_row = unit % spans * span * _PAIR
             for row in range(start_row, min(rows, start_row + span * _PAIR), _PAIR):
                 here = min(_PAIR, rows - row)
                 for start in range(0, count, chunk):
