@@ -71,9 +71,7 @@ def products(
     }
 
 
-def _product(
-    body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, pairs: bool
-) -> Any:
+def _product(body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, pairs: bool) -> Any:
     nbytes, per = sizes
     each = _UNROLLED if tokens == 1 else 1
     step = _UNROLLED if unrolled else 1
