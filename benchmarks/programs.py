@@ -38,8 +38,9 @@ __all__ = [
 
 PEER_SCRIPT = Path(__file__).with_name("peer_llama.py")
 _PEERS = Path(__file__).resolve().parent.parent / ".venv-peers"
-_PAUSE = 0.05
-"""Seconds between two turns: threads of whoever was on turn spin for some milliseconds more."""
+_PAUSE = 0.2
+"""Seconds between two turns: threads of whoever was on turn spin for a while, those of llama.cpp
+some milliseconds and those of OpenBLAS more than 50, and take a core from whoever is next."""
 
 
 class Program(Protocol):
