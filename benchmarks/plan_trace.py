@@ -111,6 +111,9 @@ def leaf(node: Node, device: Device, file: GGUFFile, inputs: Mapping[str, np.nda
     buffer = device.buffers.allocate(node.type.nbytes)
     if node.name in inputs:
         buffer.write(0, inputs[node.name].astype(np.int32).data)
+    else:
+        # Written, since all pages that were not are one page of zeros, which no memory is read for.
+        buffer.write(0, memoryview(bytes(node.type.nbytes)))
     return buffer
 
 
