@@ -40,6 +40,7 @@ __all__ = [
     "fused_multiply_add",
     "half_to_float",
     "lookup",
+    "moved",
     "pairs_u7",
     "pause",
     "sum_pairs",
@@ -130,6 +131,11 @@ def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
     if ISA == "neon_dot":
         return _sdot(builder, sums, first, second)
     return builder.add(sums, dot_i8(builder, first, second))
+
+
+def moved(levels: Sequence[int]) -> list[int]:
+    """Signed bytes with WIDE_OFFSET added, modulo 256."""
+    return [(level + WIDE_OFFSET) & 255 for level in levels]
 
 
 def lookup(builder: Any, table: Sequence[int], indices: Any) -> Any:

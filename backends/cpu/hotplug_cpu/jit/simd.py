@@ -20,7 +20,6 @@ from hotplug_cpu.jit.vectors import (
     I16,
     I32,
     I64,
-    Vector,
     address,
     broadcast,
     call,
@@ -40,7 +39,6 @@ from hotplug_cpu.jit.vectors import (
 
 F32X8, I32X8, I16X8, I16X16 = vector(F32, 8), vector(I32, 8), vector(I16, 8), vector(I16, 16)
 I8X8, I8X16, I8X32 = vector(I8, 8), vector(I8, 16), vector(I8, 32)
-f32x4 = Vector("f32x4", F32, 4)
 two_f32 = types.containers.UniTuple(f32, 2)
 four_f32x8 = types.containers.UniTuple(f32x8, 4)
 eight_f32x8 = types.containers.UniTuple(f32x8, 8)
@@ -280,44 +278,6 @@ def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
 def sum_pairs(builder: Any, value: Any) -> Any:
     """Neighbours summed."""
     return forms.sum_pairs(builder, value)
-
-
-@instruction(i32x8, types.int32)
-def splat_i32(builder: Any, value: Any) -> Any:
-    return broadcast(builder, value, 8)
-
-
-# --- pairs of floats, in the low half of four
-
-
-@instruction(f32x4)
-def zero_pair(_builder: Any) -> Any:
-    return splat(0.0, F32, 4)
-
-
-@instruction(f32x4, address)
-def load_f16_pair(builder: Any, at: Any) -> Any:
-    """Two f16 as f32; the other elements are zero."""
-    both = builder.insert_element(splat(0, I32, 4), load(builder, at, I32), ir.Constant(I32, 0))
-    floats = forms.half_to_float(builder, builder.bitcast(both, I16X8))
-    return _lanes(builder, floats, 0, 4)
-
-
-@instruction(f32x4, address)
-def load_f32_pair(builder: Any, at: Any) -> Any:
-    """Two f32; the other elements are undefined."""
-    pair = load(builder, at, vector(F32, 2))
-    return shuffle(builder, pair, pair, [0, 1, 0, 1])
-
-
-@instruction(f32x8, f32x4)
-def splat_first(builder: Any, pair: Any) -> Any:
-    return shuffle(builder, pair, pair, [0] * 8)
-
-
-@instruction(f32, f32x4)
-def second_of(builder: Any, pair: Any) -> Any:
-    return builder.extract_element(pair, ir.Constant(I32, 1))
 
 
 # --- floats

@@ -65,8 +65,8 @@ def _iq4_nl(builder: Any, block: Any) -> Any:
 
 
 def _iq4_nl_moved(builder: Any, block: Any) -> Any:
-    moved = [(level + forms.WIDE_OFFSET) & 255 for level in IQ4_NL]
-    return forms.lookup(builder, moved, simd.nibbles_at(builder, at_offset(builder, block, 2)))
+    nibbles = simd.nibbles_at(builder, at_offset(builder, block, 2))
+    return forms.lookup(builder, forms.moved(IQ4_NL), nibbles)
 
 
 UNSIGNED = {

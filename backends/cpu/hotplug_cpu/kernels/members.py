@@ -13,7 +13,6 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from hotplug_cpu.jit import forms
 from hotplug_cpu.jit.simd import sums_together
 from hotplug_cpu.jit.vectors import (
     F32,
@@ -27,6 +26,7 @@ from hotplug_cpu.jit.vectors import (
     store,
     vector,
 )
+from hotplug_cpu.kernels.dots import add_product
 
 __all__ = ["add_values", "scores_of", "touch"]
 
@@ -78,8 +78,6 @@ def _row_dots(
     size, load_row = element
     zero = splat(0.0, F32, 8)
     sums = [[cgutils.alloca_once_value(builder, zero) for _ in rows] for _ in queries]
-    for variable in (item for row in sums for item in row):
-        builder.store(zero, variable)
     with cgutils.for_range(builder, builder.lshr(width, _constant(3))) as loop:
         at = _times(builder, loop.index, 8 * size)
         keys = [load_row(builder, builder.add(row, at)) for row in rows]
@@ -87,8 +85,7 @@ def _row_dots(
         for query, variables in zip(queries, sums, strict=True):
             x = load(builder, builder.add(query, at), _FLOATS)
             for key, variable in zip(keys, variables, strict=True):
-                after = forms.fused_multiply_add(builder, key, x, builder.load(variable))
-                builder.store(after, variable)
+                add_product(builder, variable, key, x)
     return [[builder.load(variable) for variable in row] for row in sums]
 
 
@@ -194,8 +191,7 @@ def _add_columns(
             here = builder.add(place, _times(builder, loop.index, 4))
             weight = broadcast(builder, load(builder, here, F32), 8)
             for part, variable in zip(parts, variables, strict=True):
-                after = forms.fused_multiply_add(builder, part, weight, builder.load(variable))
-                builder.store(after, variable)
+                add_product(builder, variable, part, weight)
     for row, variables in zip(targets, sums, strict=True):
         for place, variable in zip(row, variables, strict=True):
             store(builder, place, builder.load(variable))

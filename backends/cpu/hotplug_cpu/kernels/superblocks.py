@@ -295,7 +295,7 @@ def _add_bytes(
     for part in range(_PARTS):
         q = form.quants(builder, block, part)
         if form.levels:
-            q = forms.lookup(builder, _moved(form.levels), q)
+            q = forms.lookup(builder, forms.moved(form.levels), q)
         for x, numbers, variables in zip(rows, by_token, totals, strict=True):
             at = at_offset(builder, builder.add(x, first), part * X_BLOCK + X_BYTES)
             add_dots = forms.add_dots_i8 if form.levels else forms.add_dots
@@ -303,10 +303,6 @@ def _add_bytes(
             scale = _of_part(builder, numbers, part, form.groups)
             value = builder.sitofp(dots, _FLOATS)
             add_product(builder, variables[part % len(variables)], value, scale)
-
-
-def _moved(levels: tuple[int, ...]) -> list[int]:
-    return [(level + forms.WIDE_OFFSET) & 255 for level in levels]
 
 
 def _scales_of(builder: Any, planes: Any, index: Any, groups: int) -> list[Any]:

@@ -377,8 +377,7 @@ def lookup_iq4_nl(builder: Any, nibbles: Any) -> Any:
 @instruction(i8x32, i8x32)
 def lookup_iq4_nl_moved(builder: Any, nibbles: Any) -> Any:
     """The same with `forms.WIDE_OFFSET` added, modulo 256."""
-    moved = [(level + forms.WIDE_OFFSET) & 255 for level in IQ4_NL]
-    return forms.lookup(builder, moved, nibbles)
+    return forms.lookup(builder, forms.moved(IQ4_NL), nibbles)
 
 
 @instruction(types.none, address, types.int64, i8x32)
