@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from hotplug.errors import BackendLoadError
 
 # Tests are the same on every run, and none is timed.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -23,3 +27,16 @@ def demo_model() -> Path:
     if not models:
         pytest.fail("the demo model is not installed; run `make venv`")
     return models[0]
+
+
+@pytest.fixture(scope="module")
+def two_simulated_gpus() -> Iterator[None]:
+    """Devices cuda:0 and cuda:1 that are simulated; skips where no compiler is there for them."""
+    backend = importlib.import_module("hotplug_cuda").backend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOTPLUG_CUDA_SIMULATE", "2")
+        try:
+            backend.probe()
+        except BackendLoadError as error:
+            pytest.skip(str(error))
+        yield

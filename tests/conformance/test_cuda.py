@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pytest
 
-from hotplug.errors import BackendLoadError
 from hotplug.testing.conformance.check import Outcome, check
 from hotplug.testing.conformance.pytest_suite import BackendTests, _check_group
 from hotplug.testing.conformance.suite import case_groups
@@ -28,14 +27,8 @@ def groups():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def simulation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOTPLUG_CUDA_SIMULATE", "2")
-        try:
-            backend.probe()
-        except BackendLoadError as error:
-            pytest.skip(str(error))
-        yield
+def simulation(two_simulated_gpus):
+    """For all tests here."""
 
 
 class TestCUDA(BackendTests):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hotplug.dtypes import get
-from hotplug.errors import BackendLoadError, FallbackWarning
+from hotplug.errors import FallbackWarning
 from hotplug.formats.gguf import GGUFFile, write
 from hotplug.quants import encode
 from hotplug.session import Session
@@ -43,14 +43,8 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def simulated_devices():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOTPLUG_CUDA_SIMULATE", "2")
-        try:
-            backend.probe()
-        except BackendLoadError as error:
-            pytest.skip(str(error))
-        yield
+def simulated_devices(two_simulated_gpus):
+    """For all tests here."""
 
 
 @pytest.fixture(scope="module")
