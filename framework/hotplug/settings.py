@@ -14,6 +14,8 @@
     HOTPLUG_THREADS        CPU threads to use
     HOTPLUG_CPU_ISA        instruction set to use instead of the best one
     HOTPLUG_CUDA_SIMULATE  show so many simulated CUDA devices instead of real ones, for tests
+    HOTPLUG_OPENCL_SUBDEVICES  "numa", or compute units of each: parts stand for OpenCL devices
+    HOTPLUG_FORBID         ops that devices may not run: "softmax@opencl, rope@cuda:1"
     HOTPLUG_PRECISION      default | exact: exact computes with float32 activations throughout
 
 A value that is not understood is an error and never a silent default. The list of backends is
@@ -65,6 +67,8 @@ class Settings:
         backend_path: (name, "module:object") pairs.
         cache_bytes: size of the files with compiled kernels.
         probe_timeout: seconds.
+        opencl_subdevices: "numa", or compute units of each part.
+        forbid: (op, backend or id of a device) pairs, in lower case.
     """
 
     device: str | None = None
@@ -82,6 +86,8 @@ class Settings:
     threads: int | None = None
     cpu_isa: str | None = None
     cuda_simulate: int | None = None
+    opencl_subdevices: Literal["numa"] | int | None = None
+    forbid: tuple[tuple[str, str], ...] = ()
     precision: Precision = "default"
 
     def allows(self, backend: str) -> bool:
@@ -120,6 +126,8 @@ class Settings:
             threads=reader.count("THREADS"),
             cpu_isa=(reader.text("CPU_ISA") or "").lower() or None,
             cuda_simulate=reader.count("CUDA_SIMULATE"),
+            opencl_subdevices=_subdevices(reader),
+            forbid=_forbidden(reader),
             precision=cast(
                 "Precision", reader.choice("PRECISION", get_args(Precision)) or "default"
             ),
@@ -219,6 +227,19 @@ def _allow_list(reader: _Reader) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(item for item in items if not item.startswith("-")), denied
 
 
+def _subdevices(reader: _Reader) -> Literal["numa"] | int | None:
+    text = (reader.text("OPENCL_SUBDEVICES") or "").lower()
+    return "numa" if text == "numa" else reader.count("OPENCL_SUBDEVICES")
+
+
+def _forbidden(reader: _Reader) -> tuple[tuple[str, str], ...]:
+    items = [item.strip().lower() for item in (reader.text("FORBID") or "").split(",")]
+    pairs = [tuple(part.strip() for part in item.partition("@")[::2]) for item in items if item]
+    if not all(op.isidentifier() and where for op, where in pairs):
+        raise reader.error("FORBID", "op@backend or op@device, several with commas")
+    return tuple((op, where) for op, where in pairs)
+
+
 def _backend_path(reader: _Reader) -> tuple[tuple[str, str], ...]:
     try:
         return parse_backend_path(reader.text("BACKEND_PATH") or "")
@@ -243,6 +264,8 @@ KNOWN_VARIABLES = tuple(
         "THREADS",
         "CPU_ISA",
         "CUDA_SIMULATE",
+        "OPENCL_SUBDEVICES",
+        "FORBID",
         "PRECISION",
     )
 )

@@ -140,6 +140,47 @@ def test_no_room_anywhere_says_how_much_is_missing() -> None:
     assert "gpu:0" in caught.value.reasons
 
 
+def test_what_no_buffer_of_a_device_holds_goes_elsewhere_and_nothing_else_does() -> None:
+    x = ops.input(name="x", dtype="f32", shape=(2, 8))
+    for name, width in {"a": 8, "wide": 64, "b": 8}.items():
+        x = ops.matmul(x, ops.weight(name=name, dtype="f32", shape=(x.shape[1], width)))
+    small = gpu()
+    small.buffers.max_bytes = 1024
+    plan = place(Graph.build({"y": x}), [small, cpu()])
+    homes = {node.name: plan.choices[node].device for node in plan.graph.nodes if node.is_leaf}
+    assert homes == {"x": "gpu:0", "a": "gpu:0", "wide": "cpu:0", "b": "cpu:0"}
+    with pytest.raises(PlacementError, match="at most 1024 bytes in one piece, 2048 needed"):
+        place(Graph.build({"y": x}), [small])
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "gone"),
+    [
+        ("relu@gpu:0", {"gpu:0"}),
+        ("relu@gpu", {"gpu:0", "gpu:1"}),
+        ("relu@gpu:1, RELU@gpu:0", {"gpu:0", "gpu:1"}),
+        ("rope@gpu", set()),
+    ],
+)
+def test_forbidden_ops_go_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, forbidden: str, gone: set[str]
+) -> None:
+    monkeypatch.setenv("HOTPLUG_FORBID", forbidden)
+    plan = place(layers(), [gpu(0), gpu(1), cpu()])
+    used = set(device_of(plan, "relu"))
+    assert not used & gone
+    assert used == {"gpu:0"} or gone
+    assert set(device_of(plan, "matmul")) == {"gpu:0"}
+
+
+def test_an_op_that_is_forbidden_everywhere_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOTPLUG_FORBID", "relu@gpu")
+    with pytest.raises(UnsupportedOpError, match="gpu:0: HOTPLUG_FORBID names it"):
+        place(layers(), [gpu()])
+
+
 def test_settled_leaves_stay_and_take_no_budget() -> None:
     plan = place(
         layers(2),

@@ -65,6 +65,10 @@ def test_an_empty_value_counts_as_not_set():
         ("THREADS", "1.5", "whole number"),
         ("THREADS", "٣", "whole number"),
         ("CUDA_SIMULATE", "off", "whole number"),
+        ("OPENCL_SUBDEVICES", "half", "whole number"),
+        ("FORBID", "softmax", "op@backend"),
+        ("FORBID", "@opencl", "op@backend"),
+        ("FORBID", "soft max@opencl", "op@backend"),
         ("CACHE_BYTES", "0", "whole number from 1"),
         ("CACHE_BYTES", "1GB", "whole number"),
         ("CACHE_BYTES", "1e9", "whole number"),
@@ -100,6 +104,8 @@ def test_values_are_parsed():
             "HOTPLUG_THREADS": "3",
             "HOTPLUG_CPU_ISA": "AVX2",
             "HOTPLUG_CUDA_SIMULATE": "2",
+            "HOTPLUG_OPENCL_SUBDEVICES": "NUMA",
+            "HOTPLUG_FORBID": "softmax@OpenCL, rope@cuda:1,",
             "HOTPLUG_PRECISION": "exact",
         }
     )
@@ -108,6 +114,8 @@ def test_values_are_parsed():
     assert (read.fallback, read.log, read.cpu_isa) == ("error", "debug", "avx2")
     assert (read.probe_timeout, read.threads, read.precision) == (0.25, 3, "exact")
     assert read.cuda_simulate == 2
+    assert read.opencl_subdevices == "numa"
+    assert read.forbid == (("softmax", "opencl"), ("rope", "cuda:1"))
     assert read.cache_directory == Path("some/where")
     assert read.cache_bytes == 5_000_000_000
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hotplug.errors import BackendLoadError, KernelCompileError
+from hotplug.gpu.sources import quote
 
 __all__ = ["MAJORS", "Compiled", "Compiler", "library_paths", "open_compiler"]
 
@@ -179,10 +180,7 @@ def _refusal(kernel: str, source: str, log: str) -> KernelCompileError:
     if found is None:
         what = log.partition("\n")[0]
     else:
-        lines = source.splitlines()
-        number = int(found[1])
-        line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-        what = f"error in line {number}, {line!r}: {found[2]}"
+        what = f"error in {quote(source, int(found[1]))}: {found[2]}"
     return KernelCompileError(
         f"NVRTC refused kernel {kernel}: {what}", kernel=kernel, source=source, log=log
     )

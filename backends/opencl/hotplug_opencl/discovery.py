@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import uuid
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.errors import BackendLoadError
+from hotplug.settings import settings
+from hotplug_opencl import loader
+from hotplug_opencl.identity import asker, pci_of, uuid_of
+from hotplug_opencl.quirks import Quirk, quirks_of
 
 __all__ = ["Found", "find"]
 
-_NO_PLATFORM = -1001  # CL_PLATFORM_NOT_FOUND_KHR: the loader knows no driver
-_DRIVER_REMEDY = (
-    "install your GPU's OpenCL driver, or for the processor: pip install 'hotplug-opencl[pocl]'"
-)
+_log = logging.getLogger(__name__)
+
+OLDEST = (1, 2)
+"""The version of OpenCL from which on devices are served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +31,102 @@ class Found:
         info: what the contract says of it.
         device: PyOpenCL's device.
         platform: the driver's name and version.
+        quirks: what its driver does differently.
     """
 
     info: DeviceInfo
     device: Any
     platform: str
+    quirks: tuple[Quirk, ...] = ()
 
 
 def find() -> list[Found]:
-    """All devices of all platforms.
+    """All devices of all platforms that can be used, in the order in which the loader gives them.
 
     Raises:
-        BackendLoadError: PyOpenCL or every OpenCL driver is missing, or the loader fails.
+        BackendLoadError: PyOpenCL or every OpenCL driver is missing, the loader fails, or no driver
+            has a device that can be used.
     """
+    platforms = loader.platforms()
+    import pyopencl as cl  # noqa: PLC0415 - a vendor's package; the loader has seen that it is there
+
+    split = settings().opencl_subdevices
+    pairs: list[tuple[Any, Any]] = []
+    reasons: list[str] = []
+    for platform in sorted(platforms, key=lambda one: any(q.last for q in quirks_of(one))):
+        if pairs and any(quirk.last for quirk in quirks_of(platform)):
+            continue
+        for device in _devices(cl, platform, reasons):
+            pairs += [(platform, part) for part in _parts(cl, device, split)]
+    if not pairs:
+        raise _none(platforms, reasons)
+    return [_found(cl, index, *pair) for index, pair in enumerate(pairs)]
+
+
+def _devices(cl: Any, platform: Any, reasons: list[str]) -> Iterator[Any]:
+    """A platform's devices; why one or all are left out is added to the reasons."""
     try:
-        import pyopencl as cl  # noqa: PLC0415 - a vendor's package
-    except ImportError as error:
-        raise BackendLoadError(
-            f"PyOpenCL cannot be imported: {error}",
-            backend="opencl",
-            remedy="pip install pyopencl",
-        ) from error
-    try:
-        platforms = cl.get_platforms()
+        devices = platform.get_devices()
     except cl.Error as error:
-        raise _loader_error(error) from error
-    if not platforms:
-        raise BackendLoadError(
-            "no OpenCL driver is installed", backend="opencl", remedy=_DRIVER_REMEDY
-        )
-    devices = [(platform, device) for platform in platforms for device in _devices(cl, platform)]
-    return [
-        Found(_info(cl, index, device, platform), device, f"{platform.name} {platform.version}")
-        for index, (platform, device) in enumerate(devices)
-    ]
+        reasons.append(f"{platform.name} has no device ({error})")
+        devices = []
+    for device in devices:
+        refusal = _refusal(platform, device)
+        if refusal:
+            reasons.append(f"{device.name.strip()} of {platform.name}: {refusal}")
+            _log.info("%s", reasons[-1])
+        else:
+            yield device
 
 
-def _loader_error(error: Any) -> BackendLoadError:
-    if getattr(error, "code", None) == _NO_PLATFORM:
-        text = "no OpenCL driver (ICD) is installed"
-    else:
-        text = f"the OpenCL loader fails: {error}"
-    return BackendLoadError(text, backend="opencl", remedy=_DRIVER_REMEDY)
+def _refusal(platform: Any, device: Any) -> str:
+    """Why a device cannot be used; empty if it can."""
+    for quirk in quirks_of(platform, device):
+        if quirk.refusal:
+            return quirk.refusal
+    if not device.available:
+        return "the driver says that it is not available"
+    if not device.compiler_available:
+        return "its driver has no compiler"
+    if not device.endian_little:
+        return "it is big-endian"
+    version = re.search(r"(\d+)\.(\d+)", device.version)
+    if version is None or (int(version[1]), int(version[2])) < OLDEST:
+        return f"it has {device.version.strip()}; {OLDEST[0]}.{OLDEST[1]} is needed"
+    return ""
 
 
-def _devices(cl: Any, platform: Any) -> Iterator[Any]:
-    """Usable devices; a platform without any says so by an error."""
-    with contextlib.suppress(cl.Error):
-        yield from (device for device in platform.get_devices() if device.compiler_available)
+def _none(platforms: list[Any], reasons: list[str]) -> BackendLoadError:
+    remedies = [q.remedy for platform in platforms for q in quirks_of(platform) if q.remedy]
+    return BackendLoadError(
+        f"there are OpenCL drivers, but no device to use: {'; '.join(reasons)}",
+        backend="opencl",
+        remedy="; ".join([*remedies, loader.REMEDY]),
+    )
+
+
+def _parts(cl: Any, device: Any, split: str | int | None) -> list[Any]:
+    """The device, or sub-devices of it where HOTPLUG_OPENCL_SUBDEVICES asks for some."""
+    if split is None:
+        return [device]
+    kinds = cl.device_partition_property
+    how = (
+        [kinds.BY_AFFINITY_DOMAIN, cl.device_affinity_domain.NUMA]
+        if split == "numa"
+        else [kinds.EQUALLY, split]
+    )
+    try:
+        return device.create_sub_devices(how) or [device]
+    except cl.Error as error:
+        _log.info("%s is not split (%s): %s", device.name.strip(), split, error)
+        return [device]
+
+
+def _found(cl: Any, index: int, platform: Any, device: Any) -> Found:
+    name = f"{platform.name} {platform.version}"
+    return Found(
+        _info(cl, index, device, platform), device, name, tuple(quirks_of(platform, device))
+    )
 
 
 def _info(cl: Any, index: int, device: Any, platform: Any) -> DeviceInfo:
@@ -83,13 +135,16 @@ def _info(cl: Any, index: int, device: Any, platform: Any) -> DeviceInfo:
         "memory": int(device.global_mem_size),
         "largest_buffer": int(device.max_mem_alloc_size),
     }
+    if device.parent_device is not None:
+        properties["part_of_units"] = int(device.parent_device.max_compute_units)
+    extensions, ask = device.extensions, asker(device)
     return DeviceInfo(
         "opencl",
         index,
         device.name.strip(),
         _type(cl, device),
-        uuid=_uuid(device),
-        pci=_pci(cl, device),
+        uuid=uuid_of(extensions, device.vendor, ask),
+        pci=pci_of(extensions, ask),
         architecture=device.opencl_c_version.strip(),
         units=int(device.max_compute_units),
         driver=f"{platform.name} {device.driver_version}",
@@ -103,48 +158,3 @@ def _type(cl: Any, device: Any) -> DeviceType:
     if kind & cl.device_type.GPU:
         return DeviceType.IGPU if device.host_unified_memory else DeviceType.GPU
     return DeviceType.CPU if kind & cl.device_type.CPU else DeviceType.ACCELERATOR
-
-
-def _query(device: Any, name: int) -> Any:
-    """A fact that only some drivers know, or None."""
-    import pyopencl as cl  # noqa: PLC0415 - a vendor's package
-
-    try:
-        return device.get_info(name)
-    except (cl.Error, TypeError, ValueError):
-        return None
-
-
-def _uuid(device: Any) -> str | None:
-    """The UUID as the vendor's own tools show it (cl_khr_device_uuid)."""
-    import pyopencl as cl  # noqa: PLC0415 - a vendor's package
-
-    name = getattr(cl.device_info, "UUID_KHR", None)
-    if name is None or "cl_khr_device_uuid" not in device.extensions:
-        return None
-    raw = _query(device, name)
-    if not raw or len(raw) != 16:
-        return None
-    text = str(uuid.UUID(bytes=bytes(raw)))
-    return f"GPU-{text}" if "NVIDIA" in device.vendor.upper() else text
-
-
-def _pci(cl: Any, device: Any) -> str | None:
-    """The PCI address, by the Khronos extension or the vendors' older ones."""
-    names = cl.device_info
-    extensions = device.extensions
-    if "cl_khr_pci_bus_info" in extensions and hasattr(names, "PCI_BUS_INFO_KHR"):
-        bus = _query(device, names.PCI_BUS_INFO_KHR)
-        if bus is not None:
-            return f"{bus.pci_domain:04x}:{bus.pci_bus:02x}:{bus.pci_device:02x}.{bus.pci_function}"
-    if "cl_nv_device_attribute_query" in extensions:
-        domain = _query(device, getattr(names, "PCI_DOMAIN_ID_NV", 0x400A)) or 0
-        bus = _query(device, names.PCI_BUS_ID_NV)
-        slot = _query(device, names.PCI_SLOT_ID_NV)
-        if bus is not None and slot is not None:
-            return f"{domain:04x}:{bus:02x}:{slot >> 3:02x}.{slot & 7}"
-    if "cl_amd_device_attribute_query" in extensions:
-        topology = _query(device, names.TOPOLOGY_AMD)
-        if topology is not None:
-            return f"0000:{topology.bus:02x}:{topology.device:02x}.{topology.function}"
-    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from hotplug.errors import (
     OutOfDeviceMemoryError,
 )
 from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Memory, Program
+from hotplug.gpu.sources import quote
 from hotplug_opencl.discovery import Found
 
 __all__ = ["OpenCLDriver"]
@@ -40,6 +43,8 @@ class OpenCLDriver(Driver):
         """
         self._device = found.device
         self._id = found.info.id
+        self._lost_codes = _LOST.union(*(quirk.lost for quirk in found.quirks))
+        self._lost = ""
         try:
             self._context = cl.Context([self._device])
             self._queue = cl.CommandQueue(self._context)
@@ -55,15 +60,36 @@ class OpenCLDriver(Driver):
         try:
             with _building, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return program.build(options=_OPTIONS, cache_dir=False)
-        except cl.RuntimeError as error:
-            log = str(error)
-            raise KernelCompileError(
-                f"the compiler of {self._id} refused kernel {kernel}: {_first_error(log)}",
-                kernel=kernel,
-                source=source,
-                log=log,
-            ) from error
+                program.build(options=_OPTIONS, cache_dir=False)
+        except cl.Error as error:
+            if getattr(error, "code", 0) not in _REFUSED:
+                raise self._typed(error, 0) from error
+            log = _log_of(error)
+            raise self._refusal(kernel, source, _first_error(source, log), log) from error
+        too_large = self._too_large(cl.Kernel(program, kernel))
+        if too_large:
+            raise self._refusal(kernel, source, too_large)
+        return program
+
+    def _refusal(
+        self, kernel: str, source: str, why: str, log: str | None = None
+    ) -> KernelCompileError:
+        text = f"the compiler of {self._id} refused kernel {kernel}: {why}"
+        return KernelCompileError(text, kernel=kernel, source=source, log=log)
+
+    def _too_large(self, kernel: Any) -> str:
+        """Why the device cannot run a kernel that its compiler took; empty if it can."""
+        facts = cl.kernel_work_group_info
+        with self._errors():
+            items = kernel.get_work_group_info(facts.COMPILE_WORK_GROUP_SIZE, self._device)[0]
+            most = kernel.get_work_group_info(facts.WORK_GROUP_SIZE, self._device)
+            local = kernel.get_work_group_info(facts.LOCAL_MEM_SIZE, self._device)
+        if items > most:
+            return f"it needs {items} work-items in a group, of which the device runs {most}"
+        if local > self.capabilities.local_bytes:
+            there = self.capabilities.local_bytes
+            return f"it needs {local} bytes of local memory, of which the device has {there}"
+        return ""
 
     def binary(self, program: Program) -> bytes:
         """The device's binary; empty if the driver does not give it."""
@@ -90,7 +116,7 @@ class OpenCLDriver(Driver):
 
     def free(self, memory: Memory) -> None:
         """Release it; the driver keeps it until queued work is done."""
-        with self._errors():
+        with contextlib.suppress(DeviceLostError), self._errors():
             memory.release()
 
     def zero(self, memory: Memory, nbytes: int) -> None:
@@ -144,33 +170,54 @@ class OpenCLDriver(Driver):
 
     def close(self) -> None:
         """Finish what is queued; context and queue go when nobody holds them."""
-        with self._errors():
+        with contextlib.suppress(DeviceLostError), self._errors():
             self._queue.finish()
 
     @contextmanager
     def _errors(self, requested: int = 0) -> Iterator[None]:
+        if self._lost:
+            raise DeviceLostError(self._lost, device=self._id)
         try:
             yield
-        except cl.Error as error:
+        except (cl.Error, MemoryError) as error:
             raise self._typed(error, requested) from error
 
-    def _typed(self, error: Any, requested: int) -> HotplugError:
-        code = getattr(error, "code", 0)
-        if isinstance(error, cl.MemoryError) or code == _INVALID_BUFFER_SIZE:
+    def _typed(self, error: Exception, requested: int) -> HotplugError:
+        """An error as hotplug names it.
+
+        Resources that lack while memory is asked for are memory. At other times it may also be
+        that a kernel has brought the device down, which only using it shows.
+        """
+        code = getattr(error, "code", _OUT_OF_HOST_MEMORY)
+        lost = code in self._lost_codes and not (code == _OUT_OF_RESOURCES and requested)
+        if lost or (code == _OUT_OF_RESOURCES and not requested and not self._works()):
+            self._lost = f"{self._id} is gone: {error}"
+            return DeviceLostError(self._lost, device=self._id)
+        if code in _NO_ROOM:
+            what = f"has no room for {requested} bytes" if requested else "ran out of memory"
             return OutOfDeviceMemoryError(
-                f"{self._id} has no room for {requested} bytes"
-                if requested
-                else f"{self._id} ran out of memory",
-                device=self._id,
-                requested=requested,
+                f"{self._id} {what}: {error}", device=self._id, requested=requested
             )
-        if code in _LOST:
-            return DeviceLostError(f"{self._id} is gone: {error}", device=self._id)
         return ExecutionError(f"{self._id} failed: {error}", device=self._id)
 
+    def _works(self) -> bool:
+        """Whether the device still does the least thing that can be asked of it."""
+        try:
+            probe = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, _PROBE_BYTES)
+            cl.enqueue_fill_buffer(self._queue, probe, np.uint8(0), 0, _PROBE_BYTES)
+            self._queue.finish()
+        except (cl.Error, MemoryError):
+            return False
+        return True
 
-_INVALID_BUFFER_SIZE = -61  # more than the device gives in one piece
+
+_PROBE_BYTES = 64
+_OUT_OF_RESOURCES = -5
+_OUT_OF_HOST_MEMORY = -6
+# An allocation failed; resources or host memory ran out; a buffer is larger than the device gives.
+_NO_ROOM = frozenset({-4, _OUT_OF_RESOURCES, _OUT_OF_HOST_MEMORY, -61})
 _LOST = frozenset({-2, -34, -36})  # device not available, invalid context, invalid queue
+_REFUSED = frozenset({-11, -15, -17})  # building, compiling or linking failed
 
 
 def _capabilities(found: Found) -> Capabilities:
@@ -187,7 +234,25 @@ def _capabilities(found: Found) -> Capabilities:
     )
 
 
-def _first_error(log: str) -> str:
-    """The first line of a compiler's log that names an error."""
-    lines = [line.strip() for line in log.splitlines() if "error" in line.lower()]
-    return next(iter(lines), log.strip().partition("\n")[0])
+def _log_of(error: Any) -> str:
+    """What the compiler said, without what PyOpenCL puts around it."""
+    _, _, log = str(error).partition("\n\nBuild on ")
+    text = log.partition("\n")[2] if log else str(error)
+    return re.sub(r"\n\(options: .*\)(\n\(source saved as .*\))?\s*$", "", text).strip()
+
+
+# "3:48: ", `line 3: `, or where a macro was written in PoCL's "3:48 <Spelling=...>: ".
+_POSITION = re.compile(r"(?:(\d+):\d+(?: <Spelling=.*?\d>)?|line (\d+)):\s+")
+
+
+def _first_error(source: str, log: str) -> str:
+    """The first error in a compiler's log, with the line of the source if it names one."""
+    complaints = [line.strip() for line in log.splitlines() if "error" in line.lower()]
+    if not complaints:
+        return log.strip().partition("\n")[0]
+    placed = next((line for line in complaints if _POSITION.search(line)), complaints[0])
+    position = _POSITION.search(placed)
+    if position is None:
+        return placed
+    what = placed[position.end() :].removeprefix("error: ")
+    return f"error in {quote(source, int(position[1] or position[2]))}: {what}"

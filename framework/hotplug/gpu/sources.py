@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DIALECTS", "Variant", "kernel_names", "source_of"]
+__all__ = ["DIALECTS", "Variant", "kernel_names", "quote", "source_of", "uses_local_memory"]
 
 _HERE = Path(__file__).resolve().parent
+_LOCAL = re.compile(r"^\s*LOCAL ", re.MULTILINE)
+_MARK = "//# "  # begins the line above each file
 DIALECTS = ("opencl", "cuda")
 
 _INCLUDES = {
@@ -44,6 +47,10 @@ class Variant:
         pairs = sorted((key, str(text)) for key, text in defines.items() if text is not None)
         return cls(file, name or file, tuple(pairs))
 
+    def with_items(self, items: int) -> Variant:
+        """The same with work-groups of another size."""
+        return Variant.of(self.file, {**dict(self.defines), "ITEMS": items}, self.name)
+
     def __str__(self) -> str:
         shown = (f"{key}={text}" for key, text in self.defines if "\n" not in text)
         return f"{self.name}({', '.join(shown)})"
@@ -57,13 +64,36 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
         dialect: one of DIALECTS.
         f64: whether the device computes in float64.
     """
-    lines = [f"#define {key} {_continued(text)}" for key, text in variant.defines]
+    lines = [f"{_MARK}definitions"]
+    lines += [f"#define {key} {_continued(text)}" for key, text in variant.defines]
     if f64:
         lines.append("#define HAS_F64")
     parts = [_text(f"dialects/{dialect}.h"), _text("kernels/common.h")]
     parts += [_text(f"kernels/{name}") for name in _INCLUDES.get(variant.file, ())]
     parts.append(_text(f"kernels/{variant.file}.cl"))
     return "\n".join([*lines, *parts])
+
+
+@functools.cache
+def uses_local_memory(file: str) -> bool:
+    """Whether the items of a group of a kernel, by its file's name, share memory."""
+    names = (f"{file}.cl", *_INCLUDES.get(file, ()))
+    return any(_LOCAL.search(_text(f"kernels/{name}")) for name in names)
+
+
+def quote(source: str, number: int) -> str:
+    """A line of a source, and where it is written.
+
+    Args:
+        source: what `source_of` gave, or any other text.
+        number: as a compiler counts, from 1.
+    """
+    lines = source.splitlines()
+    text = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    for above in range(min(number, len(lines)) - 1, -1, -1):
+        if lines[above].startswith(_MARK):
+            return f"line {number - above - 1} of {lines[above].removeprefix(_MARK)}, {text!r}"
+    return f"line {number}, {text!r}"
 
 
 def kernel_names() -> tuple[str, ...]:
@@ -77,4 +107,4 @@ def _continued(text: str) -> str:
 
 @functools.cache
 def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    return f"{_MARK}{name}\n" + (_HERE / name).read_text(encoding="utf-8")

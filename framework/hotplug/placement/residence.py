@@ -58,7 +58,9 @@ def reside(
     """
     ids = [device.id for device in devices]
     _check_pins(pins, ids)
-    shelves = {device: _Shelf(budgets.get(device)) for device in ids}
+    shelves = {
+        device.id: _Shelf(budgets.get(device.id), device.buffers.max_bytes) for device in devices
+    }
     homes: dict[str, Home] = {}
     for node in graph.nodes:
         if node.op not in {"weight", "state"}:
@@ -76,13 +78,14 @@ def reside(
 
 @dataclass(slots=True)
 class _Shelf:
-    """What a device has room for; None for no limit.
+    """What a device has room for, in all and in one piece; None for no limit.
 
     Once something did not fit after other things had, it is closed: small tensors of later layers
     would fit still, and every one would drag the computation to and fro.
     """
 
     room: int | None
+    piece: int | None
     used: bool = False
     closed: bool = False
 
@@ -90,6 +93,8 @@ class _Shelf:
         """Why the leaf does not go in; empty if it does."""
         if self.closed:
             return "full"
+        if self.piece is not None and leaf.type.nbytes > self.piece:
+            return f"it gives at most {self.piece} bytes in one piece, {leaf.type.nbytes} needed"
         if self.room is None or leaf.type.nbytes <= self.room:
             return ""
         self.closed = self.used

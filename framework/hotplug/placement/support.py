@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hotplug.backend import YES, Device, Support, no
 from hotplug.errors import UnsupportedOpError
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.settings import settings
 
 __all__ = ["SupportTable", "ask"]
 
@@ -21,18 +22,23 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
     Raises:
         UnsupportedOpError: a node that no device runs; holds each device's reason.
     """
-    table = {node: _answers(node, devices) for node in graph.nodes if not node.is_leaf}
+    forbidden = settings().forbid
+    table = {node: _answers(node, devices, forbidden) for node in graph.nodes if not node.is_leaf}
     for node, answers in table.items():
         if not any(answers.values()):
             raise _nobody_runs(node, answers)
     return table
 
 
-def _answers(node: Node, devices: Sequence[Device]) -> dict[str, Support]:
-    return {device.id: _answer(device, node) for device in devices}
+def _answers(
+    node: Node, devices: Sequence[Device], forbidden: Collection[tuple[str, str]]
+) -> dict[str, Support]:
+    return {device.id: _answer(device, node, forbidden) for device in devices}
 
 
-def _answer(device: Device, node: Node) -> Support:
+def _answer(device: Device, node: Node, forbidden: Collection[tuple[str, str]]) -> Support:
+    if any((node.op, where) in forbidden for where in (device.info.backend, device.id)):
+        return no("HOTPLUG_FORBID names it")
     try:
         answer: object = device.supports(node)
     except Exception as error:  # noqa: BLE001 - a plug-in's fault costs that plug-in the node, no more

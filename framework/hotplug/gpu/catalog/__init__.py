@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hotplug.backend import YES, Support, no
-from hotplug.gpu.catalog import elementwise, products, reduction, rows
+from hotplug.gpu.catalog import elementwise, limits, products, reduction, rows
 from hotplug.gpu.catalog.elementwise import copy
 from hotplug.gpu.catalog.table import ROWS, Launch, Lowering, answer
 from hotplug.gpu.driver import Capabilities
@@ -29,7 +29,7 @@ def supports(node: Node, capabilities: Capabilities) -> Support:
     entry = ROWS.get(node.op)
     if entry is None:
         return no(f"there is no kernel for {node.op}")
-    return answer(entry.check(node, capabilities))
+    return answer(entry.check(node, capabilities) or limits.exceeded(node, capabilities))
 
 
 def lower(

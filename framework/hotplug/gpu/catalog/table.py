@@ -79,15 +79,27 @@ class Lowering:
     def launch(
         self, variant: Variant, groups: int | tuple[int, int], items: int, *arguments: Part
     ) -> None:
-        """Add a launch, unless it has nothing to do."""
+        """Add a launch, unless it has nothing to do.
+
+        Groups of ITEMS, whose items have an element each, become smaller ones where a device has no
+        groups so large.
+        """
         x, y = groups if isinstance(groups, tuple) else (groups, 1)
+        if items == ITEMS > self.largest_group:
+            items, x = self.largest_group, x * (ITEMS // self.largest_group)
+            variant = variant.with_items(items)
         if x and y:
             self.launches.append(Launch(variant, (x, y), items, arguments))
 
     @property
+    def largest_group(self) -> int:
+        """Work-items of the largest group that is a power of two."""
+        return 1 << (self.capabilities.max_items.bit_length() - 1)
+
+    @property
     def reducing_items(self) -> int:
         """Work-items that reduce one row together; a processor runs them one after the other."""
-        return 1 if self.capabilities.is_cpu else 128
+        return 1 if self.capabilities.is_cpu else min(128, self.largest_group)
 
 
 Lower: TypeAlias = "Callable[[Lowering, Node, Sequence[Tensor | None], Tensor], None]"
