@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hotplug.gpu import blocks
+
 __all__ = ["DIALECTS", "Variant", "kernel_names", "quote", "source_of", "uses_local_memory"]
 
 _HERE = Path(__file__).resolve().parent
@@ -18,13 +20,10 @@ DIALECTS = ("opencl", "cuda")
 
 _INCLUDES = {
     "elementwise": ("integers.h",),
-    "matvec": ("quants.h",),
-    "matmul": ("quants.h",),
-    "take": ("quants.h",),
-    "attention": ("quants.h", "attention.h"),
+    "attention": ("attention.h",),
     "combine": ("attention.h",),
 }
-"""What a kernel's file needs besides common.h."""
+"""What a kernel's file needs besides common.h, and the pages on the blocks of its QUANT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,18 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
         dialect: one of DIALECTS.
         f64: whether the device computes in float64.
     """
+    defines = dict(variant.defines)
+    pages = ["common.h"]
+    if quant := defines.get("QUANT"):
+        defines |= blocks.definitions(quant)
+        pages += ["quants.h", blocks.page(quant), "quants_use.h"]
+    pages += [*_INCLUDES.get(variant.file, ()), f"{variant.file}.cl"]
     lines = [f"{_MARK}definitions"]
-    lines += [f"#define {key} {_continued(text)}" for key, text in variant.defines]
+    lines += [f"#define {key} {_continued(text)}" for key, text in defines.items()]
     if f64:
         lines.append("#define HAS_F64")
-    parts = [_text(f"dialects/{dialect}.h"), _text("kernels/common.h")]
-    parts += [_text(f"kernels/{name}") for name in _INCLUDES.get(variant.file, ())]
-    parts.append(_text(f"kernels/{variant.file}.cl"))
-    return "\n".join([*lines, *parts])
+    texts = [_text(f"dialects/{dialect}.h"), *(_text(f"kernels/{name}") for name in pages)]
+    return "\n".join([*lines, *texts])
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from hotplug.quants.blocks import (
     split_planes,
 )
 
-__all__ = ["CODECS", "IQ4_NL", "IQ4_XS"]
+__all__ = ["CODECS", "IQ4_NL", "IQ4_XS", "LEVELS"]
 
 IQ4_NL = np.dtype([("scale", "<f2"), ("low", "u1", (16,))])
 """x = scale * level[q]. Byte i of `low` holds q of element i, and above it that of i + 16."""
@@ -37,14 +37,14 @@ The halves of byte i of `scales_low` are the low bits of s of groups 2 * i and 2
 2 * g and 2 * g + 1 of `scales_high` are the high bits of s of group g.
 """
 
-_LEVELS = np.array(
+LEVELS = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )
 # Borders between levels are whole multiples of a half, so that a table over floor(2 * x) decides
 # exactly which level is nearest to x; on a border the upper one is.
 _HALF_STEPS = 256
 _NEAREST = np.searchsorted(
-    _LEVELS[:-1] + _LEVELS[1:], np.arange(-_HALF_STEPS, _HALF_STEPS), side="right"
+    LEVELS[:-1] + LEVELS[1:], np.arange(-_HALF_STEPS, _HALF_STEPS), side="right"
 ).astype(np.uint8)
 
 _SMALLEST_EXTREME = np.float32(1e-15)
@@ -60,7 +60,7 @@ def _nearest_levels(scaled: Floats) -> Bytes:
 
 def _decode_iq4_nl(records: Records) -> Floats:
     indices = split_planes(records["low"][:, np.newaxis, :], 4).reshape(-1, 32)
-    values = _LEVELS.take(indices)
+    values = LEVELS.take(indices)
     values *= column(records["scale"])
     return values
 
@@ -73,7 +73,7 @@ def _decode_iq4_xs(records: Records) -> Floats:
     high = (records["scales_high"][:, np.newaxis] >> shifts) & np.uint16(3)
     group_scales = nibbles.reshape(count, 8) | (high << np.uint16(4))
     scales = column(records["scale"]) * (group_scales.astype(np.float32) - np.float32(32))
-    values = _LEVELS.take(indices)
+    values = LEVELS.take(indices)
     values *= scales[:, :, np.newaxis]
     return values.reshape(count, 256)
 
@@ -118,11 +118,11 @@ def _fit_scales(groups: Floats) -> Floats:
     all elements to levels, and asks which scale fits these levels best.
     """
     extreme = extreme_values(groups)
-    product, norm = _project(groups, reciprocal(extreme / -_LEVELS[0]))
+    product, norm = _project(groups, reciprocal(extreme / -LEVELS[0]))
     scale = product * reciprocal(norm)
     gain = scale * product
     for trial in _TRIALS:
-        inverse = (np.float32(trial) + _LEVELS[0]) * reciprocal(extreme)
+        inverse = (np.float32(trial) + LEVELS[0]) * reciprocal(extreme)
         product, norm = _project(groups, inverse)
         better = product * product > gain * norm
         scale = np.where(better, product * reciprocal(norm), scale)
@@ -133,7 +133,7 @@ def _fit_scales(groups: Floats) -> Floats:
 
 def _project(groups: Floats, inverse: Floats) -> tuple[Floats, Floats]:
     """Weighted products of each group with its levels, and of the levels with themselves."""
-    levels = _LEVELS.take(_nearest_levels(groups * inverse))
+    levels = LEVELS.take(_nearest_levels(groups * inverse))
     weighted = groups * groups * levels
     product = (weighted * groups).sum(axis=-1, keepdims=True)
     norm = (weighted * levels).sum(axis=-1, keepdims=True)

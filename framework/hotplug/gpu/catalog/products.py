@@ -120,6 +120,7 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
 
 
 _ITEMS = 64
+_SIXTEEN = 16  # elements of a block that an item decodes at once
 
 
 def _types(a: Tensor, b: Tensor, y: Tensor) -> dict[str, str | int | None]:
@@ -130,7 +131,7 @@ def _types(a: Tensor, b: Tensor, y: Tensor) -> dict[str, str | int | None]:
 def _few_rows(
     lowering: Lowering, a: Tensor, b: Tensor, y: Tensor, rows: int, depth: int
 ) -> dict[str, str | int | None]:
-    steps = max(1, depth // b.dtype.block)
+    steps = max(1, depth // (_SIXTEEN if b.dtype.quantised else 1))
     is_cpu = lowering.capabilities.is_cpu
     lanes = 1 if is_cpu else min(32, 1 << (steps - 1).bit_length())
     return {

@@ -17,7 +17,7 @@
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
 
 #define UNROLLED _Pragma("unroll")
-#define VECTORISED _Pragma("clang loop vectorize(enable) unroll(disable)")
+#define VECTORISED _Pragma("clang loop vectorize(enable) vectorize_width(16) unroll(disable)")
 
 #define LONG long
 #define ULONG ulong
@@ -25,6 +25,8 @@
 #define USHORT ushort
 #define UCHAR uchar
 #define HALF half // storage only: it is loaded and stored by the macros below, never computed with
+
+FUNCTION float half_to_float(ushort bits) { return vload_half(0, (const half *)&bits); }
 
 #define LOAD_HALF(p, i) vload_half((size_t)(i), (GLOBAL const half *)(p))
 #define STORE_HALF(p, i, v) vstore_half_rte((v), (size_t)(i), (GLOBAL half *)(p))

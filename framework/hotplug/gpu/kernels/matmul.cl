@@ -45,20 +45,16 @@ matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
         }
 #endif
 #ifdef QUANT
-        // DEPTH divides every block: a run of elements has one block, whose scale is read once.
+        // A sixteen's scale is read once.
         for (int line = ITEM % TILE; line < TILE; line += ITEMS) {
             const int there = column + line < columns;
-            Block w = (Block)(b + bv.at) + b_base + (LONG)(there ? column + line : 0) * bv.stride[3] +
-                      (LONG)(start / JOIN(QUANT, _BLOCK)) * JOIN(QUANT, _BYTES);
+            Block w = (Block)(b + bv.at) + b_base + (LONG)(there ? column + line : 0) * bv.stride[3];
             UNROLLED
             for (int first = ITEM / TILE * RUN; first < DEPTH; first += RUN * RUNS) {
-                NUM run[RUN];
-                EACH_PART
-                for (int j = 0; j < RUN; ++j)
-                    run[j] = JOIN(QUANT, _at)(w, start % JOIN(QUANT, _BLOCK) + first + j);
+                const Decoded d = decoded(w, (start + first) / RUN);
                 UNROLLED
                 for (int j = 0; j < RUN; ++j)
-                    right[first + j][line] = there ? run[j] : 0;
+                    right[first + j][line] = there ? DECODED(d, j) : 0;
             }
         }
 #endif

@@ -38,13 +38,20 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
         if (there) {
 #ifdef QUANT
             Block w = (Block)(b + bv.at) + b_base;
-            for (int block = lane; block < depth / JOIN(QUANT, _BLOCK); block += LANES) {
-                IN_REGISTERS
+#if ITEMS == 1
+            for (int block = 0; block < depth / JOIN(QUANT, _BLOCK); ++block)
                 for (int r = 0; r < ROWS; ++r)
                     JOIN(QUANT, _dot)(w + (LONG)block * JOIN(QUANT, _BYTES),
                                       (Floats)(a + av.at) + row_at[r] + block * JOIN(QUANT, _BLOCK),
                                       sum[r]);
+#else
+            for (int n = lane; n < depth / 16; n += LANES) {
+                const Decoded d = decoded(w, n);
+                IN_REGISTERS
+                for (int r = 0; r < ROWS; ++r)
+                    add_products(d, (Floats)(a + av.at) + row_at[r] + 16 * n, sum[r]);
             }
+#endif
 #elif defined(DENSE)
             const int whole = depth / PARTS * PARTS;
             for (int k = 0; k < whole; k += PARTS)

@@ -1,0 +1,56 @@
+// What kernels do with blocks of QUANT, from the two functions of its family's page.
+#define SIXTEENS (JOIN(QUANT, _BLOCK) / 16)
+
+FUNCTION float value_of(const Sixteen s, Word word, int k)
+{
+    return s.scale * (float)(signed char)(word >> 8 * k) - s.least;
+}
+
+// Element j of a block.
+FUNCTION float JOIN(QUANT, _at)(Block w, int j)
+{
+    const Sixteen s = JOIN(QUANT, _sixteen)(w, j / 16);
+    return value_of(s, JOIN(QUANT, _word)(s, j % 16 / FOURS), j % FOURS);
+}
+
+// A sixteen in registers: the bytes of its elements in order, and what they count in.
+typedef struct {
+    Word word[WORDS];
+    float scale;
+    float least;
+} Decoded;
+
+// The n-th sixteen of a row of blocks.
+FUNCTION Decoded decoded(Block row, int n)
+{
+    const Sixteen s = JOIN(QUANT, _sixteen)(row + (LONG)(n / SIXTEENS) * JOIN(QUANT, _BYTES), n % SIXTEENS);
+    Decoded d;
+    EACH_PART
+    for (int i = 0; i < WORDS; ++i)
+        d.word[i] = JOIN(QUANT, _word)(s, i);
+    d.scale = s.scale;
+    d.least = s.least;
+    return d;
+}
+
+#define DECODED(d, j) ((d).scale * (float)(signed char)((d).word[(j) / FOURS] >> (j) % FOURS * 8) - (d).least)
+
+// Adds products of a sixteen with as many floats to the parts of a sum.
+FUNCTION void add_products(const Decoded d, Floats x, float *sum)
+{
+    EACH_PART
+    for (int j = 0; j < 16; ++j)
+        sum[PART(j)] += DECODED(d, j) * x[j];
+}
+
+// The same of a whole block, without bytes in between, which a processor would store.
+FUNCTION void JOIN(QUANT, _dot)(Block w, Floats x, float *sum)
+{
+    UNROLLED
+    for (int g = 0; g < SIXTEENS; ++g) {
+        const Sixteen s = JOIN(QUANT, _sixteen)(w, g);
+        EACH_PART
+        for (int j = 0; j < 16; ++j)
+            sum[PART(j)] += value_of(s, JOIN(QUANT, _word)(s, j / FOURS), j % FOURS) * x[16 * g + j];
+    }
+}
