@@ -13,6 +13,7 @@
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
     HOTPLUG_THREADS        CPU threads to use
     HOTPLUG_CPU_ISA        instruction set to use instead of the best one
+    HOTPLUG_CUDA_CUBLAS    on | off: products of many rows by cuBLAS, where it is installed (on)
     HOTPLUG_CUDA_SIMULATE  show so many simulated CUDA devices instead of real ones, for tests
     HOTPLUG_OPENCL_SUBDEVICES  "numa", or compute units of each: parts stand for OpenCL devices
     HOTPLUG_FORBID         ops that devices may not run: "softmax@opencl, rope@cuda:1"
@@ -85,6 +86,7 @@ class Settings:
     probe_timeout: float = 10.0
     threads: int | None = None
     cpu_isa: str | None = None
+    cuda_cublas: bool = True
     cuda_simulate: int | None = None
     opencl_subdevices: Literal["numa"] | int | None = None
     forbid: tuple[tuple[str, str], ...] = ()
@@ -125,6 +127,7 @@ class Settings:
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
             threads=reader.count("THREADS"),
             cpu_isa=(reader.text("CPU_ISA") or "").lower() or None,
+            cuda_cublas=reader.switch("CUDA_CUBLAS", default=True),
             cuda_simulate=reader.count("CUDA_SIMULATE"),
             opencl_subdevices=_subdevices(reader),
             forbid=_forbidden(reader),
@@ -263,6 +266,7 @@ KNOWN_VARIABLES = tuple(
         "PROBE_TIMEOUT",
         "THREADS",
         "CPU_ISA",
+        "CUDA_CUBLAS",
         "CUDA_SIMULATE",
         "OPENCL_SUBDEVICES",
         "FORBID",

@@ -11,15 +11,21 @@ import numpy as np
 from cupy.cuda import driver, function, runtime
 from numpy.typing import NDArray
 
-from hotplug_cuda.runtime import Direction, Event, Stream
+from hotplug_cuda import cupy_blas, libcuda
+from hotplug_cuda.runtime import Blas, Direction, Event, Stream
 
 __all__ = ["CupyRuntime"]
+
+_COMPUTE_CAPABILITY_MAJOR = 75
+_ALREADY_ENABLED = 704
 
 
 class CupyRuntime:
     """One GPU."""
 
-    errors: tuple[type[Exception], ...] = (runtime.CUDARuntimeError, driver.CUDADriverError)
+    errors: tuple[type[Exception], ...] = (
+        runtime.CUDARuntimeError, driver.CUDADriverError, *cupy_blas.ERRORS,
+    )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -27,6 +33,8 @@ class CupyRuntime:
         # Drivers of Windows and of shared virtual GPUs may lack pools.
         pools = runtime.cudaDevAttrMemoryPoolsSupported
         self._pooled = bool(runtime.deviceGetAttribute(pools, index))
+        self._major = runtime.deviceGetAttribute(_COMPUTE_CAPABILITY_MAJOR, index)
+        self.products = cupy_blas.products(self._major)
         previous = driver.ctxGetCurrent()
         runtime.setDevice(index)
         self._context = driver.ctxGetCurrent()
@@ -80,6 +88,22 @@ class CupyRuntime:
         """Queue a copy; CUDA goes through the host where the devices do not reach each other."""
         runtime.memcpyPeerAsync(target, self._index, source, source_device, nbytes, stream.ptr)
 
+    def reach(self, device: int) -> bool:
+        """Access to the other's memory, of pools and else; CUDA grants the two apart."""
+        if not runtime.deviceCanAccessPeer(self._index, device):
+            return False
+        try:
+            runtime.deviceEnablePeerAccess(device)
+        except runtime.CUDARuntimeError as error:
+            if error.status != _ALREADY_ENABLED:
+                raise
+        if self._pooled:
+            try:
+                libcuda.open_pool(libcuda.load(), device, self._index)
+            except libcuda.LibcudaError:
+                return False  # copies still arrive, by way of the host
+        return True
+
     def fill(self, target: int, byte: int, nbytes: int, stream: Any) -> None:
         """Queue a fill."""
         runtime.memsetAsync(target, byte, nbytes, stream.ptr)
@@ -102,6 +126,10 @@ class CupyRuntime:
         driver.launchKernel(
             function.ptr, grid[0], grid[1], 1, block, 1, 1, 0, stream.ptr, parameters, 0
         )
+
+    def blas(self, stream: Any) -> Blas:
+        """One handle for each stream."""
+        return cupy_blas.CupyBlas(stream.ptr, self._major)
 
     def stream(self) -> Stream:
         """One that does not wait for the default stream."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hotplug.backend import DeviceInfo, MemoryInfo
@@ -20,17 +19,22 @@ from hotplug.errors import (
     HotplugError,
     OutOfDeviceMemoryError,
 )
-from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Memory, Program
+from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Gemm, Memory
+from hotplug.settings import settings
 from hotplug_cuda import nvrtc
 from hotplug_cuda.discovery import Found
+from hotplug_cuda.launches import Captured, KernelLaunch, ProductLaunch, Program
 from hotplug_cuda.nvrtc import Compiler
-from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Direction, Graph, Runtime
+from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Blas, Direction, Graph, Runtime
 from hotplug_cuda.staging import Staging
 
 __all__ = ["CUDADriver"]
 
+_log = logging.getLogger(__name__)
+
 _MOST_GROUPS_Y = 65535
 _OPTIONS = ("--disable-warnings",)
+_TRIAL = bytes(range(256)) * 16
 
 
 class _Block:
@@ -52,53 +56,6 @@ class _Block:
             return
         with contextlib.suppress(HotplugError):  # a device that is gone has taken it along
             self.release()
-
-
-@dataclass(frozen=True, slots=True)
-class _Program:
-    """A compiled program and its one kernel."""
-
-    image: bytes
-    function: Any
-
-
-class _Launch:
-    """A kernel, its geometry, and its arguments where CUDA reads them."""
-
-    __slots__ = ("_held", "_parameters", "block", "function", "grid", "parameters")
-
-    def __init__(
-        self, program: _Program, grid: tuple[int, int], block: int, arguments: Sequence[Argument]
-    ) -> None:
-        self.function = program.function
-        self.grid = grid
-        self.block = block
-        values = [
-            ctypes.create_string_buffer(argument, len(argument))
-            if isinstance(argument, bytes)
-            else ctypes.c_uint64(argument.address)
-            for argument in arguments
-        ]
-        self._held = (program, arguments, values)
-        self._parameters = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        self.parameters = ctypes.addressof(self._parameters)
-
-    def queue(self, runtime: Runtime, stream: Any) -> None:
-        runtime.launch(self.function, self.grid, self.block, self.parameters, stream)
-
-
-class _Captured:
-    """Many launches as one graph."""
-
-    __slots__ = ("_graph", "_held")
-
-    def __init__(self, graph: Graph, launches: Sequence[BoundLaunch]) -> None:
-        self._graph = graph
-        self._held = tuple(launches)
-
-    def queue(self, runtime: Runtime, stream: Any) -> None:
-        del runtime
-        self._graph.launch(stream)
 
 
 class CUDADriver(Driver):
@@ -125,6 +82,9 @@ class CUDADriver(Driver):
         self._process = os.getpid()
         self._lost = ""
         self._capturing = threading.Lock()
+        self._blas: tuple[Blas, Blas] | None = None
+        self._peers: dict[int, bool] = {}
+        self._preparing = threading.Lock()
         try:
             with runtime.current():
                 self.stream = runtime.stream()
@@ -145,6 +105,7 @@ class CUDADriver(Driver):
             max_items=1024,
             local_bytes=48 << 10,
             max_buffer=total,
+            products=runtime.products if settings().cuda_cublas else frozenset(),
         )
 
     @classmethod
@@ -173,7 +134,7 @@ class CUDADriver(Driver):
         """Compile by NVRTC, which needs no device."""
         image = self._compiler.compile(kernel, source, self._target, _OPTIONS).image
         with self._entered():
-            return _Program(image, self._runtime.function(image, kernel))
+            return Program(image, self._runtime.function(image, kernel))
 
     def binary(self, program: Program) -> bytes:
         """A cubin; PTX for a device that this NVRTC does not know yet."""
@@ -184,7 +145,7 @@ class CUDADriver(Driver):
         """A program from its image; None if the device does not take it."""
         try:
             with self._entered():
-                return _Program(binary, self._runtime.function(binary, kernel))
+                return Program(binary, self._runtime.function(binary, kernel))
         except ExecutionError:
             return None
 
@@ -228,8 +189,14 @@ class CUDADriver(Driver):
 
     def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
         """Queue a copy from another CUDA device; each stream waits for the other by an event."""
-        if not isinstance(origin, CUDADriver):
+        if not isinstance(origin, CUDADriver) or not self._receives_from(origin):
             return False
+        self._queue_peer_copy(origin, source, target, nbytes)
+        return True
+
+    def _queue_peer_copy(
+        self, origin: CUDADriver, source: Memory, target: Memory, nbytes: int
+    ) -> None:
         made = origin.mark()
         with self._entered():
             self.stream.wait_event(made)
@@ -237,6 +204,33 @@ class CUDADriver(Driver):
                 target.address, source.address, origin.index, nbytes, self.stream
             )
         origin.wait_for(self.mark())
+
+    def _receives_from(self, origin: CUDADriver) -> bool:
+        """Whether copies from another device arrive, which the first one of a pair is asked."""
+        with self._preparing:
+            known = self._peers.get(origin.index)
+            if known is None:
+                known = self._peers[origin.index] = self._try_peer(origin)
+            return known
+
+    def _try_peer(self, origin: CUDADriver) -> bool:
+        """Copy a few bytes: some systems let devices reach each other and lose what they send."""
+        way = f"copies from {origin._id} to {self._id}"
+        try:
+            with self._entered():
+                direct = self._runtime.reach(origin.index)
+            source, target = origin.allocate(len(_TRIAL)), self.allocate(len(_TRIAL))
+            origin.write(source, 0, memoryview(_TRIAL))
+            self._queue_peer_copy(origin, source, target, len(_TRIAL))
+            arrived = bytearray(len(_TRIAL))
+            self.read(target, 0, memoryview(arrived))
+        except (ExecutionError, OutOfDeviceMemoryError) as error:
+            _log.warning("%s go through the host: %s", way, error)
+            return False
+        if arrived != _TRIAL:
+            _log.warning("%s go through the host: others do not arrive as they were sent", way)
+            return False
+        _log.info("%s are %s", way, "direct" if direct else "left to CUDA: no direct way is there")
         return True
 
     def mark(self) -> Any:
@@ -265,7 +259,7 @@ class CUDADriver(Driver):
                 f"{kernel} needs {groups[1]} groups along y; CUDA has {_MOST_GROUPS_Y}",
                 device=self._id,
             )
-        return _Launch(program, groups, items, arguments)
+        return KernelLaunch(program, groups, items, arguments)
 
     def launch(self, launches: Sequence[BoundLaunch]) -> None:
         """Queue all."""
@@ -274,16 +268,45 @@ class CUDADriver(Driver):
             for launch in launches:
                 launch.queue(runtime, stream)
 
+    def gemm(self, product: Gemm, a: Memory, b: Memory, y: Memory) -> BoundLaunch:
+        """Products by cuBLAS, which is brought up at the first."""
+        with self._preparing:
+            if self._blas is None:
+                # One on each stream: to give one another stream takes its memory away.
+                with self._entered():
+                    self._blas = (
+                        self._runtime.blas(self.stream),
+                        self._runtime.blas(self._capture_stream),
+                    )
+        return ProductLaunch(product, a, b, y, self._blas_on)
+
+    def _blas_on(self, stream: Any) -> Blas:
+        assert self._blas is not None, "products are bound before they are queued"
+        return self._blas[stream is self._capture_stream]
+
     def capture(self, launches: Sequence[BoundLaunch]) -> Sequence[BoundLaunch]:
-        """The launches as a graph, which the host queues by one call."""
-        with self._capturing, self._entered():
-            self._capture_stream.begin_capture()
-            try:
-                for launch in launches:
-                    launch.queue(self._runtime, self._capture_stream)
-            finally:
-                graph = self._capture_stream.end_capture()
-            return (_Captured(graph, launches),)
+        """The launches as a graph, which the host queues by one call; as they are if CUDA refuses.
+
+        Raises:
+            DeviceLostError: the device is gone.
+        """
+        try:
+            with self._capturing, self._entered():
+                return (Captured(self._captured(launches), launches),)
+        except (ExecutionError, OutOfDeviceMemoryError) as error:
+            _log.warning(
+                "%d launches stay single, since they make no graph: %s", len(launches), error
+            )
+            return launches
+
+    def _captured(self, launches: Sequence[BoundLaunch]) -> Graph:
+        self._capture_stream.begin_capture()
+        try:
+            for launch in launches:
+                launch.queue(self._runtime, self._capture_stream)
+        finally:
+            graph = self._capture_stream.end_capture()
+        return graph
 
     def synchronise(self) -> None:
         """Wait for the stream."""

@@ -13,7 +13,7 @@ from ctypes import byref, c_char, c_char_p, c_int, c_size_t, create_string_buffe
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GPU", "LibcudaError", "NotInstalledError", "gpus", "load"]
+__all__ = ["GPU", "LibcudaError", "NotInstalledError", "gpus", "load", "open_pool"]
 
 _COMPUTE_CAPABILITY_MAJOR = 75
 _COMPUTE_CAPABILITY_MINOR = 76
@@ -84,6 +84,34 @@ def gpus(library: Any) -> list[GPU]:
     calls("cuInit", 0)
     version = calls.integer("cuDriverGetVersion")
     return [_gpu(calls, index, version) for index in range(calls.integer("cuDeviceGetCount"))]
+
+
+class _Access(ctypes.Structure):
+    """CUmemAccessDesc: where, and what is allowed there."""
+
+    _fields_ = (("kind", c_int), ("device", c_int), ("allowed", c_int))
+
+
+_ON_A_DEVICE = 1
+_READ_AND_WRITE = 3
+
+
+def open_pool(library: Any, owner: int, reader: int) -> None:
+    """Let a device reach what `cudaMallocAsync` gives of another; peer access leaves that out.
+
+    Args:
+        library: the driver's.
+        owner: number of the device whose memory it is.
+        reader: number of the device that is let in.
+
+    Raises:
+        LibcudaError: the driver refuses.
+    """
+    calls = _Calls(library)
+    pool = ctypes.c_void_p()
+    calls("cuDeviceGetDefaultMemPool", byref(pool), calls.integer("cuDeviceGet", owner))
+    access = _Access(_ON_A_DEVICE, calls.integer("cuDeviceGet", reader), _READ_AND_WRITE)
+    calls("cuMemPoolSetAccess", pool, byref(access), c_size_t(1))
 
 
 class _Calls:

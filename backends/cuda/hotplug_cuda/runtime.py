@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import enum
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-__all__ = ["OUT_OF_MEMORY", "STICKY", "Direction", "Event", "Graph", "Runtime", "Stream"]
+__all__ = [
+    "OUT_OF_MEMORY", "STICKY", "Blas", "Direction", "Event", "Graph", "Matrices", "Runtime",
+    "Stream",
+]  # fmt: skip
 
 OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation and CUDA_ERROR_OUT_OF_MEMORY."""
@@ -68,16 +72,59 @@ class Stream(Protocol):
         """What was collected."""
 
 
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """Matrices as cuBLAS takes them: column by column.
+
+    Attributes:
+        address: of the first.
+        leading: elements from a column to the next.
+        stride: elements from a matrix to the next.
+        transposed: whether what is multiplied is each one's transpose.
+    """
+
+    address: int
+    leading: int
+    stride: int
+    transposed: bool
+
+
+class Blas(Protocol):
+    """cuBLAS on one stream."""
+
+    def gemm(
+        self,
+        dtype: str,
+        sizes: tuple[int, int, int],
+        a: Matrices,
+        b: Matrices,
+        c: Matrices,
+        batch: int,
+    ) -> None:
+        """Queue products c = a b of matrices of one dtype, summed up and stored in f32.
+
+        Args:
+            dtype: "f32", "f16" or "bf16", of a and b.
+            sizes: rows of a, columns of b, columns of a; all of what is multiplied.
+            a: left operand.
+            b: right operand.
+            c: result.
+            batch: how many products.
+        """
+
+
 class Runtime(Protocol):
     """One device's calls. Failures are raised as one of `errors`, whose `status` is CUDA's number.
 
     Attributes:
         errors: exceptions that calls raise.
         version: name and version of what lies beneath, a part of the kernel cache's key.
+        products: dtypes that `blas` multiplies fast; none where there is no cuBLAS.
     """
 
     errors: tuple[type[Exception], ...]
     version: str
+    products: frozenset[str]
 
     def current(self) -> AbstractContextManager[Any]:
         """Make the device the thread's for a while; every other call needs that."""
@@ -104,6 +151,9 @@ class Runtime(Protocol):
     ) -> None:
         """Queue a copy from another device to this one."""
 
+    def reach(self, device: int) -> bool:
+        """Have copies from another device go without the host; False if the two can't do that."""
+
     def fill(self, target: int, byte: int, nbytes: int, stream: Any) -> None:
         """Queue one byte into many."""
 
@@ -119,6 +169,9 @@ class Runtime(Protocol):
         stream: Any,
     ) -> None:
         """Queue a kernel. `parameters` is the address of an array of pointers to its arguments."""
+
+    def blas(self, stream: Any) -> Blas:
+        """A new cuBLAS on a stream, with all the memory that it needs."""
 
     def stream(self) -> Stream:
         """A new stream, independent of the default one."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hotplug.testing.ptx import KernelFault, Machine, MemoryFault, Module, PTXError
 from hotplug_cuda.runtime import OUT_OF_MEMORY, Direction
+from hotplug_cuda.simulated_blas import SimulatedBlas, SimulatedBlasError
 
 __all__ = [
     "MEMORY", "SimulatedDevice", "SimulatedError", "SimulatedEvent", "SimulatedGraph",
@@ -69,15 +70,13 @@ class SimulatedDevice:
         if self.error is not None:
             raise SimulatedError(self.error.status, str(self.error)) from self.error
 
-    def launch(self, kernel: _Kernel, grid: tuple[int, int], block: int, args: list[bytes]) -> None:
-        """Interpret a kernel to its end."""
+    def run(self, name: str, work: Work) -> None:
+        """Do a kernel's work, which may break the device."""
         try:
-            self.machine.launch(
-                kernel.module, kernel.name, grid=(*grid, 1), block=(block, 1, 1), arguments=args
-            )
+            work()
         except KernelFault as fault:
             status = _ILLEGAL_ADDRESS if isinstance(fault, MemoryFault) else _LAUNCH_FAILURE
-            self.error = SimulatedError(status, f"{kernel.name}: {fault}")
+            self.error = SimulatedError(status, f"{name}: {fault}")
             raise self.error from fault
 
 
@@ -203,8 +202,9 @@ def device_at(index: int) -> SimulatedDevice:
 class SimulatedRuntime:
     """One device's calls."""
 
-    errors: tuple[type[Exception], ...] = (SimulatedError,)
+    errors: tuple[type[Exception], ...] = (SimulatedError, SimulatedBlasError)
     version = "PTX interpreter"
+    products = frozenset({"f32", "f16", "bf16"})
 
     def __init__(self, index: int) -> None:
         self._device = device_at(index)
@@ -257,6 +257,17 @@ class SimulatedRuntime:
         machine, origin = self._device.machine, device_at(source_device).machine
         stream.queue(lambda: machine.write(target, origin.read(source, nbytes)))
 
+    def reach(self, device: int) -> bool:
+        """All of them reach each other."""
+        return device in _devices
+
+    def blas(self, stream: SimulatedStream) -> SimulatedBlas:
+        """NumPy's products."""
+        device = self._device
+        return SimulatedBlas(
+            device.machine, lambda work: stream.queue(lambda: device.run("cuBLAS", work))
+        )
+
     def fill(self, target: int, byte: int, nbytes: int, stream: SimulatedStream) -> None:
         """Queue a fill."""
         stream.queue(lambda: self._device.machine.fill(target, byte, nbytes))
@@ -286,7 +297,12 @@ class SimulatedRuntime:
         arguments = [
             ctypes.string_at(pointers[index] or 0, size) for index, size in enumerate(sizes)
         ]
-        stream.queue(lambda: self._device.launch(function, grid, block, arguments))
+        machine = self._device.machine
+
+        def interpret() -> None:
+            machine.launch(function.module, function.name, (*grid, 1), (block, 1, 1), arguments)
+
+        stream.queue(lambda: self._device.run(function.name, interpret))
 
     def stream(self) -> SimulatedStream:
         """A new stream."""

@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 
 from hotplug.backend import MemoryInfo
 
-__all__ = ["Argument", "BoundLaunch", "Capabilities", "Driver", "Memory", "Program"]
+__all__ = [
+    "Argument", "BoundLaunch", "Capabilities", "Driver", "Gemm", "Memory", "Operand", "Program",
+]  # fmt: skip
 
 Memory: TypeAlias = Any
 """The vendor's handle of a block of device memory."""
@@ -41,6 +43,7 @@ class Capabilities:
         max_items: the largest work-group.
         local_bytes: local memory of a work-group.
         max_buffer: bytes of the largest allocation.
+        products: dtypes whose matrices a library of the vendor's multiplies, see `Driver.gemm`.
     """
 
     dialect: str
@@ -51,6 +54,53 @@ class Capabilities:
     max_items: int
     local_bytes: int
     max_buffer: int
+    products: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Where the matrices of an operand of a `Gemm` lie.
+
+    Attributes:
+        at: bytes from the start of its memory to the first element.
+        row: elements from a row to the next, or from a column to the next if it is transposed.
+        transposed: whether columns rather than rows are contiguous.
+        batch: elements from a matrix to the next; 0 if all products have the same.
+    """
+
+    at: int
+    row: int
+    transposed: bool = False
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """Products y = a b of matrices of one dtype, summed up and stored in f32.
+
+    Attributes:
+        dtype: of a and of b.
+        rows: of a and of y.
+        columns: of b and of y.
+        depth: columns of a, rows of b.
+        a: rows x depth.
+        b: depth x columns.
+        y: rows x columns, not transposed.
+        batch: how many products.
+    """
+
+    dtype: str
+    rows: int
+    columns: int
+    depth: int
+    a: Operand
+    b: Operand
+    y: Operand
+    batch: int = 1
+
+    def __str__(self) -> str:
+        size = f"{self.rows} x {self.depth} x {self.columns}"
+        return f"library product of {self.dtype}, {f'{self.batch} times ' * (self.batch > 1)}{size}"
 
 
 class Driver(abc.ABC):
@@ -124,6 +174,10 @@ class Driver(abc.ABC):
             items: work-items in a group.
             arguments: in the kernel's order.
         """
+
+    def gemm(self, product: Gemm, a: Memory, b: Memory, y: Memory) -> BoundLaunch:
+        """(optional) Products made ready to be queued; asked for `Capabilities.products` alone."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def launch(self, launches: Sequence[BoundLaunch]) -> None:

@@ -51,7 +51,8 @@ class GPUExecutable(Executable):
         plan = memory.plan(self._graph)
         self._lowering = catalog.Lowering(self._driver.capabilities)
         lower_graph(self._graph, plan, self._lowering, self._device)
-        programs.prepare(launch.variant for launch in self._lowering.launches)
+        kernels = (one for one in self._lowering.launches if isinstance(one, catalog.Launch))
+        programs.prepare(launch.variant for launch in kernels)
         self.arena_bytes = plan.arena_bytes + self._lowering.scratch
         self._own = self._reserve(buffers, plan)
         self._required = _required(self._graph)
@@ -88,10 +89,7 @@ class GPUExecutable(Executable):
 
     def explain(self) -> list[str]:
         """A line per launch."""
-        return [
-            f"{launch.variant} on {launch.groups[0] * launch.groups[1]} x {launch.items} items"
-            for launch in self._lowering.launches
-        ]
+        return [str(launch) for launch in self._lowering.launches]
 
     def free(self) -> None:
         """Let go of the arena and of all that is bound."""
@@ -129,7 +127,13 @@ class GPUExecutable(Executable):
         buffers.update(zip(names, bound, strict=True))
         return [self._bound_launch(launch, buffers) for launch in self._lowering.launches]
 
-    def _bound_launch(self, launch: catalog.Launch, buffers: Mapping[str, Memory]) -> BoundLaunch:
+    def _bound_launch(
+        self, launch: catalog.Launch | catalog.LibraryLaunch, buffers: Mapping[str, Memory]
+    ) -> BoundLaunch:
+        if isinstance(launch, catalog.LibraryLaunch):
+            return self._driver.gemm(
+                launch.gemm, *(buffers[place.buffer] for place in launch.operands)
+            )
         arguments: list[Argument] = [
             buffers[part.buffer] if isinstance(part, Place) else part for part in launch.arguments
         ]

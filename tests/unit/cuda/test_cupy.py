@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("cupy", reason="CuPy is not installed")
 
+from hotplug_cuda import cupy_blas
 from hotplug_cuda.cupy_runtime import CupyRuntime
-from hotplug_cuda.runtime import Direction
+from hotplug_cuda.runtime import Direction, Matrices
 
 STREAM = types.SimpleNamespace(ptr=0)
 FUNCTION = types.SimpleNamespace(ptr=0)
@@ -26,6 +27,8 @@ CALLS = {
     "function": (b"no image", "kernel"),
     "launch": (FUNCTION, (1, 1), 32, 0, STREAM),
     "event": (),
+    "reach": (1,),
+    "blas": (STREAM,),
 }
 
 
@@ -35,6 +38,7 @@ def runtime(request):
     runtime._index = 0
     runtime._context = 0
     runtime._pooled = request.param
+    runtime._major = 9
     return runtime
 
 
@@ -64,3 +68,36 @@ def test_streams_and_events_have_the_methods_that_are_called():
 
 def test_errors_carry_cuda_s_number():
     assert CupyRuntime.errors[0](700).status == 700
+
+
+needs_cublas = pytest.mark.skipif(not cupy_blas.ERRORS, reason="cuBLAS is not installed")
+
+
+@needs_cublas
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_arguments_of_a_product_are_what_cupy_takes(dtype):
+    blas = cupy_blas.CupyBlas.__new__(cupy_blas.CupyBlas)
+    blas._handle = 0
+    matrices = Matrices(0, 4, 16, transposed=True)
+    with contextlib.suppress(RuntimeError):
+        blas.gemm(dtype, (4, 4, 4), matrices, matrices, matrices, 2)
+
+
+@needs_cublas
+def test_working_memory_is_given_by_the_library_itself():
+    library = cupy_blas._library(
+        12_08_00 if cupy_blas.runtime.runtimeGetVersion() < 13000 else 13_00_00
+    )
+    assert library.cublasSetWorkspace_v2(None, None, 0) == 1  # CUBLAS_STATUS_NOT_INITIALIZED
+
+
+@needs_cublas
+def test_what_is_multiplied_depends_on_the_device():
+    assert cupy_blas.products(7) == {"f32", "f16"}
+    assert cupy_blas.products(9) == {"f32", "f16", "bf16"}
+
+
+def test_without_cublas_there_are_no_products(monkeypatch):
+    monkeypatch.setattr(cupy_blas, "cublas", None)
+    monkeypatch.setattr(cupy_blas, "_missing", "no library", raising=False)
+    assert cupy_blas.products(9) == frozenset()

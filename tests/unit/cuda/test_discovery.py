@@ -251,3 +251,21 @@ def test_calls_that_fail_carry_their_number():
     with pytest.raises(LibcudaError, match="cuDeviceGetCount gives CUDA_ERROR_MADE_UP") as caught:
         libcuda.gpus(Failing(A100))
     assert caught.value.status == 999
+
+
+def test_a_pool_is_opened_to_another_device():
+    class Pools(Library):
+        opened = ()
+
+        def cuDeviceGetDefaultMemPool(self, pool, device):
+            pool._obj.value = 0x900 + device
+            return 0
+
+        def cuMemPoolSetAccess(self, pool, access, count):
+            one = access._obj
+            self.opened = (pool.value, one.kind, one.device, one.allowed, count.value)
+            return 0
+
+    library = Pools(A100, A100)
+    libcuda.open_pool(library, owner=1, reader=0)
+    assert library.opened == (0x901, 1, 0, 3, 1)

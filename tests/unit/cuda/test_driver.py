@@ -17,8 +17,9 @@ from hotplug.errors import (
     KernelCompileError,
     OutOfDeviceMemoryError,
 )
+from hotplug_cuda import backend
 from hotplug_cuda.driver import CUDADriver
-from hotplug_cuda.simulation import MEMORY, SimulatedError, SimulatedRuntime
+from hotplug_cuda.simulation import MEMORY, SimulatedError, SimulatedRuntime, device_at
 from hotplug_cuda.staging import Staging
 
 ADD = """
@@ -171,15 +172,34 @@ def test_what_others_queue_does_not_get_into_a_graph(found, driver, numbers, add
     assert contents(driver, numbers)[0] == 52
 
 
-def test_a_capture_that_fails_leaves_the_stream_usable(driver, numbers, add):
-    class Failing:
-        def queue(self, runtime, stream):
-            raise SimulatedError(1, "invalid value")
+class Failing:
+    """A launch that CUDA refuses."""
 
-    with pytest.raises(ExecutionError, match="cuda:0 failed: invalid value"):
-        driver.capture([Failing()])
-    driver.launch(driver.capture([add(1)]))
+    def __init__(self, status):
+        self.status = status
+
+    def queue(self, runtime, stream):
+        raise SimulatedError(self.status, "not in a graph")
+
+
+@pytest.mark.parametrize("status", [1, 2, 900])
+def test_launches_that_make_no_graph_stay_single(driver, numbers, add, caplog, status):
+    launches = [add(1), Failing(status)]
+    assert driver.capture(launches) is launches
+    assert "2 launches stay single, since they make no graph: cuda:0" in caplog.text
+    driver.launch(driver.capture([add(1)]))  # the stream is usable
     assert contents(driver, numbers)[0] == 1
+
+
+def test_a_launch_that_fails_is_an_error_and_the_device_goes_on(driver, numbers, add):
+    with pytest.raises(ExecutionError, match="cuda:0 failed: not in a graph"):
+        driver.launch([add(1), Failing(1)])
+    assert contents(driver, numbers)[0] == 1
+
+
+def test_a_capture_on_a_lost_device_raises(driver):
+    with pytest.raises(DeviceLostError):
+        driver.capture([Failing(700)])
 
 
 def test_a_stream_that_is_captured_cannot_be_waited_for(found):
@@ -199,6 +219,60 @@ def test_devices_copy_to_each_other_in_order(driver, other, numbers, add):
     driver.launch([add(100)])
     assert contents(driver, numbers)[0] == 101  # whose stream had to wait for the copy
     assert contents(other, received)[0] == 1
+
+
+def test_devices_are_tried_once(driver, other, numbers, monkeypatch):
+    tried = []
+    reach = SimulatedRuntime.reach
+    monkeypatch.setattr(
+        SimulatedRuntime, "reach", lambda self, index: tried.append(index) or reach(self, index)
+    )
+    received = other.allocate(4 * COUNT)
+    for _ in range(3):
+        assert other.copy_peer(driver, numbers, received, 4 * COUNT)
+    assert tried == [0]
+
+
+def test_without_a_direct_way_cuda_finds_another(driver, other, numbers, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(SimulatedRuntime, "reach", lambda self, index: False)
+    received = other.allocate(4 * COUNT)
+    assert other.copy_peer(driver, numbers, received, 4 * COUNT)
+    assert contents(other, received)[1] == 1
+    assert "copies from cuda:0 to cuda:1 are left to CUDA" in caplog.text
+
+
+def refused(*arguments):
+    raise SimulatedError(217, "peer access unsupported")
+
+
+def garbled(runtime, target, source, device, nbytes, stream):
+    runtime.fill(target, 0, nbytes, stream)
+
+
+@pytest.mark.parametrize(
+    ("copy", "reason"), [(refused, "peer access unsupported"), (garbled, "do not arrive as")]
+)
+def test_copies_that_fail_go_through_the_host(found, monkeypatch, caplog, copy, reason):
+    monkeypatch.setattr(SimulatedRuntime, "copy_peer", copy)
+    with backend.open(found[0].info) as one, backend.open(found[1].info) as two:
+        source, target = one.buffers.allocate(1000), two.buffers.allocate(1000)
+        data = bytes(range(250)) * 4
+        source.write(0, memoryview(data))
+        target.copy_from(source)
+        arrived = bytearray(1000)
+        target.read(0, memoryview(arrived))
+    assert arrived == data
+    assert "copies from cuda:0 to cuda:1 go through the host: " in caplog.text
+    assert reason in caplog.text
+
+
+def test_a_device_that_is_lost_in_a_copy_is_said_to_be_lost(driver, other, numbers):
+    device_at(0).error = SimulatedError(700, "illegal address")
+    received = other.allocate(4 * COUNT)
+    with pytest.raises(DeviceLostError, match="cuda:0"):
+        other.copy_peer(driver, numbers, received, 4 * COUNT)
+    other.synchronise()  # which goes on
 
 
 def test_other_drivers_memory_is_not_reached(driver, numbers):

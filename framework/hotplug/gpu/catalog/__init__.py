@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from hotplug.backend import YES, Support, no
 from hotplug.gpu.catalog import elementwise, limits, products, reduction, rows
 from hotplug.gpu.catalog.elementwise import copy
-from hotplug.gpu.catalog.table import ROWS, Launch, Lowering, answer
+from hotplug.gpu.catalog.table import ROWS, Launch, LibraryLaunch, Lowering, answer
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.tensors import Tensor
 from hotplug.node import Node
 from hotplug.ops import OPS
 
-__all__ = ["Launch", "Lowering", "copy", "families", "lower", "supports"]
+__all__ = ["Launch", "LibraryLaunch", "Lowering", "copy", "families", "lower", "supports"]
 
 families = (elementwise, products, reduction, rows)
 """The modules whose import fills the table."""

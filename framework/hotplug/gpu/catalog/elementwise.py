@@ -40,7 +40,7 @@ from hotplug.layout import Layout
 from hotplug.node import Node
 from hotplug.quants import encode
 
-__all__ = ["copy"]
+__all__ = ["cast", "copy"]
 
 _CAST_TARGETS = ("f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64", "bool")
 
@@ -238,7 +238,11 @@ def _cast_check(node: Node, capabilities: Capabilities) -> str:
 @row("cast", check=_cast_check)
 def _cast(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     del node
-    x = _one(operands)
+    cast(lowering, _one(operands), y)
+
+
+def cast(lowering: Lowering, x: Tensor, y: Tensor) -> None:
+    """Elements as those of another dtype, the result contiguous; quantised ones to floats."""
     if x.dtype == y.dtype:
         copy(lowering, x, y)
         return

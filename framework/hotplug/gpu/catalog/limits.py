@@ -26,7 +26,8 @@ def exceeded(node: Node, capabilities: Capabilities) -> str:
     lowering = Lowering(capabilities)
     operands = [None if item is None else _somewhere(item) for item in node.inputs]
     ROWS[node.op].lower(lowering, node, operands, _somewhere(node))
-    reasons = (_too_large(launch, capabilities) for launch in lowering.launches)
+    kernels = (launch for launch in lowering.launches if isinstance(launch, Launch))
+    reasons = (_too_large(launch, capabilities) for launch in kernels)
     return next(filter(None, reasons), "")
 
 

@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Sequence
 
+from hotplug.gpu.catalog import library
 from hotplug.gpu.catalog.elementwise import copy
 from hotplug.gpu.catalog.quantised import QUANTS
 from hotplug.gpu.catalog.reduction import alibi_slopes
@@ -84,6 +85,8 @@ def _padded(lead: tuple[int, ...], *rest: int) -> tuple[int, ...]:
 @row("matmul", check=_product_check)
 def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     a, b = present(*operands)
+    if library.product(lowering, node, a, b, y):
+        return
     lead, (a_lead, b_lead) = _lead(y.shape[:-2], (a, b), 2)
     a_row, a_step = _strides_of(a, 2)[1]
     b_row, b_step = _strides_of(b, 2)[1]

@@ -54,7 +54,8 @@ def _take(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
     else:
         inner, (walked,) = joined(table.shape[1:], [table.strides[1:]])
         stride = table.strides[0]
-    defines = {"QUANT": quant, "WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS}
+    target = ("TO", y.dtype.name) if quant else ("WIDTH", y.dtype.block_bytes)
+    defines = dict([("QUANT", quant), ("ITEMS", ITEMS), target])
     lowering.launch(
         Variant.of("take", defines), groups_of(y.size), ITEMS,
         table.place, view_bytes(table.at, walked), ids.place, view_bytes(ids.at, steps), y.place,
@@ -64,10 +65,10 @@ def _take(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
 
 
 def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
-    """A whole quantised tensor to f32: the one row of a table of one row."""
+    """A whole quantised tensor to floats: the one row of a table of one row."""
     strides = x.byte_strides()
     first = lowering.constant(i32(0))
-    defines = {"QUANT": x.dtype.name, "WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS}
+    defines = {"QUANT": x.dtype.name, "TO": y.dtype.name, "ITEMS": ITEMS}
     lowering.launch(
         Variant.of("take", defines), groups_of(y.size), ITEMS,
         x.place, view_bytes(x.at, strides), first, view_bytes(first.at, (0,)), y.place, i64(y.at),

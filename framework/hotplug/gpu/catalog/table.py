@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from hotplug.backend import YES, Support, no
-from hotplug.gpu.driver import Capabilities
+from hotplug.gpu.driver import Capabilities, Gemm
 from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import AXES, LIMIT, Place, Tensor, view_bytes
 from hotplug.node import Node
 
 __all__ = [
-    "ITEMS", "ROWS", "Launch", "Lowering", "Part", "Row", "answer", "counts", "groups_of", "i32",
-    "i64", "number", "optional", "plain_type", "present", "real", "row", "u64", "whole",
+    "ITEMS", "ROWS", "Launch", "LibraryLaunch", "Lowering", "Part", "Row", "answer", "counts",
+    "groups_of", "i32", "i64", "number", "optional", "plain_type", "present", "real", "row", "u64",
+    "whole",
 ]  # fmt: skip
 
 Part: TypeAlias = "Place | bytes"
@@ -45,6 +46,25 @@ class Launch:
     items: int
     arguments: tuple[Part, ...]
 
+    def __str__(self) -> str:
+        return f"{self.variant} on {self.groups[0] * self.groups[1]} x {self.items} items"
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryLaunch:
+    """Products that the vendor's library computes.
+
+    Attributes:
+        gemm: what is computed.
+        operands: buffers of a, b and y.
+    """
+
+    gemm: Gemm
+    operands: tuple[Place, Place, Place]
+
+    def __str__(self) -> str:
+        return str(self.gemm)
+
 
 @dataclass(slots=True)
 class Lowering:
@@ -58,7 +78,7 @@ class Lowering:
     """
 
     capabilities: Capabilities
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[Launch | LibraryLaunch] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     scratch: int = 0
     _known: dict[bytes, Place] = field(default_factory=dict)

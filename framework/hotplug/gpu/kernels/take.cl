@@ -1,5 +1,5 @@
-// Rows of a table by index; a row outside the table is zeros. With QUANT rows are decoded to f32, and
-// strides of the table count bytes.
+// Rows of a table by index; a row outside the table is zeros. With QUANT rows are decoded to floats,
+// and strides of the table count bytes.
 #define WORD_1 UCHAR
 #define WORD_2 USHORT
 #define WORD_4 UINT
@@ -27,7 +27,7 @@ take(GLOBAL const char *table, const View tv, GLOBAL const char *ids, const View
                   (LONG)(j / JOIN(QUANT, _BLOCK)) * JOIN(QUANT, _BYTES);
         value = JOIN(QUANT, _at)(w, j % JOIN(QUANT, _BLOCK));
     }
-    ((GLOBAL float *)(y + y_at))[i] = value;
+    STORE(TO, y + y_at, i, value);
 #else
     WORD value = 0;
     if (within)
