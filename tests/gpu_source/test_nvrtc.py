@@ -20,7 +20,7 @@ CUDA = Capabilities(
     dialect="cuda", identity="test", is_cpu=False, f64=True, alignment=256, max_items=1024,
     local_bytes=48 << 10, max_buffer=1 << 40,
 )  # fmt: skip
-HOT = ("matvec", "attention", "combine")
+HOT = ("matvec", "matvec_int8", "attention", "combine")
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ class GPUExecutable(Executable):
         lower_graph(self._graph, plan, self._lowering, self._device)
         kernels = (one for one in self._lowering.launches if isinstance(one, catalog.Launch))
         programs.prepare(launch.variant for launch in kernels)
-        self.arena_bytes = plan.arena_bytes + self._lowering.scratch
+        self.arena_bytes = plan.arena_bytes + self._lowering.scratch + self._lowering.held_bytes
         self._own = self._reserve(buffers, plan)
         self._required = _required(self._graph)
         self._bound: tuple[Memory, ...] = ()
@@ -65,6 +65,7 @@ class GPUExecutable(Executable):
         own = {
             "arena": buffers.reserve(plan.arena_bytes),
             "scratch": buffers.reserve(self._lowering.scratch),
+            "held": buffers.reserve(self._lowering.held_bytes),
             "constants": buffers.reserve(len(self._lowering.constants)),
         }
         own["constants"].write(0, memoryview(self._lowering.constants))

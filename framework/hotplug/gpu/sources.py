@@ -20,6 +20,8 @@ DIALECTS = ("opencl", "cuda")
 
 _INCLUDES = {
     "elementwise": ("integers.h",),
+    "quantise": ("int8.h",),
+    "matvec_int8": ("int8.h",),
     "attention": ("attention.h",),
     "combine": ("attention.h",),
 }
@@ -73,7 +75,9 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
     lines += [f"#define {key} {_continued(text)}" for key, text in defines.items()]
     if f64:
         lines.append("#define HAS_F64")
-    texts = [_text(f"dialects/{dialect}.h"), *(_text(f"kernels/{name}") for name in pages)]
+    dialects = [dialect, "processor"] if defines["ITEMS"] == "1" else [dialect]
+    texts = [_text(f"dialects/{name}.h") for name in dialects]
+    texts += [_text(f"kernels/{name}") for name in pages]
     return "\n".join([*lines, *texts])
 
 

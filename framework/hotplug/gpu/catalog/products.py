@@ -1,37 +1,22 @@
-"""Matrix products and attention."""
+"""Matrix products."""
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 
-from hotplug.gpu.catalog import library
+from hotplug.gpu.catalog import int8, library
 from hotplug.gpu.catalog.elementwise import copy
+from hotplug.gpu.catalog.leading import LEADING, lead_of, padded, strides_of
 from hotplug.gpu.catalog.quantised import QUANTS
-from hotplug.gpu.catalog.reduction import alibi_slopes
-from hotplug.gpu.catalog.table import (
-    Lowering,
-    Part,
-    i32,
-    i64,
-    optional,
-    plain_type,
-    present,
-    real,
-    row,
-    whole,
-)
+from hotplug.gpu.catalog.table import Lowering, i32, i64, plain_type, present, row
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import LIMIT, Tensor, contiguous, joined, shape_bytes, view_bytes
-from hotplug.layout import Layout
+from hotplug.gpu.tensors import LIMIT, Tensor, contiguous, shape_bytes, view_bytes
 from hotplug.node import Node
-from hotplug.ops.checks import broadcast
 
 __all__: list[str] = []
 
-_LEADING = 3  # axes before the last two or three, joined; as many as a View leaves for them
 _FEW_ROWS = 8
 _TILE = 32
 _ROWS_AT_ONCE = 4
@@ -50,36 +35,11 @@ def _product_check(node: Node, capabilities: Capabilities) -> str:
         return f"there is no product with {b.dtype}"
     if max(node.type.size, a.type.size) > LIMIT:
         return f"{node.type} has more than {LIMIT} elements"
-    if len(node.shape) > _LEADING + 2:
-        return f"{node.type} has more than {_LEADING} leading axes"
+    if len(node.shape) > LEADING + 2:
+        return f"{node.type} has more than {LEADING} leading axes"
     if math.prod(node.shape[:-2]) * -(-node.shape[-2] // _ROWS_AT_ONCE) > _GROUPS_Y:
         return "too many matrices in one product"
     return ""
-
-
-def _strides_of(tensor: Tensor, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Strides of leading axes and of the last ones, in the unit in which kernels count."""
-    strides = tensor.byte_strides() if tensor.dtype.quantised else tensor.strides
-    return strides[:-axes], strides[-axes:]
-
-
-def _lead(
-    shape: tuple[int, ...], tensors: Sequence[Tensor], axes: int
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """The leading axes of a product, joined, and each operand's strides over them."""
-    strides = []
-    for tensor in tensors:
-        own, lengths = _strides_of(tensor, axes)[0], tensor.shape[:-axes]
-        stretched = tuple(0 if n == 1 else s for n, s in zip(lengths, own, strict=True))
-        strides.append((0,) * (len(shape) - len(own)) + stretched)
-    return joined(shape, strides)
-
-
-def _padded(lead: tuple[int, ...], *rest: int) -> tuple[int, ...]:
-    """Strides of a View: leading ones in the first three places, others after them."""
-    if len(lead) > _LEADING:
-        raise ValueError(f"{len(lead)} leading axes")
-    return (*lead, *[0] * (_LEADING - len(lead)), *rest)
 
 
 @row("matmul", check=_product_check)
@@ -87,15 +47,18 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
     a, b = present(*operands)
     if library.product(lowering, node, a, b, y):
         return
-    lead, (a_lead, b_lead) = _lead(y.shape[:-2], (a, b), 2)
-    a_row, a_step = _strides_of(a, 2)[1]
-    b_row, b_step = _strides_of(b, 2)[1]
+    if y.shape[-2] <= _FEW_ROWS and int8.wanted(node):
+        int8.matvec(lowering, int8.quantise(lowering, node.operands[0], a), b, y)
+        return
+    lead, (a_lead, b_lead) = lead_of(y.shape[:-2], (a, b), 2)
+    a_row, a_step = strides_of(a, 2)[1]
+    b_row, b_step = strides_of(b, 2)[1]
     if not node.param("transpose_b"):
         b_row, b_step = b_step, b_row
     rows, columns, depth = y.shape[-2], y.shape[-1], a.shape[-1]
     views = (
-        a.place, view_bytes(a.at, _padded(a_lead, a_row, a_step)),
-        b.place, view_bytes(b.at, _padded(b_lead, b_row, b_step)),
+        a.place, view_bytes(a.at, padded(a_lead, a_row, a_step)),
+        b.place, view_bytes(b.at, padded(b_lead, b_row, b_step)),
     )  # fmt: skip
     packed = not b.dtype.quantised or (a.dtype.name == "f32" and a_step == 1)
     if rows <= _FEW_ROWS and packed:
@@ -163,13 +126,15 @@ def _grouped_check(node: Node, capabilities: Capabilities) -> str:
 
 @row("matmul_grouped", check=_grouped_check)
 def _grouped(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
-    del node
     x, w, ids = present(*operands)
+    if int8.wanted(node):
+        int8.grouped(lowering, int8.quantise(lowering, node.operands[0], x), w, ids, y)
+        return
     tokens, used, columns = y.shape
     depth = x.shape[-1]
     x = _dense_rows(lowering, x) if w.dtype.quantised and x.strides[-1] != 1 else x
     shared = 0 if x.shape[1] == 1 else x.strides[1]
-    matrix, w_row, w_step = _strides_of(w, 3)[1]
+    matrix, w_row, w_step = strides_of(w, 3)[1]
     defines = {**_few_rows(lowering, x, w, y, 1, depth), "IDS": "1"}
     lowering.launch(
         Variant.of("matvec", defines), _grid(defines, columns, tokens * used),
@@ -187,108 +152,3 @@ def _dense_rows(lowering: Lowering, x: Tensor) -> Tensor:
     dense = contiguous(lowering.temporary(x.dtype.nbytes(x.size)), x.dtype, x.shape)
     copy(lowering, x, dense)
     return dense
-
-
-# Attention
-
-_WIDEST = 512  # of a head; a query lies in local memory
-_ROWS_PER_SPLIT = 256
-_MOST_SPLITS = 16
-
-
-def _attention_check(node: Node, capabilities: Capabilities) -> str:
-    del capabilities  # nothing here is computed in f64
-    q, k, v = node.operands[:3]
-    mask, sinks = node.inputs[3], node.inputs[5]
-    if q.dtype.name not in _COMPUTED:
-        return f"queries of {q.dtype}"
-    if not {k.dtype.name, v.dtype.name} <= _COMPUTED | QUANTS:
-        return f"a cache of {k.dtype} and {v.dtype}"
-    if k.dtype.quantised != v.dtype.quantised or (k.dtype.quantised and k.dtype != v.dtype):
-        return f"a cache of {k.dtype} and {v.dtype}"
-    if max(q.shape[-1], v.shape[-1]) > _WIDEST:
-        return f"heads of more than {_WIDEST} elements"
-    if mask is not None and mask.dtype.name not in _COMPUTED | {"bool"}:
-        return f"a mask of {mask.dtype}"
-    if sinks is not None and sinks.dtype.name != "f32":
-        return f"sinks must be f32, not {sinks.dtype}"
-    if len(node.shape) > _LEADING + 3 or node.type.size > LIMIT:
-        return f"{node.type} is too large"
-    return ""
-
-
-@row("scaled_dot_product_attention", check=_attention_check)
-def _attention(
-    lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor
-) -> None:
-    q, k, v = present(*operands[:3])
-    mask, positions, sinks = operands[3:]
-    lead_shape = broadcast(q.shape[:-3], k.shape[:-3])
-    tensors = [q, k, v]
-    hidden = q
-    if mask is not None:
-        scores = (*lead_shape, q.shape[-2], q.shape[-3], k.shape[-3])
-        hidden = _stretched(mask, scores)
-        tensors.append(hidden)
-    lead, strides = _lead(lead_shape, tensors, 3)
-    views: list[Part] = []
-    for tensor, own in zip(tensors, strides, strict=True):
-        rest = _strides_of(tensor, 3)[1]
-        views += [tensor.place, view_bytes(tensor.at, _padded(own, *rest))]
-    if mask is None:
-        views += [q.place, _NOTHING]
-    views += [*optional(positions, q), *optional(sinks, q)]
-    groups = math.prod(lead) * q.shape[-3] * q.shape[-2]
-    is_cpu = lowering.capabilities.is_cpu
-    items = 1 if is_cpu else 64
-    splits = _splits(groups, k.shape[-3], 8 if is_cpu else 256)
-    numbers = _numbers(node, operands, splits)
-    bias = real(node, "max_bias")
-    slopes = lowering.constant(alibi_slopes(q.shape[-2], bias)) if bias else q.place
-    target = y.place
-    at = y.at
-    if splits > 1:
-        target = lowering.temporary(4 * groups * splits * (v.shape[-1] + 2))
-        at = target.at
-    defines = {
-        "Q": q.dtype.name, "KEYS": k.dtype.name, "VALUES": v.dtype.name,
-        "QUANT": k.dtype.name if k.dtype.quantised else None,
-        "MASK": mask.dtype.name if mask is not None else None,
-        "MASK_IS_BOOL": "1" if mask is not None and mask.dtype.name == "bool" else None,
-        "WIDTH": -(-q.shape[-1] // 64) * 64, "EACH": -(-v.shape[-1] // items),
-        "ITEMS": items,
-    }  # fmt: skip
-    lowering.launch(
-        Variant.of("attention", defines), (groups if y.size else 0, splits), items,
-        *views, slopes, i64(slopes.at), target, i64(at), shape_bytes(lead), numbers,
-    )  # fmt: skip
-    if splits > 1:
-        sink_view = views[10:12]
-        lowering.launch(
-            Variant.of("combine", {"ITEMS": items}), groups if y.size else 0,
-            items, target, i64(at), *sink_view, y.place, i64(y.at), numbers,
-        )  # fmt: skip
-
-
-def _stretched(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask with every axis of the scores, those that it lacks having stride 0."""
-    return Tensor(mask.place, mask.dtype, Layout(shape, mask.broadcast(shape), mask.layout.offset))
-
-
-def _splits(groups: int, rows: int, enough: int) -> int:
-    """Parts of the rows, where queries and heads alone leave a device idle."""
-    wanted = max(1, enough // max(1, groups))
-    return max(1, min(wanted, rows // _ROWS_PER_SPLIT, _MOST_SPLITS))
-
-
-def _numbers(node: Node, operands: Sequence[Tensor | None], splits: int) -> bytes:
-    q, k, v = present(*operands[:3])
-    positions, sinks = operands[4:]
-    scale = real(node, "scale") or q.shape[-1] ** -0.5
-    integers = (
-        q.shape[-3], k.shape[-3], q.shape[-2], q.shape[-2] // k.shape[-2], q.shape[-1], v.shape[-1],
-        splits, int(bool(node.param("causal"))), whole(node, "window"),
-        int(positions is not None), int(positions is not None and positions.dtype.name == "i64"),
-        int(sinks is not None), int(bool(node.param("max_bias"))),
-    )  # fmt: skip
-    return struct.pack("<13i2fi", *integers, scale, real(node, "softcap"), 0)

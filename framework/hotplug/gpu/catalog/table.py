@@ -75,13 +75,16 @@ class Lowering:
         launches: in order.
         constants: tables that are uploaded once; the buffer "constants" holds them.
         scratch: bytes of the buffer "scratch", whose contents last for one node.
+        held_bytes: bytes of the buffer "held", whose contents last until another value is kept.
     """
 
     capabilities: Capabilities
     launches: list[Launch | LibraryLaunch] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     scratch: int = 0
+    held_bytes: int = 0
     _known: dict[bytes, Place] = field(default_factory=dict)
+    _held: object = None
 
     def constant(self, data: bytes) -> Place:
         """A table in device memory."""
@@ -95,6 +98,12 @@ class Lowering:
         """Memory for values between the launches of one node."""
         self.scratch = max(self.scratch, nbytes)
         return Place("scratch")
+
+    def hold(self, value: object, nbytes: int) -> bool:
+        """Keep in "held" what several nodes need of a value; whether it is there already."""
+        known, self._held = self._held == value, value
+        self.held_bytes = max(self.held_bytes, nbytes)
+        return known
 
     def launch(
         self, variant: Variant, groups: int | tuple[int, int], items: int, *arguments: Part

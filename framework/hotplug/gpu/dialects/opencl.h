@@ -30,6 +30,16 @@ FUNCTION float half_to_float(ushort bits) { return vload_half(0, (const half *)&
 
 #define LOAD_HALF(p, i) vload_half((size_t)(i), (GLOBAL const half *)(p))
 #define STORE_HALF(p, i, v) vstore_half_rte((v), (size_t)(i), (GLOBAL half *)(p))
+
+// Of four signed bytes each; cl_khr_integer_dot_product where the device has it.
+#ifdef cl_khr_integer_dot_product
+#pragma OPENCL EXTENSION cl_khr_integer_dot_product : enable
+#define DOT4(a, b, sum) ((sum) + dot_4x8packed_ss_int((uint)(a), (uint)(b)))
+#else
+FUNCTION int dot4(char4 a, char4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+#define DOT4(a, b, sum) ((sum) + dot4(as_char4((uint)(a)), as_char4((uint)(b))))
+#endif
+
 #define AS_FLOAT(bits) as_float((uint)(bits))
 #define AS_UINT(x) as_uint((float)(x))
 #define NOT_A_NUMBER NAN

@@ -63,8 +63,14 @@ FUNCTION float half_of(UINT bits)
     const UINT magnitude = (bits & 0x7c00) == 0x7c00 ? shifted | 0x7f800000 : AS_UINT(value);
     return AS_FLOAT(magnitude | (bits & 0x8000) << 16);
 }
+#define LOAD_f16(p, i) half_of(((GLOBAL const USHORT *)(p))[i])
+#ifndef ONE_HALF
+#define ONE_HALF(p, i) LOAD_f16(p, i)
+#endif
 #undef LOAD_HALF
-#define LOAD_HALF(p, i) half_of(((GLOBAL const USHORT *)(p))[i])
+#define LOAD_HALF(p, i) ONE_HALF(p, i) // by itself, such as a scale
+#else
+#define LOAD_f16(p, i) LOAD_HALF(p, i)
 #endif
 
 // bf16 is the upper half of an f32; rounded to nearest, ties to even, and NaN stays NaN.
@@ -77,7 +83,6 @@ FUNCTION USHORT bf16_bits(float value)
 }
 
 #define LOAD_f32(p, i) (((GLOBAL const float *)(p))[i])
-#define LOAD_f16(p, i) LOAD_HALF(p, i)
 #define LOAD_bf16(p, i) AS_FLOAT((UINT)((GLOBAL const USHORT *)(p))[i] << 16)
 #define LOAD_f64(p, i) (((GLOBAL const double *)(p))[i])
 #define LOAD_i8(p, i) ((LONG)((GLOBAL const signed char *)(p))[i])
@@ -144,4 +149,18 @@ FUNCTION USHORT bf16_bits(float value)
             BARRIER();                                     \
         }                                                  \
         result = part[0];                                  \
+    }
+
+// The sum of a value of each of LANES neighbouring items, known to the first of them.
+#define LANES_SUM(part, value)                               \
+    {                                                        \
+        BARRIER();                                           \
+        part[ITEM] = (value);                                \
+        BARRIER();                                           \
+        for (int half_ = LANES / 2; half_ > 0; half_ /= 2) { \
+            if (ITEM % LANES < half_)                        \
+                part[ITEM] += part[ITEM + half_];            \
+            BARRIER();                                       \
+        }                                                    \
+        value = part[ITEM];                                  \
     }

@@ -77,17 +77,8 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
             for (int j = 1; j < PARTS; ++j)
                 sum[r][0] += sum[r][j];
 #if LANES > 1
-        for (int r = 0; r < ROWS; ++r) {
-            part[ITEM] = sum[r][0];
-            BARRIER();
-            for (int half_ = LANES / 2; half_ > 0; half_ /= 2) {
-                if (lane < half_)
-                    part[ITEM] += part[ITEM + half_];
-                BARRIER();
-            }
-            sum[r][0] = part[ITEM - lane];
-            BARRIER();
-        }
+        for (int r = 0; r < ROWS; ++r)
+            LANES_SUM(part, sum[r][0])
 #endif
         if (lane == 0 && column < columns)
             for (int r = 0; r < ROWS; ++r)
