@@ -20,7 +20,7 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import simd
-from hotplug_cpu.kernels.members import add_values, scores_of, touch
+from hotplug_cpu.kernels.members import add_values, prefetch_lines, scores_of
 from hotplug_cpu.kernels.panels import KEYS, PARTIAL_HEAD
 from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.softmax import (
@@ -36,7 +36,7 @@ __all__ = ["KERNELS"]
 
 _inline = simd.inline
 _ONE = float32(1.0)
-_VALUES = 16  # rows that are added up at once
+_ROWS = 8  # of the cache that are read at once; two such groups stay in half of an L1 cache
 
 
 @_inline
@@ -131,23 +131,39 @@ def _for_members(make: Any, size: int, load_row: Any) -> Any:
     return each
 
 
+@_inline
+def _coming(key: int, row: int, stride: int, after: tuple[int, int]) -> tuple[int, int]:
+    """Where the group of rows after this one lies, and the bytes of a row.
+
+    Heads read pieces of rows, which no prefetcher foresees: while a group is computed with, the
+    next one is fetched, line after line. Behind a block's last group comes the first of `after`.
+    """
+    if key + _ROWS < KEYS:
+        return row + _ROWS * stride, stride
+    return after
+
+
 def _scores(size: int, load_row: Any) -> Any:
     """Scores of a block of keys, for one kind of elements."""
     score = _for_members(scores_of, size, load_row)
 
     @_inline
     def score_block(
-        query: int, k: int, stride: int, keys: int, shape: tuple[int, int, int], scores: int
-    ) -> None:
+        query: int, k: int, stride: int, keys: int, shape: tuple[int, int, int], scores: int,
+        after: tuple[int, int],
+    ) -> None:  # fmt: skip
         """Scores of all heads for a block of keys, as f32[heads][KEYS].
 
-        `shape` is the number of key heads, of query heads of each, and their width.
+        `shape` is the number of key heads, of query heads of each, and their width; `after` is what
+        is read next, as address and bytes of a row.
         """
         kv_heads, group, width = shape
-        for key in range(0, keys, 8):
-            row, here = k + key * stride, min(8, keys - key)
-            touch(row, here, stride, kv_heads * width * size)
+        for key in range(0, keys, _ROWS):
+            row, here = k + key * stride, min(_ROWS, keys - key)
+            coming, nbytes = _coming(key, row, stride, after)
+            share = _ROWS * min(nbytes, kv_heads * width * size) // kv_heads
             for head in range(kv_heads):
+                prefetch_lines(coming + head * share, share)
                 score(
                     group, query + 4 * width * group * head, 4 * width,
                     row + head * width * size, stride, here, width,
@@ -164,14 +180,16 @@ def _values(size: int, load_row: Any) -> Any:
     @_inline
     def add_block(
         weights: int, v: int, stride: int, keys: int, shape: tuple[int, int, int],
-        result: int, result_stride: int,
+        result: int, result_stride: int, after: tuple[int, int],
     ) -> None:  # fmt: skip
         """Add a block of values, times weights f32[heads][KEYS], to the results of all heads."""
         kv_heads, group, width = shape
-        for key in range(0, keys, _VALUES):
-            row, here = v + key * stride, min(_VALUES, keys - key)
-            touch(row, here, stride, kv_heads * width * size)
+        for key in range(0, keys, _ROWS):
+            row, here = v + key * stride, min(_ROWS, keys - key)
+            coming, nbytes = _coming(key, row, stride, after)
+            share = _ROWS * min(nbytes, kv_heads * width * size) // kv_heads
             for head in range(kv_heads):
+                prefetch_lines(coming + head * share, share)
                 first = head * group
                 add(
                     group, weights + 4 * (KEYS * first + key), 4 * KEYS,
@@ -234,7 +252,9 @@ def _split(size: int, load_row: Any) -> Any:
             for start in range(begin, end, KEYS):
                 keys = min(KEYS, end - start)
                 shape = (kv_heads, group, width)
-                score_block(query, k + start * k_stride, k_stride, keys, shape, scores)
+                values = v + start * v_stride
+                after = (values, v_stride)
+                score_block(query, k + start * k_stride, k_stride, keys, shape, scores, after)
                 for head in range(heads):
                     at = result + head * partial_stride
                     state = (at, at + 4)
@@ -242,9 +262,9 @@ def _split(size: int, load_row: Any) -> Any:
                     if factor != _ONE:
                         scale_row(at + PARTIAL_HEAD, value_width, factor)
                 shape = (kv_heads, group, value_width)
-                values = v + start * v_stride
                 at = result + PARTIAL_HEAD
-                add_block(scores, values, v_stride, keys, shape, at, partial_stride)
+                after = (k + (start + KEYS) * k_stride, k_stride)
+                add_block(scores, values, v_stride, keys, shape, at, partial_stride, after)
             unit = next_unit(counter, units, threads)
 
     return attention_split

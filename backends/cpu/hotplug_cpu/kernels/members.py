@@ -13,10 +13,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from hotplug_cpu.jit.simd import sums_together
+from hotplug_cpu.jit.simd import prefetch_at, sums_together
 from hotplug_cpu.jit.vectors import (
     F32,
-    I8,
     I64,
     address,
     broadcast,
@@ -28,7 +27,7 @@ from hotplug_cpu.jit.vectors import (
 )
 from hotplug_cpu.kernels.dots import add_product
 
-__all__ = ["add_values", "scores_of", "touch"]
+__all__ = ["add_values", "prefetch_lines", "scores_of"]
 
 _ROWS = 4
 _LINE = 64
@@ -38,21 +37,12 @@ Load = Callable[[Any, Any], Any]
 """Writes code that loads eight elements of the cache as floats: (builder, address)."""
 
 
-@instruction(types.none, address, types.int64, types.int64, types.int64)
-def touch(builder: Any, at: Any, rows: Any, stride: Any, nbytes: Any) -> None:
-    """Read a byte of every line of some rows, in order.
-
-    Heads read pieces of rows, which no prefetcher foresees; lines one after the other are.
-    """
-    lines = builder.lshr(
-        builder.add(nbytes, _constant(_LINE - 1)), _constant(_LINE.bit_length() - 1)
-    )
-    with cgutils.for_range(builder, rows) as outer:
-        row = builder.add(at, builder.mul(stride, outer.index))
-        with cgutils.for_range(builder, lines) as inner:
-            place = builder.add(row, _times(builder, inner.index, _LINE))
-            # Atomic, so that LLVM does not drop what nobody uses.
-            builder.load_atomic(builder.inttoptr(place, I8.as_pointer()), "monotonic", 1)
+@instruction(types.none, address, types.int64)
+def prefetch_lines(builder: Any, at: Any, nbytes: Any) -> None:
+    """Have so many bytes brought into the cache, line after line; any address may be given."""
+    lines = builder.lshr(nbytes, _constant(_LINE.bit_length() - 1))
+    with cgutils.for_range(builder, lines) as loop:
+        prefetch_at(builder, builder.add(at, _times(builder, loop.index, _LINE)))
 
 
 def _constant(value: int) -> ir.Constant:
