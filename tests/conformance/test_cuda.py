@@ -14,8 +14,9 @@ from hotplug.testing.conformance.suite import case_groups
 from hotplug_cuda import backend
 
 LONG = frozenset({
-    "argmax", "argsort", "cast", "cumsum", "decoder", "matmul", "matmul_grouped", "rms_norm",
-    "scaled_dot_product_attention", "scatter_rows", "softmax", "sum", "take",
+    "argmax", "argsort", "cast", "cumsum", "decoder", "gated_delta_rule", "gated_linear_attention",
+    "matmul", "matmul_grouped", "rms_norm", "scaled_dot_product_attention", "scatter_rows",
+    "selective_scan", "softmax", "sum", "take", "wkv6",
 })  # fmt: skip
 
 

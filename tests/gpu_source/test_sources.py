@@ -13,6 +13,7 @@ from hotplug.errors import KernelCompileError
 from hotplug.gpu.catalog.table import ROWS
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import DIALECTS, kernel_names, source_of
+from hotplug.node import LEAF_OPS
 from hotplug.ops import OPS
 from hotplug.testing.conformance.suite import case_groups
 from hotplug.testing.kernels import launches, variants
@@ -23,6 +24,11 @@ GPU = Capabilities(
     dialect="opencl", identity="test", is_cpu=False, f64=True, alignment=64, max_items=256,
     local_bytes=32768, max_buffer=2**32,
 )  # fmt: skip
+
+WITHOUT_KERNELS = {
+    "conv", "conv_transpose", "im2col", "col2im", "max_pool", "avg_pool", "interpolate",
+    "solve_triangular",
+}  # fmt: skip
 
 
 def test_the_catalog_uses_every_kernel():
@@ -91,5 +97,7 @@ def test_every_pointer_of_a_kernel_has_an_address_space():
                 assert "*" not in parameter or "GLOBAL" in parameter, (path.name, parameter)
 
 
-def test_no_op_of_the_catalog_is_unknown():
+def test_every_op_has_kernels_or_is_a_view():
+    needless = LEAF_OPS | {name for name, op in OPS.items() if op.view}
+    assert set(OPS) - needless - set(ROWS) == WITHOUT_KERNELS
     assert set(ROWS) <= set(OPS)

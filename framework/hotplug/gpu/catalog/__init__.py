@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hotplug.backend import YES, Support, no
-from hotplug.gpu.catalog import attention, elementwise, limits, products, reduction, rows
+from hotplug.gpu.catalog import (
+    attention,
+    elementwise,
+    limits,
+    products,
+    recurrence,
+    reduction,
+    rows,
+)
 from hotplug.gpu.catalog.elementwise import copy
 from hotplug.gpu.catalog.table import ROWS, Launch, LibraryLaunch, Lowering, answer
 from hotplug.gpu.driver import Capabilities
@@ -15,7 +23,7 @@ from hotplug.ops import OPS
 
 __all__ = ["Launch", "LibraryLaunch", "Lowering", "copy", "families", "lower", "supports"]
 
-families = (attention, elementwise, products, reduction, rows)
+families = (attention, elementwise, products, recurrence, reduction, rows)
 """The modules whose import fills the table."""
 
 
