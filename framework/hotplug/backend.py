@@ -332,6 +332,14 @@ class Executable(abc.ABC):
         """(optional) What it will do, a line per step: fusions, kernels, threads."""
         return []
 
+    def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
+        """(optional) Run once, and tell the seconds that each line of `explain` took.
+
+        Empty where that is not known; then nothing has run either.
+        """
+        del bindings
+        return []
+
     def free(self) -> None:  # noqa: B027
         """(optional) Let go of arena and compiled code."""
 

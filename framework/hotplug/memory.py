@@ -7,8 +7,9 @@
     arena     at an offset of the one block that holds all intermediate values
 
 A view lies in its operand's storage. An op whose row says `inplace` takes over the storage of an
-operand that nobody needs any more. `allocate` does the arithmetic alone, for executors that fuse
-nodes and plan anew.
+operand that nobody needs any more. An executor that computes several nodes at once says so, and
+those that it never stores get no place. `allocate` does the arithmetic alone, for executors that
+plan anew.
 
 Offsets are found by two greedy methods, of which the better is kept: best fit in order of time, and
 best fit of the largest value first (Pisarchyk and Lee, arXiv 2001.03288).
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allocation",
+    "Fusion",
     "Interval",
     "Location",
     "MemoryPlan",
@@ -232,14 +234,30 @@ class MemoryPlan:
     lower_bound: int
 
 
-def plan(graph: Graph, alignment: int = ALIGNMENT) -> MemoryPlan:
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """Nodes that an executor computes at once, when the last of them is due.
+
+    Each element of what is stored has to be read before the same element of a result is written.
+
+    Attributes:
+        nodes: in the graph's order. Before the last, nobody else uses what they make.
+        stored: those whose values are stored, the last one among them; others get no place.
+    """
+
+    nodes: tuple[Node, ...]
+    stored: frozenset[Node]
+
+
+def plan(graph: Graph, alignment: int = ALIGNMENT, fusions: Iterable[Fusion] = ()) -> MemoryPlan:
     """Storage of every value of a verified graph.
 
     Args:
         graph: what runs; its hazards were checked by `hotplug.verify`.
         alignment: bytes; offsets in the arena are multiples of it.
+        fusions: nodes that are computed at once, each in one of them.
     """
-    planner = _Planner(graph)
+    planner = _Planner(graph, fusions)
     planner.find_values()
     planner.place_nodes()
     copies = planner.take_outputs()
@@ -261,20 +279,24 @@ class _Value:
         last: last step at which it is read; the number of nodes if it outlives the run.
         storage: where it lies, once placed.
         base: where in the storage it begins, in elements.
+        stored: whether it lies anywhere.
     """
 
     last: int
     storage: Storage | None = None
     base: int = 0
+    stored: bool = True
 
 
 class _Planner:
     """The steps of `plan`, in the order of its methods."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, fusions: Iterable[Fusion]) -> None:
         self.graph = graph
         self.locations: dict[Node, Location] = {}
         self.storages: list[Storage] = []
+        self._steps = {node: step for step, node in enumerate(graph.nodes)}
+        self._fused = {node: fusion for fusion in fusions for node in fusion.nodes}
         self._chains = state_chains(graph)
         self._in_state = frozenset(node for chain in self._chains.values() for node in chain)
         self._values: dict[Node, _Value] = {}
@@ -282,17 +304,24 @@ class _Planner:
 
     def find_values(self) -> None:
         """Gather views with what they look at, and note when each value is last read."""
-        for step, node in enumerate(self.graph.nodes):
-            layout = self._layout_as_view(node)
+        for node in self.graph.nodes:
+            fusion, step = self._fused.get(node), self._step(node)
+            layout = None if fusion else self._layout_as_view(node)
             if layout is not None:
                 self._values[node] = self._values[node.operands[0]]
             else:
-                self._values[node] = _Value(step)
+                self._values[node] = _Value(step, stored=not fusion or node in fusion.stored)
                 for operand in node.operands:
-                    self._values[operand].last = step
+                    value = self._values[operand]
+                    value.last = max(value.last, step)
             self._layouts[node] = layout or Layout.contiguous(node.shape)
         for node in self.graph.results:
             self._values[node].last = len(self.graph.nodes)
+
+    def _step(self, node: Node) -> int:
+        """When a node is computed."""
+        fusion = self._fused.get(node)
+        return self._steps[fusion.nodes[-1] if fusion else node]
 
     def _layout_as_view(self, node: Node) -> Layout | None:
         if not ops.get(node.op).view:
@@ -303,6 +332,8 @@ class _Planner:
         """Give every node a location; offsets in the arena come later."""
         for step, node in enumerate(self.graph.nodes):
             value = self._values[node]
+            if not value.stored:
+                continue
             shares: Node | None = None
             copies = False
             if value.storage is not None:
@@ -310,7 +341,7 @@ class _Planner:
             elif node.is_leaf:
                 value.storage = self._leaf_storage(node)
             else:
-                shares = self._operand_to_overwrite(step, node)
+                shares = self._operand_to_overwrite(node)
                 copies = shares is None and _wants_operand_storage(node)
                 self._give_storage(step, node, value, shares)
             assert value.storage is not None
@@ -329,7 +360,7 @@ class _Planner:
         value.storage, value.base = location.storage, location.layout.offset
         value.storage.end = max(value.storage.end, value.last)
 
-    def _operand_to_overwrite(self, step: int, node: Node) -> Node | None:
+    def _operand_to_overwrite(self, node: Node) -> Node | None:
         """The operand whose storage the node may take over, if there is one."""
         if node in self._in_state:
             return updated_operand(node)
@@ -337,18 +368,21 @@ class _Planner:
         positions = row.inplace if row.updates is None else (row.updates,)
         for position in positions:
             operand = node.inputs[position] if position < len(node.inputs) else None
-            if operand is not None and self._may_overwrite(step, node, operand):
+            if operand is not None and self._may_overwrite(node, operand):
                 return operand
         return None
 
-    def _may_overwrite(self, step: int, node: Node, operand: Node) -> bool:
+    def _may_overwrite(self, node: Node, operand: Node) -> bool:
         value = self._values[operand]
-        location = self.locations[operand]
-        # A node that reads one value through two operands could meet its own results in the other.
-        readers = sum(self._values[other] is value for other in node.operands)
+        location = self.locations.get(operand)
+        # Who reads one value through two operands could meet its own results in the other.
+        fusion = self._fused.get(node)
+        together = fusion.nodes if fusion else (node,)
+        readers = sum(self._values[other] is value for one in together for other in one.operands)
         return (
-            location.storage.kind is StorageKind.ARENA
-            and value.last == step
+            location is not None
+            and location.storage.kind is StorageKind.ARENA
+            and value.last == self._step(node)
             and readers == 1
             and operand.type == node.type
             and location.layout.is_contiguous

@@ -8,6 +8,8 @@
     HOTPLUG_CACHE          on | off: keep compiled kernels on disk (on)
     HOTPLUG_CACHE_DIR      directory for them
     HOTPLUG_CACHE_BYTES    what they may take at most; the longest unused go first (1073741824)
+    HOTPLUG_AUTOTUNE       off | gpu | all: devices that find kernels' best geometry by trying (gpu)
+    HOTPLUG_AUTOTUNE_SECONDS  how long a device may try in a process (2)
     HOTPLUG_LOG            debug | info | warning | error: what the command line shows of the log
     HOTPLUG_PROBE          thread | process: where a backend looks for its devices (thread)
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
@@ -47,6 +49,7 @@ _CACHE_BYTES = 1 << 30
 
 Fallback: TypeAlias = Literal["error", "warn", "allow"]
 Precision: TypeAlias = Literal["default", "exact"]
+Autotune: TypeAlias = Literal["off", "gpu", "all"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 ProbePlace: TypeAlias = Literal["thread", "process"]
 
@@ -67,6 +70,7 @@ class Settings:
         denied: backends that may not be used, in lower case.
         backend_path: (name, "module:object") pairs.
         cache_bytes: size of the files with compiled kernels.
+        autotune_seconds: of each device and process.
         probe_timeout: seconds.
         opencl_subdevices: "numa", or compute units of each part.
         forbid: (op, backend or id of a device) pairs, in lower case.
@@ -81,6 +85,8 @@ class Settings:
     cache: bool = True
     cache_dir: Path | None = None
     cache_bytes: int = _CACHE_BYTES
+    autotune: Autotune = "gpu"
+    autotune_seconds: float = 2.0
     log: LogLevel | None = None
     probe: ProbePlace = "thread"
     probe_timeout: float = 10.0
@@ -122,6 +128,8 @@ class Settings:
             cache=reader.switch("CACHE", default=True),
             cache_dir=Path(cache_dir).expanduser() if cache_dir else None,
             cache_bytes=reader.count("CACHE_BYTES", most=10**18) or _CACHE_BYTES,
+            autotune=cast("Autotune", reader.choice("AUTOTUNE", get_args(Autotune)) or "gpu"),
+            autotune_seconds=reader.seconds("AUTOTUNE_SECONDS", default=2.0),
             log=cast("LogLevel | None", reader.choice("LOG", get_args(LogLevel))),
             probe=cast("ProbePlace", reader.choice("PROBE", get_args(ProbePlace)) or "thread"),
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
@@ -261,6 +269,8 @@ KNOWN_VARIABLES = tuple(
         "CACHE",
         "CACHE_DIR",
         "CACHE_BYTES",
+        "AUTOTUNE",
+        "AUTOTUNE_SECONDS",
         "LOG",
         "PROBE",
         "PROBE_TIMEOUT",

@@ -23,6 +23,7 @@ from hotplug.ops.spec import Op
 __all__ = [
     "RULES",
     "StateRead",
+    "reads_state",
     "state_chains",
     "state_reads",
     "updated_operand",
@@ -219,6 +220,11 @@ def state_reads(graph: Graph, chains: Mapping[str, tuple[Node, ...]]) -> Iterato
     for _, node in graph.outputs + graph.updates:
         if node in versions:
             yield StateRead(*versions[node], None)
+
+
+def reads_state(node: Node) -> bool:
+    """Whether a node sees a state, so that it may not be computed later than where it stands."""
+    return any(_path_to_leaf(operand)[0].op == "state" for operand in node.operands)
 
 
 def updated_operand(node: Node) -> Node | None:

@@ -11,10 +11,10 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.node import Node
+from hotplug.verify import reads_state
 from hotplug_cpu import mixing, products, rotation
 from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
 from hotplug_cpu.program import Address, Argument, Place, Rows, Store
@@ -36,20 +36,9 @@ def left_to_users(graph: Graph) -> set[Node]:
     left: set[Node] = set()
     for node in graph.nodes:
         fits = _LEAVE.get(node.op)
-        if fits is not None and node not in results and _reads_no_state(node):
+        if fits is not None and node not in results and not reads_state(node):
             left.update(fits(graph, node))
     return left
-
-
-def _reads_no_state(node: Node) -> bool:
-    """Whether the node may be computed later than it stands in the graph: states change."""
-    for operand in node.operands:
-        origin = operand
-        while ops.get(origin.op).view:
-            origin = origin.operands[0]
-        if origin.op == "state" or ops.get(origin.op).updates is not None:
-            return False
-    return True
 
 
 def _leave_for_bytes(graph: Graph, node: Node) -> tuple[Node, ...]:

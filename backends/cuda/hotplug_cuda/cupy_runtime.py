@@ -27,6 +27,8 @@ class CupyRuntime:
         runtime.CUDARuntimeError, driver.CUDADriverError, *cupy_blas.ERRORS,
     )  # fmt: skip
 
+    simulated = False
+
     def __init__(self, index: int) -> None:
         self._index = index
         self.version = f"cupy {cupy.__version__} of CUDA {runtime.runtimeGetVersion()}"

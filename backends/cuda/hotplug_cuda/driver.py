@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hotplug.backend import DeviceInfo, MemoryInfo
 from hotplug.errors import (
     DeviceLostError,
@@ -20,13 +23,13 @@ from hotplug.errors import (
     OutOfDeviceMemoryError,
 )
 from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Gemm, Memory
+from hotplug.gpu.staging import Staging
 from hotplug.settings import settings
 from hotplug_cuda import nvrtc
 from hotplug_cuda.discovery import Found
 from hotplug_cuda.launches import Captured, KernelLaunch, ProductLaunch, Program
 from hotplug_cuda.nvrtc import Compiler
 from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Blas, Direction, Graph, Runtime
-from hotplug_cuda.staging import Staging
 
 __all__ = ["CUDADriver"]
 
@@ -56,6 +59,37 @@ class _Block:
             return
         with contextlib.suppress(HotplugError):  # a device that is gone has taken it along
             self.release()
+
+
+class Link:
+    """Staging's copies: queued on one stream, each event used again and again."""
+
+    def __init__(self, runtime: Runtime, stream: Any) -> None:
+        self._runtime = runtime
+        self._stream = stream
+        self.pinned = runtime.pinned
+
+    def send(self, piece: NDArray[np.uint8], memory: Memory, offset: int, event: Any) -> Any:
+        """Queue a copy to the device."""
+        return self._copy(
+            memory.address + offset, piece.ctypes.data, piece.size, Direction.TO_DEVICE, event
+        )
+
+    def fetch(self, memory: Memory, offset: int, piece: NDArray[np.uint8], event: Any) -> Any:
+        """Queue a copy to the host."""
+        return self._copy(
+            piece.ctypes.data, memory.address + offset, piece.size, Direction.TO_HOST, event
+        )
+
+    def _copy(self, target: int, source: int, nbytes: int, direction: Direction, event: Any) -> Any:
+        event = event or self._runtime.event()
+        self._runtime.copy(target, source, nbytes, direction, self._stream)
+        event.record(self._stream)
+        return event
+
+    def wait(self, event: Any) -> None:
+        """Return when a copy is done."""
+        event.synchronize()
 
 
 class CUDADriver(Driver):
@@ -95,7 +129,7 @@ class CUDADriver(Driver):
             raise DeviceUnavailableError(
                 f"{self._id} gives no stream: {error}", device=self._id
             ) from error
-        self._staging = Staging(runtime, self.stream)
+        self._staging = Staging(Link(runtime, self.stream))
         self.capabilities = Capabilities(
             dialect="cuda",
             identity=f"{target};{info.driver};nvrtc {compiler.version};{runtime.version}",
@@ -106,6 +140,7 @@ class CUDADriver(Driver):
             local_bytes=48 << 10,
             max_buffer=total,
             products=runtime.products if settings().cuda_cublas else frozenset(),
+            simulated=runtime.simulated,
         )
 
     @classmethod
@@ -172,12 +207,12 @@ class CUDADriver(Driver):
     def read(self, memory: Memory, offset: int, target: memoryview) -> None:
         """Copy through pinned memory."""
         with self._entered():
-            self._staging.download(memory.address + offset, target)
+            self._staging.read(memory, offset, target)
 
     def write(self, memory: Memory, offset: int, source: memoryview) -> None:
         """Copy to pinned memory, from where the device fetches it."""
         with self._entered():
-            self._staging.upload(memory.address + offset, source)
+            self._staging.write(memory, offset, source)
 
     def copy(self, source: Memory, target: Memory, nbytes: int) -> None:
         """Queue a copy."""

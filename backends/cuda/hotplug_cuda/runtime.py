@@ -120,11 +120,13 @@ class Runtime(Protocol):
         errors: exceptions that calls raise.
         version: name and version of what lies beneath, a part of the kernel cache's key.
         products: dtypes that `blas` multiplies fast; none where there is no cuBLAS.
+        simulated: whether there is no GPU beneath.
     """
 
     errors: tuple[type[Exception], ...]
     version: str
     products: frozenset[str]
+    simulated: bool
 
     def current(self) -> AbstractContextManager[Any]:
         """Make the device the thread's for a while; every other call needs that."""

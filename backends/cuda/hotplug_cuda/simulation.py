@@ -205,6 +205,7 @@ class SimulatedRuntime:
     errors: tuple[type[Exception], ...] = (SimulatedError, SimulatedBlasError)
     version = "PTX interpreter"
     products = frozenset({"f32", "f16", "bf16"})
+    simulated = True
 
     def __init__(self, index: int) -> None:
         self._device = device_at(index)

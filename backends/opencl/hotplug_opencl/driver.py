@@ -23,7 +23,9 @@ from hotplug.errors import (
 )
 from hotplug.gpu.driver import Argument, BoundLaunch, Capabilities, Driver, Memory, Program
 from hotplug.gpu.sources import quote
+from hotplug.gpu.staging import Staging
 from hotplug_opencl.discovery import Found
+from hotplug_opencl.pinned import Link
 
 __all__ = ["OpenCLDriver"]
 
@@ -53,6 +55,8 @@ class OpenCLDriver(Driver):
                 f"{self._id} gives no context: {error}", device=self._id
             ) from error
         self.capabilities = _capabilities(found)
+        link = Link(self._context, self._queue)
+        self._staging = None if self.capabilities.is_cpu else Staging(link)
 
     def compile(self, kernel: str, source: str) -> Program:
         """Build a program; what the compiler remarks on one that it takes is not passed on."""
@@ -125,13 +129,19 @@ class OpenCLDriver(Driver):
             cl.enqueue_fill_buffer(self._queue, memory, np.uint8(0), 0, nbytes)
 
     def read(self, memory: Memory, offset: int, target: memoryview) -> None:
-        """A blocking copy to the host."""
+        """Copy through pinned memory; a processor has no other memory than the host."""
         with self._errors():
+            if self._staging is not None:
+                self._staging.read(memory, offset, target)
+                return
             cl.enqueue_copy(self._queue, target, memory, src_offset=offset, is_blocking=True)
 
     def write(self, memory: Memory, offset: int, source: memoryview) -> None:
-        """A blocking copy from the host."""
+        """Copy to pinned memory, from where the device fetches it."""
         with self._errors():
+            if self._staging is not None:
+                self._staging.write(memory, offset, source)
+                return
             cl.enqueue_copy(self._queue, memory, source, dst_offset=offset, is_blocking=True)
 
     def copy(self, source: Memory, target: Memory, nbytes: int) -> None:
@@ -162,6 +172,17 @@ class OpenCLDriver(Driver):
             for kernel, total, group in launches:
                 enqueue(queue, kernel, total, group)
             queue.flush()
+
+    def timed(self, launches: Sequence[BoundLaunch]) -> list[float]:
+        """Times as the driver's profiling events tell them, on a queue of its own."""
+        with self._errors():
+            self._queue.finish()
+            timing = cl.command_queue_properties.PROFILING_ENABLE
+            queue = cl.CommandQueue(self._context, properties=timing)
+            enqueue = cl.enqueue_nd_range_kernel
+            events = [enqueue(queue, kernel, total, group) for kernel, total, group in launches]
+            queue.finish()
+            return [1e-9 * (event.profile.end - event.profile.start) for event in events]
 
     def synchronise(self) -> None:
         """Wait for the queue."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hotplug.backend import Device, DeviceInfo, Event, MemoryInfo, Partition, Stream, Support
 from hotplug.gpu import catalog
+from hotplug.gpu.autotune import Tuner
 from hotplug.gpu.cache import BinaryCache
 from hotplug.gpu.driver import Driver
 from hotplug.gpu.executable import GPUExecutable
@@ -17,27 +18,34 @@ __all__ = ["GPUDevice"]
 class GPUDevice(Device):
     """A device of any backend that has a driver.
 
-    Args:
-        info: what the backend's probe told of it.
+    Attributes:
         driver: the opened device.
-        memory: its memory where the driver does not tell what is free.
+        programs: its kernels.
     """
 
     def __init__(self, info: DeviceInfo, driver: Driver, memory: MemoryInfo) -> None:
+        """Take over a device.
+
+        Args:
+            info: what the backend's probe told of it.
+            driver: the opened device.
+            memory: its memory where the driver does not tell what is free.
+        """
         self.info = info
-        self._driver = driver
+        self.driver = driver
         self._memory = memory
         self._buffers = GPUBufferType(driver, info.id)
         cache = BinaryCache.open(info.backend, driver.capabilities.identity)
-        self._programs = Programs(driver, cache)
+        self.programs = Programs(driver, cache)
+        self._tuner = Tuner.open(info.backend, driver, self.programs)
 
     def memory(self) -> MemoryInfo:
         """Memory of the device, as far as the vendor tells."""
-        return self._driver.memory() or self._memory
+        return self.driver.memory() or self._memory
 
     def supports(self, node: Node) -> Support:
         """What the catalog has for the node."""
-        return catalog.supports(node, self._driver.capabilities)
+        return catalog.supports(node, self.driver.capabilities)
 
     @property
     def buffers(self) -> GPUBufferType:
@@ -52,15 +60,16 @@ class GPUDevice(Device):
             KernelCompileError: the device's compiler refused a kernel.
             OutOfDeviceMemoryError: the arena does not fit.
         """
-        return GPUExecutable(partition, self._buffers, self._programs)
+        self._tuner.learn(partition.graph)
+        return GPUExecutable(partition, self._buffers, self.programs, choose=self._tuner.choose)
 
     def stream(self) -> Stream:
         """The device's queue: work on it is not waited for."""
-        return _Queue(self._driver)
+        return _Queue(self.driver)
 
     def close(self) -> None:
         """Let go of the device."""
-        self._driver.close()
+        self.driver.close()
 
 
 class _Queue(Stream):

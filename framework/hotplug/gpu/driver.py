@@ -7,6 +7,7 @@ nothing here looks into. Work is queued in order; reading waits for it.
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -44,6 +45,7 @@ class Capabilities:
         local_bytes: local memory of a work-group.
         max_buffer: bytes of the largest allocation.
         products: dtypes whose matrices a library of the vendor's multiplies, see `Driver.gemm`.
+        simulated: whether how long something takes means nothing.
     """
 
     dialect: str
@@ -55,6 +57,7 @@ class Capabilities:
     local_bytes: int
     max_buffer: int
     products: frozenset[str] = frozenset()
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,20 @@ class Driver(abc.ABC):
     def capture(self, launches: Sequence[BoundLaunch]) -> Sequence[BoundLaunch]:
         """(optional) The same work in a form that is queued faster, for launches that repeat."""
         return launches
+
+    def timed(self, launches: Sequence[BoundLaunch]) -> list[float]:
+        """(optional) Do launches in order, and tell the seconds that each took on the device.
+
+        By default the host's clock is read around each, which counts its beginning and end too.
+        """
+        seconds = []
+        for launch in launches:
+            self.synchronise()
+            began = time.perf_counter()
+            self.launch((launch,))
+            self.synchronise()
+            seconds.append(time.perf_counter() - began)
+        return seconds
 
     def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
         """(optional) Queue a copy of the first bytes from another device's memory.

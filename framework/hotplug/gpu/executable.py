@@ -8,55 +8,67 @@ is there. The first repetition shows that there will be more, and has the launch
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Mapping, Sequence
 
-from hotplug import memory
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError, UnsupportedOpError
+from hotplug.errors import ExecutionError
 from hotplug.gpu import catalog
-from hotplug.gpu.driver import Argument, BoundLaunch, Memory
+from hotplug.gpu.catalog.table import Chooser, first
+from hotplug.gpu.driver import BoundLaunch
+from hotplug.gpu.lowering import BOUND, lower_graph
 from hotplug.gpu.memory import GPUBuffer, GPUBufferType
 from hotplug.gpu.programs import Programs
-from hotplug.gpu.tensors import Place, Tensor, contiguous
 from hotplug.graph import Graph
-from hotplug.memory import MemoryPlan, Storage, StorageKind
-from hotplug.node import Node
-from hotplug.ops import OPS
+from hotplug.memory import MemoryPlan
 
-__all__ = ["GPUExecutable", "lower_graph"]
-
-_BOUND = "bound:"  # before the names of buffers that a caller binds
+__all__ = ["GPUExecutable"]
 
 
 class GPUExecutable(Executable):
     """A partition on a GPU.
 
-    Args:
-        partition: the work.
-        buffers: where the arena is taken from.
-        programs: the device's kernels.
-
-    Raises:
-        UnsupportedOpError: there is no kernel for a node.
-        KernelCompileError: a kernel was refused by the device's compiler.
-        OutOfDeviceMemoryError: the arena does not fit.
+    Attributes:
+        required: bytes of each buffer that a run needs, by its name among the bindings.
     """
 
-    def __init__(self, partition: Partition, buffers: GPUBufferType, programs: Programs) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        buffers: GPUBufferType,
+        programs: Programs,
+        *,
+        fuse: bool = True,
+        choose: Chooser = first,
+    ) -> None:
+        """Lower, compile, and take the arena.
+
+        Args:
+            partition: the work.
+            buffers: where the arena is taken from.
+            programs: the device's kernels.
+            fuse: whether kernels may compute several nodes together.
+            choose: which geometries kernels get.
+
+        Raises:
+            UnsupportedOpError: there is no kernel for a node.
+            KernelCompileError: a kernel was refused by the device's compiler.
+            OutOfDeviceMemoryError: the arena does not fit.
+        """
         self._graph = partition.graph
         self._driver = buffers.driver
         self._device = buffers.device
         self._programs = programs
-        plan = memory.plan(self._graph)
-        self._lowering = catalog.Lowering(self._driver.capabilities)
-        lower_graph(self._graph, plan, self._lowering, self._device)
+        self._lowering = catalog.Lowering(self._driver.capabilities, choose=choose)
+        plan = lower_graph(self._graph, self._lowering, self._device, fuse=fuse)
         kernels = (one for one in self._lowering.launches if isinstance(one, catalog.Launch))
         programs.prepare(launch.variant for launch in kernels)
         self.arena_bytes = plan.arena_bytes + self._lowering.scratch + self._lowering.held_bytes
         self._own = self._reserve(buffers, plan)
-        self._required = _required(self._graph)
-        self._bound: tuple[Memory, ...] = ()
+        self.required = _required(self._graph)
+        self._given: dict[str, Buffer] = {}  # what the last run was given
+        self._used: tuple[GPUBuffer, ...] = ()  # what launches are bound to of that
         self._launches: Sequence[BoundLaunch] | None = None
         self._captured = False
         self._lock = threading.Lock()  # one arena serves one run at a time
@@ -79,36 +91,51 @@ class GPUExecutable(Executable):
             DeviceLostError: the device is gone.
         """
         with self._lock:
-            bound = self._memory_of(bindings)
-            if self._launches is None or bound != self._bound:
-                self._launches, self._bound, self._captured = self._bind(bound), bound, False
-            elif not self._captured:
-                self._launches, self._captured = self._driver.capture(self._launches), True
-            self._driver.launch(self._launches)
+            self._driver.launch(self._ready(bindings))
             if stream is None:
                 self._driver.synchronise()
 
+    def _ready(self, bindings: Mapping[str, Buffer]) -> Sequence[BoundLaunch]:
+        """The launches, bound to buffers. Those of the last run are looked at in no Python loop."""
+        if self._launches is None or bindings != self._given or not all(map(_alive, self._used)):
+            self._used = self._buffers_of(bindings)
+            self._launches, self._captured = self._bind(), False
+            self._given = dict(bindings)
+        elif not self._captured:
+            self._launches, self._captured = self._driver.capture(self._launches), True
+        return self._launches
+
+    def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
+        """Run once, one launch after the other, and tell the seconds that each took on the device.
+
+        Raises:
+            ExecutionError, DeviceLostError: as for `run`.
+        """
+        with self._lock:
+            self._used, self._launches = self._buffers_of(bindings), None
+            return self._driver.timed(self._bind())
+
     def explain(self) -> list[str]:
-        """A line per launch."""
+        """A line per launch: the kernel, its geometry, and which nodes it computes."""
         return [str(launch) for launch in self._lowering.launches]
 
     def free(self) -> None:
         """Let go of the arena and of all that is bound."""
         with self._lock:
-            self._launches, self._bound = None, ()
+            self._launches, self._given, self._used = None, {}, ()
             for buffer in self._own.values():
                 buffer.free()
             self._own.clear()
 
-    def _memory_of(self, bindings: Mapping[str, Buffer]) -> tuple[Memory, ...]:
+    def _buffers_of(self, bindings: Mapping[str, Buffer]) -> tuple[GPUBuffer, ...]:
         if not self._own:
             raise ExecutionError("the executable has been freed", device=self._device)
         return tuple(
             self._checked(name, bindings.get(name), needed)
-            for name, needed in self._required.items()
+            for name, needed in self.required.items()
         )
 
-    def _checked(self, name: str, buffer: Buffer | None, needed: int) -> Memory:
+    def _checked(self, name: str, buffer: Buffer | None, needed: int) -> GPUBuffer:
         if buffer is None:
             raise ExecutionError(f"no buffer is bound to {name!r}", device=self._device)
         if not isinstance(buffer, GPUBuffer) or not buffer.belongs_to(self._driver):
@@ -120,28 +147,16 @@ class GPUExecutable(Executable):
                 f"the buffer of {name!r} has {buffer.nbytes} bytes instead of {needed}",
                 device=self._device,
             )
-        return buffer.memory
+        return buffer
 
-    def _bind(self, bound: tuple[Memory, ...]) -> list[BoundLaunch]:
+    def _bind(self) -> list[BoundLaunch]:
         buffers = {name: buffer.memory for name, buffer in self._own.items()}
-        names = (_BOUND + name for name in self._required)
-        buffers.update(zip(names, bound, strict=True))
-        return [self._bound_launch(launch, buffers) for launch in self._lowering.launches]
+        for name, buffer in zip(self.required, self._used, strict=True):
+            buffers[BOUND + name] = buffer.memory
+        return [self._programs.bind(launch, buffers) for launch in self._lowering.launches]
 
-    def _bound_launch(
-        self, launch: catalog.Launch | catalog.LibraryLaunch, buffers: Mapping[str, Memory]
-    ) -> BoundLaunch:
-        if isinstance(launch, catalog.LibraryLaunch):
-            return self._driver.gemm(
-                launch.gemm, *(buffers[place.buffer] for place in launch.operands)
-            )
-        arguments: list[Argument] = [
-            buffers[part.buffer] if isinstance(part, Place) else part for part in launch.arguments
-        ]
-        program = self._programs.get(launch.variant)
-        return self._driver.bind(
-            launch.variant.name, program, launch.groups, launch.items, arguments
-        )
+
+_alive = operator.attrgetter("alive")
 
 
 def _required(graph: Graph) -> dict[str, int]:
@@ -149,51 +164,3 @@ def _required(graph: Graph) -> dict[str, int]:
     required = {node.name: node.type.nbytes for node in graph.nodes if node.is_leaf}
     required.update({f"output:{name}": node.type.nbytes for name, node in graph.outputs})
     return required
-
-
-def lower_graph(graph: Graph, plan: MemoryPlan, lowering: catalog.Lowering, device: str) -> None:
-    """Launches of all nodes in order, then copies to outputs, then new values of states."""
-    tensors: dict[Node, Tensor] = {}
-    for node in graph.nodes:
-        location = plan.locations[node]
-        result = tensors[node] = Tensor(_place(location.storage), node.dtype, location.layout)
-        if location.copies:
-            source = _copied(node, tensors[node.operands[0]], result)
-            catalog.copy(lowering, *source)
-        if not node.is_leaf and not OPS[node.op].view:
-            _check(node, lowering, device)
-            operands = [None if item is None else tensors[item] for item in node.inputs]
-            catalog.lower(lowering, node, operands, result)
-    for name, node in plan.output_copies:
-        _copy_to(lowering, tensors[node], f"output:{name}")
-    for name, node in plan.state_writes:
-        _copy_to(lowering, tensors[node], name)
-
-
-def _place(storage: Storage) -> Place:
-    if storage.kind is StorageKind.ARENA:
-        return Place("arena", storage.offset)
-    prefix = "output:" if storage.kind is StorageKind.OUTPUT else ""
-    return Place(_BOUND + prefix + storage.name)
-
-
-def _copied(node: Node, operand: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
-    """What is copied where: a reshape's elements keep the order that the operand's shape gives."""
-    if node.op == "reshape":
-        whole = contiguous(result.place, operand.dtype, operand.shape)
-        return operand, whole
-    return operand, result
-
-
-def _copy_to(lowering: catalog.Lowering, value: Tensor, name: str) -> None:
-    catalog.copy(lowering, value, contiguous(Place(_BOUND + name), value.dtype, value.shape))
-
-
-def _check(node: Node, lowering: catalog.Lowering, device: str) -> None:
-    answer = catalog.supports(node, lowering.capabilities)
-    if not answer:
-        raise UnsupportedOpError(
-            f"{device} does not run {node.name}: {answer.reason}",
-            op=node.op,
-            reasons={device: answer.reason},
-        )

@@ -49,10 +49,15 @@ class GPUBufferType(BufferType):
 
 
 class GPUBuffer(Buffer):
-    """A block of device memory."""
+    """A block of device memory.
+
+    Attributes:
+        alive: False once it has been freed.
+    """
 
     def __init__(self, driver: Driver, memory: Memory, nbytes: int) -> None:
         self.nbytes = nbytes
+        self.alive = True
         self._driver = driver
         self._memory: Memory | None = memory
 
@@ -100,6 +105,7 @@ class GPUBuffer(Buffer):
 
     def free(self) -> None:
         """Give the memory back; a second call does nothing."""
+        self.alive = False
         memory, self._memory = self._memory, None
         if memory is not None:
             self._driver.free(memory)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hotplug import progress
 from hotplug.gpu.cache import BinaryCache
-from hotplug.gpu.driver import Driver, Program
+from hotplug.gpu.catalog.table import Launch, LibraryLaunch
+from hotplug.gpu.driver import Argument, BoundLaunch, Driver, Memory, Program
 from hotplug.gpu.sources import Variant, source_of
+from hotplug.gpu.tensors import Place
 
 __all__ = ["Programs"]
 
@@ -47,6 +49,23 @@ class Programs:
             if program is None:
                 program = self._programs[variant] = self._make(variant)
             return program
+
+    def bind(self, launch: Launch | LibraryLaunch, buffers: Mapping[str, Memory]) -> BoundLaunch:
+        """A launch ready to be queued, its places in buffers of those names.
+
+        Raises:
+            KernelCompileError: the device's compiler refused the kernel.
+        """
+        if isinstance(launch, LibraryLaunch):
+            operands = (buffers[place.buffer] for place in launch.operands)
+            return self._driver.gemm(launch.gemm, *operands)
+        arguments: list[Argument] = [
+            buffers[part.buffer] if isinstance(part, Place) else part for part in launch.arguments
+        ]
+        program = self.get(launch.variant)
+        return self._driver.bind(
+            launch.variant.name, program, launch.groups, launch.items, arguments
+        )
 
     def _make(self, variant: Variant) -> Program:
         able = self._driver.capabilities

@@ -8,7 +8,7 @@ session    devices, programs, and what happens when a device fails
 
 from __future__ import annotations
 
-from hotplug.session.program import Program
+from hotplug.session.program import Program, StepTime
 from hotplug.session.session import Session
 
-__all__ = ["Program", "Session"]
+__all__ = ["Program", "Session", "StepTime"]

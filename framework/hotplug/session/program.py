@@ -19,7 +19,7 @@ from hotplug.session.values import Slot, check_names
 if TYPE_CHECKING:
     from hotplug.session.session import Session
 
-__all__ = ["Compiled", "DeviceFault", "Program", "at_device"]
+__all__ = ["Compiled", "DeviceFault", "Program", "StepTime", "at_device"]
 
 
 _log = logging.getLogger("hotplug.session")
@@ -58,6 +58,18 @@ class Program:
         """
         return self._session.run(self.graph, inputs)
 
+    def profile(self, inputs: Mapping[str, Any]) -> list[StepTime]:
+        """Compute once with clocks beside every step; what came out is left on the devices.
+
+        Returns:
+            The steps of all devices that tell their times, in the order in which they ran.
+
+        Raises:
+            UsageError: as for `run`.
+            HotplugError: a device failed.
+        """
+        return self._session.profile(self.graph, inputs)
+
     def explain(self) -> str:
         """The placement in short, then what each device will do, step by step."""
         compiled = self._session.compiled(self.graph)
@@ -65,6 +77,21 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<Program {self.graph!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """How long a step of a device took.
+
+    Attributes:
+        device: its id.
+        step: what it did, as `explain` says it.
+        seconds: on the device.
+    """
+
+    device: str
+    step: str
+    seconds: float
 
 
 class DeviceFault(Exception):  # noqa: N818 - control flow within a session, never seen outside
@@ -106,13 +133,26 @@ class _Step:
     copies: list[tuple[str, Buffer, Buffer]]  # device it comes from, from, to
 
     def run(self) -> None:
-        for source, made, received in self.copies:
-            with at_device(source if made.host() is None else self.device):
-                received.copy_from(made)
+        self._receive()
         try:
             self.executable.run(self.bindings)
         except Exception as error:
             raise DeviceFault(self.device, error) from error
+
+    def profile(self) -> list[StepTime]:
+        self._receive()
+        with at_device(self.device):
+            seconds = self.executable.profile(self.bindings)
+            if not seconds:  # it cannot tell, and has not run
+                self.executable.run(self.bindings)
+                return []
+            lines = self.executable.explain()
+            return [StepTime(self.device, *pair) for pair in zip(lines, seconds, strict=True)]
+
+    def _receive(self) -> None:
+        for source, made, received in self.copies:
+            with at_device(source if made.host() is None else self.device):
+                received.copy_from(made)
 
 
 class Compiled:
@@ -155,6 +195,7 @@ class Compiled:
         self._steps.append(step)
         for copy in part.receives:
             self._receive(copy, device, step)
+        self._storage.load(part.graph, device)
         for node in part.graph.nodes:
             if node.op == "input":
                 step.bindings[node.name] = self._input(node, device)
@@ -191,14 +232,26 @@ class Compiled:
             UsageError: the inputs are not those of the graph; nothing has been done.
             DeviceFault: a device failed on the way.
         """
+        self._write(inputs)
+        for step in self._steps:
+            step.run()
+        return {name: self._read(name) for name, _ in self.plan.graph.outputs}
+
+    def profile(self, inputs: Mapping[str, Any]) -> list[StepTime]:
+        """Compute once, and tell how long each step took, where a device knows.
+
+        Raises:
+            UsageError, DeviceFault: as for `run`.
+        """
+        self._write(inputs)
+        return [time for step in self._steps for time in step.profile()]
+
+    def _write(self, inputs: Mapping[str, Any]) -> None:
         check_names(self.plan.graph.inputs, inputs)
         arrays = [slot.convert(inputs[name]) for _, name, slot in self._inputs]
         for (device, _, slot), array in zip(self._inputs, arrays, strict=True):
             with at_device(device):
                 slot.store(array)
-        for step in self._steps:
-            step.run()
-        return {name: self._read(name) for name, _ in self.plan.graph.outputs}
 
     def _read(self, name: str) -> Any:
         device, slot = self._outputs[name]

@@ -30,7 +30,7 @@ from hotplug.errors import (
 from hotplug.graph import Graph
 from hotplug.placement import Plan, place
 from hotplug.registry import DeviceHandle, Registry, default
-from hotplug.session.program import Compiled, DeviceFault, Program, at_device
+from hotplug.session.program import Compiled, DeviceFault, Program, StepTime, at_device
 from hotplug.session.storage import Storage
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
@@ -179,6 +179,15 @@ class Session:
                     return compiled.run(inputs)
                 except DeviceFault as fault:
                     self._set_aside(fault, states_changed=bool(graph.updates))
+
+    def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
+        """Compute once and tell how long each step took; see `Program.profile`."""
+        with self._lock:
+            compiled = self.compiled(graph)
+            try:
+                return compiled.profile(inputs)
+            except DeviceFault as fault:
+                raise fault.error from fault
 
     def read(self, state: str) -> Any:
         """A copy of a state's value.

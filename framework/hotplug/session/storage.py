@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hotplug import progress
 from hotplug.backend import Buffer, Device
 from hotplug.errors import GraphError, UsageError
 from hotplug.graph import Graph
@@ -13,6 +14,8 @@ from hotplug.session.values import Slot, Value
 from hotplug.tensor import HostTensor, TensorType
 
 __all__ = ["Storage"]
+
+_PIECE = 16 << 20  # bytes between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +61,39 @@ class Storage:
                     f"state {name!r} is {state.type}, and another graph calls it {node.type}"
                 )
 
-    def leaf(self, node: Node, device: Device) -> Buffer:
-        """The buffer of a weight or state on a device; made if it is not there yet.
+    def load(self, graph: Graph, device: Device) -> None:
+        """Bring a graph's weights to a device, telling how far it is while bytes are copied.
 
         Raises:
             OutOfDeviceMemoryError: there is no room.
         """
-        return self._weight(node, device) if node.op == "weight" else self._state(node, device)
+        missing = [name for name in graph.weights if (device.id, name) not in self._uploaded]
+        copied = []
+        for name in missing:
+            wrapped = device.buffers.wrap(self._weights[name].data.data)
+            if wrapped is None:
+                copied.append(name)
+            else:
+                self._uploaded[device.id, name] = wrapped
+        if not copied:
+            return
+        total = sum(self._weights[name].nbytes for name in copied)
+        with progress.task(f"load weights to {device.id}", total) as advance:
+            done = 0
+            for name in copied:
+                tensor = self._weights[name]
+                self._uploaded[device.id, name] = _upload(tensor, device, done, advance)
+                done += tensor.nbytes
 
-    def _weight(self, node: Node, device: Device) -> Buffer:
-        key = (device.id, node.name)
-        if key not in self._uploaded:
-            self._uploaded[key] = _upload(self._weights[node.name], device)
-        return self._uploaded[key]
+    def leaf(self, node: Node, device: Device) -> Buffer:
+        """The buffer of a weight that was loaded, or of a state, made if it is not there yet.
+
+        Raises:
+            OutOfDeviceMemoryError: there is no room.
+        """
+        if node.op == "weight":
+            return self._uploaded[device.id, node.name]
+        return self._state(node, device)
 
     def _state(self, node: Node, device: Device) -> Buffer:
         state = self._states.get(node.name)
@@ -131,11 +154,17 @@ class Storage:
         self.reset()
 
 
-def _upload(tensor: HostTensor, device: Device) -> Buffer:
-    data = tensor.data.data
-    wrapped = device.buffers.wrap(data)
-    if wrapped is not None:
-        return wrapped
+def _upload(
+    tensor: HostTensor, device: Device, done: int, advance: Callable[[int], None]
+) -> Buffer:
+    """A copy of a weight; `done` bytes of others were copied before."""
     buffer = device.buffers.allocate(tensor.nbytes)
-    buffer.write(0, data)
+    try:
+        for at in range(0, tensor.nbytes, _PIECE):
+            piece = tensor.data[at : at + _PIECE]
+            buffer.write(at, piece.data)
+            advance(done + at + piece.nbytes)
+    except BaseException:
+        buffer.free()
+        raise
     return buffer

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from hotplug import memory
 from hotplug.gpu import catalog
 from hotplug.gpu.catalog.table import Launch
 from hotplug.gpu.driver import Capabilities
-from hotplug.gpu.executable import lower_graph
+from hotplug.gpu.lowering import lower_graph
 from hotplug.gpu.sources import Variant
 from hotplug.graph import Graph
 from hotplug.testing.conformance.suite import case_groups
@@ -21,7 +20,7 @@ def launches(graph: Graph, capabilities: Capabilities) -> list[Launch]:
     if not all(catalog.supports(node, capabilities) for node in graph.nodes):
         return []
     lowering = catalog.Lowering(capabilities)
-    lower_graph(graph, memory.plan(graph), lowering, "test")
+    lower_graph(graph, lowering, "test")
     return [launch for launch in lowering.launches if isinstance(launch, Launch)]
 
 

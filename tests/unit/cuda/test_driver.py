@@ -20,7 +20,6 @@ from hotplug.errors import (
 from hotplug_cuda import backend
 from hotplug_cuda.driver import CUDADriver
 from hotplug_cuda.simulation import MEMORY, SimulatedError, SimulatedRuntime, device_at
-from hotplug_cuda.staging import Staging
 
 ADD = """
 extern "C" __global__ void add(int *x, int by)
@@ -101,19 +100,6 @@ def test_memory_that_nobody_holds_is_given_back(driver):
     gc.collect()
     driver.synchronise()
     assert driver.memory().free == before
-
-
-def test_large_copies_go_through_a_small_ring(found):
-    runtime = SimulatedRuntime(0)
-    stream = runtime.stream()
-    staging = Staging(runtime, stream, slot_bytes=100)
-    data = np.random.default_rng(0).integers(0, 256, 2345, np.uint8)
-    address = runtime.allocate(data.size, stream)
-    staging.upload(address, memoryview(data.copy()))
-    for _ in range(2):
-        target = np.zeros_like(data)
-        staging.download(address, memoryview(target))
-        assert np.array_equal(target, data)
 
 
 def test_threads_share_a_device(driver):

@@ -7,22 +7,10 @@ import pytest
 
 from hotplug import ops
 from hotplug.backend import Partition
-from hotplug.errors import BackendLoadError
 from hotplug.graph import Graph
 from hotplug.testing.oracle import evaluate
-from hotplug_opencl import backend
 
 ROWS = 1024
-
-
-@pytest.fixture(scope="module")
-def device():
-    try:
-        infos = backend.probe()
-    except BackendLoadError as error:
-        pytest.skip(str(error))
-    with backend.open(infos[0]) as device:
-        yield device
 
 
 def graph(**params):

@@ -24,6 +24,7 @@ from hotplug.errors import (
     UsageError,
 )
 from hotplug.graph import Graph
+from hotplug.progress import listen
 from hotplug.registry import Registry
 from hotplug.session import Session
 from hotplug.tensor import HostTensor, TensorType
@@ -410,3 +411,31 @@ def test_a_session_with_nothing_but_an_unloaded_backend_says_so(
         registry.unload("fake", force=True)
         with pytest.raises(DeviceLostError, match="fake:0 is gone: the backend fake was unloaded"):
             session.plan(product())
+
+
+class Listener:
+    """Collects what is told of tasks."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[object, ...]] = []
+
+    def start(self, label: str, total: int) -> None:
+        self.seen.append((label, total))
+
+    def advance(self, label: str, done: int) -> None:
+        self.seen.append((label, done))
+
+    def stop(self, label: str) -> None:
+        self.seen.append((label, "end"))
+
+
+def test_weights_are_copied_in_pieces_which_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hotplug.session.storage._PIECE", 40)
+    listener = Listener()
+    with listen(listener), Session([gpu(), cpu()], {"w": host(WEIGHT)}) as session:
+        program = session.compile(product())
+        expected = np.maximum(X @ WEIGHT.T, 0)
+        np.testing.assert_allclose(program.run({"x": X})["y"], expected, rtol=1e-6)
+        session.compile(Graph.build({"z": dict(product().outputs)["y"]}))
+    label = "load weights to gpu:0"
+    assert listener.seen == [(label, 64), (label, 40), (label, 64), (label, "end")]

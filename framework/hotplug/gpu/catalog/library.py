@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from hotplug import dtypes
 from hotplug.dtypes import DType
 from hotplug.gpu.catalog.elementwise import cast
-from hotplug.gpu.catalog.table import LibraryLaunch, Lowering
+from hotplug.gpu.catalog.table import Lowering
 from hotplug.gpu.driver import Gemm, Operand
 from hotplug.gpu.tensors import Place, Tensor, contiguous, joined
 from hotplug.layout import Layout
@@ -184,4 +184,4 @@ def _launch(lowering: Lowering, dtype: DType, problem: _Problem) -> None:
     batch, rows, columns = problem.y.shape
     gemm = Gemm(dtype.name, rows, columns, problem.a.shape[2], a, b, y, batch)
     places = (problem.a.place, problem.b.place, problem.y.place)
-    lowering.launches.append(LibraryLaunch(gemm, places))
+    lowering.multiply(gemm, *places)

@@ -9,7 +9,16 @@ from hotplug.gpu.catalog import int8, library
 from hotplug.gpu.catalog.elementwise import copy
 from hotplug.gpu.catalog.leading import LEADING, lead_of, padded, strides_of
 from hotplug.gpu.catalog.quantised import QUANTS
-from hotplug.gpu.catalog.table import Lowering, i32, i64, plain_type, present, row
+from hotplug.gpu.catalog.table import (
+    Geometry,
+    Lowering,
+    bucket,
+    i32,
+    i64,
+    plain_type,
+    present,
+    row,
+)
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import LIMIT, Tensor, contiguous, shape_bytes, view_bytes
@@ -74,18 +83,29 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
         )  # fmt: skip
         return
     across = -(-columns // _TILE)
-    # A processor's one item has the whole tile, and 4 x 16 values of it in vector registers.
-    side, micro = (1, (4, 16)) if lowering.capabilities.is_cpu else (8, (4, 4))
-    geometry = {"SIDE": side, "DOWN": micro[0], "ACROSS": micro[1], "ITEMS": side * side}
+    asked = f"matmul {y.dtype} {a.dtype} {b.dtype} {bucket(rows, columns, depth)}"
+    geometry = lowering.choose(asked, _TILES[lowering.capabilities.is_cpu])
+    items = geometry["SIDE"] ** 2
     lowering.launch(
-        Variant.of("matmul", {**_types(a, b, y), **geometry}),
-        (across * -(-rows // _TILE), math.prod(lead)), side * side,
+        Variant.of("matmul", {**_types(a, b, y), **geometry, "ITEMS": items}),
+        (across * -(-rows // _TILE), math.prod(lead)), items,
         *views, y.place, i64(y.at), shape_bytes(lead), i32(rows), i32(columns), i32(depth),
         i32(across),
     )  # fmt: skip
 
 
-_ITEMS = 64
+def _tiles(*shapes: tuple[int, int, int]) -> tuple[Geometry, ...]:
+    names = ("SIDE", "DOWN", "ACROSS")
+    return tuple(dict(zip(names, shape, strict=True)) for shape in shapes)
+
+
+_TILES = {
+    # A processor's one item has the whole tile, and some of its values in vector registers.
+    True: _tiles((1, 4, 16), (1, 2, 16), (1, 8, 16), (1, 4, 32), (1, 8, 8)),
+    False: _tiles((8, 4, 4), (8, 2, 4), (16, 2, 2), (16, 1, 2)),
+}
+"""Geometries of matmul.cl, by whether the device is a processor."""
+
 _SIXTEEN = 16  # elements of a block that an item decodes at once
 
 
@@ -99,14 +119,18 @@ def _few_rows(
 ) -> dict[str, str | int | None]:
     steps = max(1, depth // (_SIXTEEN if b.dtype.quantised else 1))
     is_cpu = lowering.capabilities.is_cpu
-    lanes = 1 if is_cpu else min(32, 1 << (steps - 1).bit_length())
-    return {
-        **_types(a, b, y),
-        "ITEMS": 1 if is_cpu else _ITEMS,
-        "LANES": lanes,
-        "EACH": 16 if is_cpu else 1,  # a group costs a processor some tenths of a microsecond
-        "ROWS": 1 if rows == 1 else _ROWS_AT_ONCE,
-    }
+    asked = f"matvec {y.dtype} {a.dtype} {b.dtype} {bucket(rows, y.shape[-1], depth)}"
+    lanes = min(32, 1 << (steps - 1).bit_length())
+    geometry = lowering.choose(asked, _lines(1 if is_cpu else lanes, is_cpu=is_cpu))
+    return {**_types(a, b, y), **geometry, "ROWS": 1 if rows == 1 else _ROWS_AT_ONCE}
+
+
+def _lines(lanes: int, *, is_cpu: bool) -> list[Geometry]:
+    """Geometries of matvec.cl."""
+    if is_cpu:  # a group costs a processor some tenths of a microsecond
+        return [{"ITEMS": 1, "LANES": 1, "EACH": each} for each in (16, 8, 32, 64)]
+    shapes = [(64, lanes), (128, lanes), (256, lanes), (64, lanes // 2), (64, lanes // 4)]
+    return [{"ITEMS": items, "LANES": few, "EACH": 1} for items, few in shapes if few]
 
 
 def _grid(defines: dict[str, str | int | None], columns: int, batches: int) -> tuple[int, int]:

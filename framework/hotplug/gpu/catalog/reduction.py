@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hotplug.gpu.catalog.table import (
     Lowering,
+    Part,
     i32,
     i64,
     number,
@@ -23,7 +24,7 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__ = ["alibi_slopes"]
+__all__ = ["NORMS", "alibi_slopes", "norm_of_sum"]
 
 _FUNCTIONS = ("sum", "prod", "mean", "max", "min")
 _SORTED_ROWS = 8192  # sorting by counting is quadratic
@@ -127,29 +128,59 @@ def _norm_check(node: Node, capabilities: Capabilities) -> str:
     return plain_type(node, capabilities)
 
 
-_METHODS = {"rms_norm": 0, "layer_norm": 1, "group_norm": 1, "l2_norm": 2}
+NORMS = {"rms_norm": "RMS", "layer_norm": "LAYER", "group_norm": "LAYER", "l2_norm": "L2"}
+"""Ops by the kernel's methods."""
 
 
-@row(*_METHODS, check=_norm_check)
+@row(*NORMS, check=_norm_check)
 def _norm(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     x = _first(operands)
+    _normalise(lowering, node, (x, x), operands, y, None)
+
+
+def norm_of_sum(lowering: Lowering, nodes: Sequence[Node], tensors: Mapping[Node, Tensor]) -> None:
+    """Add the launch that computes and stores a sum of two values, and the norm of it."""
+    total, node = nodes
+    a, b = (tensors[operand] for operand in total.inputs if operand is not None)
+    operands = [None if operand is None else tensors[operand] for operand in node.inputs]
+    _normalise(lowering, node, (a, b), operands, tensors[node], tensors[total])
+
+
+def _normalise(
+    lowering: Lowering,
+    node: Node,
+    terms: tuple[Tensor, Tensor],
+    operands: Sequence[Tensor | None],
+    y: Tensor,
+    total: Tensor | None,
+) -> None:
+    """Normalise the first term, or the sum of both where that has a place."""
+    x, d = terms
     outer, inner, channels = _norm_axes(node, x)
-    shape, (xs,) = joined(outer[0], [outer[1]])
-    lengths, (ks,) = joined(inner[0], [inner[1]])
+    others = _norm_axes(node, d)
+    shape, (xs, ds) = joined(outer[0], [outer[1], others[0][1]])
+    lengths, (ks, dks) = joined(inner[0], [inner[1], others[1][1]])
     weight, bias = [*operands[1:], None, None][:2]
     scale_type = next((t.dtype.name for t in (weight, bias) if t is not None), x.dtype.name)
     items = lowering.reducing_items
+    defines = {
+        "TYPE": x.dtype.name, "SCALE": scale_type, "METHOD": NORMS[node.op],
+        "SUM": None if total is None else 1, "ITEMS": items,
+    }  # fmt: skip
     lowering.launch(
-        Variant.of(
-            "norm", {"TYPE": x.dtype.name, "SCALE": scale_type, "ITEMS": items}, "normalise"
-        ),
+        Variant.of("norm", defines, "normalise"),
         math.prod(outer[0]) if math.prod(inner[0]) else 0, items,
-        x.place, view_bytes(x.at, xs), view_bytes(0, ks), *optional(weight, x),
-        *optional(bias, x), y.place, i64(y.at),
+        x.place, view_bytes(x.at, xs), view_bytes(0, ks), d.place, view_bytes(d.at, ds),
+        view_bytes(0, dks), *_target(total or y), *optional(weight, x), *optional(bias, x),
+        *_target(y),
         shape_bytes(shape), shape_bytes(lengths), *(i32(value) for value in channels),
-        i32(_METHODS[node.op]), i32(weight is not None), i32(bias is not None),
+        i32(weight is not None), i32(bias is not None),
         number(x.dtype.name, real(node, "eps")),
     )  # fmt: skip
+
+
+def _target(y: Tensor) -> tuple[Part, Part]:
+    return y.place, i64(y.at)
 
 
 _Axes = tuple[tuple[int, ...], tuple[int, ...]]

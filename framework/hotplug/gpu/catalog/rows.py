@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import LIMIT, Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__ = ["decode"]
+__all__ = ["decode", "rope_into_rows"]
 
 
 def _take_check(node: Node, capabilities: Capabilities) -> str:
@@ -112,6 +112,26 @@ def _rope_check(node: Node, capabilities: Capabilities) -> str:
 
 @row("rope", check=_rope_check)
 def _rope(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
+    _turn(lowering, node, operands, y, None)
+
+
+def rope_into_rows(
+    lowering: Lowering, nodes: Sequence[Node], tensors: Mapping[Node, Tensor]
+) -> None:
+    """Add the launch that turns few tokens' heads and puts them into rows of a table."""
+    rope, scatter = nodes[0], nodes[-1]
+    operands = [None if operand is None else tensors[operand] for operand in rope.inputs]
+    _turn(lowering, rope, operands, tensors[scatter], tensors[scatter.operands[1]])
+
+
+def _turn(
+    lowering: Lowering,
+    node: Node,
+    operands: Sequence[Tensor | None],
+    y: Tensor,
+    ids: Tensor | None,
+) -> None:
+    """Turn heads into a place of their own, or into the rows of a table that ids name."""
     x, positions = present(*operands[:2])
     factors = operands[2]
     width = x.shape[-1]
@@ -121,17 +141,20 @@ def _rope(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
     wide = 8 if x.dtype.name == "f64" else 4
     lengths, (steps,) = joined(x.shape[:-1], [x.strides[:-1]])
     heads = math.prod(x.shape[:-1])
+    defines: dict[str, str | int] = {"TYPE": x.dtype.name, "ITEMS": ITEMS}
+    if ids is not None:
+        defines |= {"TABLE": y.dtype.name, "IDS": 1}
     shared = positions.strides if len(positions.shape) == 2 else (0, *positions.strides)
     lowering.launch(
-        Variant.of("rope", {"TYPE": x.dtype.name, "ITEMS": ITEMS}),
+        Variant.of("rope", defines),
         groups_of(heads * (width - pairs)), ITEMS,
         x.place, view_bytes(x.at, steps), positions.place, view_bytes(positions.at, shared),
         *optional(factors, x),
-        table, i64(table.at), i64(table.at + wide * pairs), y.place, i64(y.at),
+        table, i64(table.at), i64(table.at + wide * pairs), *optional(ids, x), y.place, i64(y.at),
         shape_bytes(lengths), i64(x.strides[-1]), i32(width), i32(pairs), i32(x.shape[-3]),
         i32(x.shape[-2]), i32(node.param("layout") == "interleaved"),
-        i32(positions.dtype.name == "i64"), i32(factors is not None),
-        number(x.dtype.name, magnitude),
+        i32(positions.dtype.name == "i64"), i32(factors is not None), i32(y.shape[0] if ids else 0),
+        i32(ids is not None and ids.dtype.name == "i64"), number(x.dtype.name, magnitude),
     )  # fmt: skip
 
 

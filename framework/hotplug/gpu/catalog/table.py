@@ -7,7 +7,8 @@ does not do. Both see the device's capabilities.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
@@ -18,13 +19,19 @@ from hotplug.gpu.tensors import AXES, LIMIT, Place, Tensor, view_bytes
 from hotplug.node import Node
 
 __all__ = [
-    "ITEMS", "ROWS", "Launch", "LibraryLaunch", "Lowering", "Part", "Row", "answer", "counts",
-    "groups_of", "i32", "i64", "number", "optional", "plain_type", "present", "real", "row", "u64",
-    "whole",
+    "ITEMS", "ROWS", "Chooser", "Geometry", "Launch", "LibraryLaunch", "Lowering", "Part", "Row",
+    "answer", "bucket", "counts", "first", "groups_of", "i32", "i64", "number", "optional",
+    "plain_type", "present", "real", "row", "u64", "whole",
 ]  # fmt: skip
 
 Part: TypeAlias = "Place | bytes"
 """An argument: a buffer (its offset is passed apart, in a View or as i64), or a number's bytes."""
+
+Geometry: TypeAlias = "Mapping[str, int]"
+"""Definitions of a kernel that change how fast it is, and not what it computes."""
+
+Chooser: TypeAlias = "Callable[[str, Sequence[Geometry]], Geometry]"
+"""Takes a question, a kernel with its dtypes and sizes, and the geometries that there are."""
 
 ITEMS = 256
 """Work-items of a group where each has an element of its own."""
@@ -39,15 +46,18 @@ class Launch:
         groups: work-groups along x and y.
         items: work-items in a group.
         arguments: in the kernel's order.
+        nodes: names of the nodes that it computes, or helps to.
     """
 
     variant: Variant
     groups: tuple[int, int]
     items: int
     arguments: tuple[Part, ...]
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.variant} on {self.groups[0] * self.groups[1]} x {self.items} items"
+        geometry = f"{self.groups[0] * self.groups[1]} x {self.items} items"
+        return f"{self.variant} on {geometry}: {' + '.join(self.nodes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +67,21 @@ class LibraryLaunch:
     Attributes:
         gemm: what is computed.
         operands: buffers of a, b and y.
+        nodes: as for `Launch`.
     """
 
     gemm: Gemm
     operands: tuple[Place, Place, Place]
+    nodes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return str(self.gemm)
+        return f"{self.gemm}: {' + '.join(self.nodes)}"
+
+
+def first(question: str, candidates: Sequence[Geometry]) -> Geometry:
+    """The geometry that is taken where none was found to be faster."""
+    del question
+    return candidates[0]
 
 
 @dataclass(slots=True)
@@ -76,6 +94,7 @@ class Lowering:
         constants: tables that are uploaded once; the buffer "constants" holds them.
         scratch: bytes of the buffer "scratch", whose contents last for one node.
         held_bytes: bytes of the buffer "held", whose contents last until another value is kept.
+        choose: which of some geometries to take, of which the first is the usual one.
     """
 
     capabilities: Capabilities
@@ -83,8 +102,17 @@ class Lowering:
     constants: bytearray = field(default_factory=bytearray)
     scratch: int = 0
     held_bytes: int = 0
+    choose: Chooser = first
     _known: dict[bytes, Place] = field(default_factory=dict)
     _held: object = None
+    _computing: tuple[str, ...] = ()
+
+    @contextmanager
+    def computing(self, *nodes: Node) -> Iterator[None]:
+        """Note that launches are those of some nodes."""
+        self._computing = tuple(node.name for node in nodes)
+        yield
+        self._computing = ()
 
     def constant(self, data: bytes) -> Place:
         """A table in device memory."""
@@ -118,12 +146,16 @@ class Lowering:
             items, x = self.largest_group, x * (ITEMS // self.largest_group)
             variant = variant.with_items(items)
         if x and y:
-            self.launches.append(Launch(variant, (x, y), items, arguments))
+            self.launches.append(Launch(variant, (x, y), items, arguments, self._computing))
 
     @property
     def largest_group(self) -> int:
         """Work-items of the largest group that is a power of two."""
         return 1 << (self.capabilities.max_items.bit_length() - 1)
+
+    def multiply(self, gemm: Gemm, a: Place, b: Place, y: Place) -> None:
+        """Add products of the vendor's library."""
+        self.launches.append(LibraryLaunch(gemm, (a, b, y), self._computing))
 
     @property
     def reducing_items(self) -> int:
@@ -214,6 +246,11 @@ def answer(reason: str) -> Support:
 def groups_of(size: int, items: int = ITEMS) -> int:
     """Work-groups for one item per element."""
     return -(-size // items)
+
+
+def bucket(*sizes: int) -> str:
+    """Sizes as a question about geometry names them: each rounded up to a power of two."""
+    return "x".join(str(1 << max(0, size - 1).bit_length()) for size in sizes)
 
 
 def i32(*values: int) -> bytes:
