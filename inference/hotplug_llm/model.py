@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import GGUFFile
 from hotplug.ops.linear import PRECISIONS
 from hotplug.session import Session
-from hotplug.settings import settings
+from hotplug.settings import Fallback, settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.decoder import Decoder
 from hotplug_llm.evaluation import LOGIT_ROWS, Evaluator
@@ -48,6 +48,7 @@ def load(
     context: int | None = None,
     threads: int | None = None,
     cache_dtype: str | None = None,
+    fallback: Fallback | None = None,
 ) -> Model:
     """Open a GGUF model on a device.
 
@@ -61,6 +62,8 @@ def load(
         threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
         cache_dtype: "f16" or "f32", how keys and values are kept; None takes f32 for exact
             precision, else f16.
+        fallback: "error", "warn" or "allow", when a device does not do something; None takes
+            HOTPLUG_FALLBACK.
 
     Raises:
         UsageError: there is no such file, or an option is out of range.
@@ -75,6 +78,7 @@ def load(
         context=context,
         threads=threads,
         cache_dtype=cache_dtype,
+        fallback=fallback,
     )
 
 
@@ -98,9 +102,11 @@ class Model:
         context: int | None = None,
         threads: int | None = None,
         cache_dtype: str | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         began = time.perf_counter()
         _check_choice("precision", precision, PRECISIONS)
+        _check_choice("fallback", fallback or "warn", get_args(Fallback))
         cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
         _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
         if threads is not None and threads < 1:
@@ -108,19 +114,15 @@ class Model:
         self.path = Path(path)
         with contextlib.ExitStack() as held:
             self._file = held.enter_context(GGUFFile.open(self.path))
-            self._open(device, context, threads, cache_dtype, precision)
+            decoder = self._read(context, cache_dtype, precision)
+            weights = {name: self._file.tensor(name) for name in self._file.tensors}
+            self._session = Session(device, weights, threads=threads, fallback=fallback)
+            self._evaluator = Evaluator(self._session, decoder)
             held.enter_context(self._session)
             self._held = held.pop_all()
         self.load_seconds = time.perf_counter() - began
 
-    def _open(
-        self,
-        device: str | None,
-        context: int | None,
-        threads: int | None,
-        cache_dtype: str,
-        precision: str,
-    ) -> None:
+    def _read(self, context: int | None, cache_dtype: str, precision: str) -> Decoder:
         self.shape = read_hyperparameters(self._file.fields())
         self.context = _context(context, self.shape)
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
@@ -134,9 +136,7 @@ class Model:
                 f"the embedding only {decoder.vocabulary_size}",
                 key="tokenizer.ggml.tokens",
             )
-        weights = {name: self._file.tensor(name) for name in self._file.tensors}
-        self._session = Session(device, weights, threads=threads)
-        self._evaluator = Evaluator(self._session, decoder)
+        return decoder
 
     @property
     def name(self) -> str:

@@ -1,4 +1,5 @@
-"""The OpenCL backend passes the suite on PoCL, which runs kernels on the processor.
+"""The OpenCL backend passes the suite on PoCL and on Intel's runtime, which run kernels on the
+processor; the latter where it is installed (make check-intel).
 
 A new machine compiles every kernel, which is most of the time; ops with many of them are marked
 slow. The programs among the cases, decoders and caches, use most of these ops all the same.
@@ -7,10 +8,10 @@ slow. The programs among the cases, decoders and caches, use most of these ops a
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 
-from hotplug.errors import BackendLoadError
 from hotplug.testing.conformance.pytest_suite import BackendTests, _check_group
 from hotplug.testing.conformance.suite import case_groups
 from hotplug_opencl import backend
@@ -29,22 +30,26 @@ def groups():
     ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def opencl():
-    pytest.importorskip("pyopencl", reason="PyOpenCL is not installed")
-    try:
-        backend.probe()
-    except BackendLoadError as error:
-        pytest.skip(str(error))
-
-
 class TestOpenCL(BackendTests):
+    """The first device of another driver than Intel's, which has tests of its own."""
+
     backend = backend
+    intel: ClassVar[bool] = False
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def device(cls, opencl_devices):
+        with backend.open(opencl_devices(intel=cls.intel)) as device:
+            yield device
 
     @pytest.mark.timeout(600)
     @pytest.mark.parametrize("group", groups())
     def test_op(self, device, group, record_property):
         _check_group(device, group, record_property, slow=False)
+
+
+class TestIntel(TestOpenCL):
+    intel = True
 
 
 @pytest.mark.slow
@@ -54,11 +59,15 @@ class TestGeometryOfGPUs(BackendTests):
     @pytest.fixture(scope="class")
     @classmethod
     def device(cls):
+        from hotplug.errors import BackendLoadError
         from hotplug.gpu.device import GPUDevice
         from hotplug_opencl.discovery import find
         from hotplug_opencl.driver import OpenCLDriver
 
-        found = find()[0]
+        try:
+            found = find()[0]
+        except BackendLoadError as error:
+            pytest.skip(str(error))
         driver = OpenCLDriver(found)
         driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False)
         with GPUDevice(found.info, driver, backend.memory(found.info)) as device:

@@ -10,9 +10,9 @@ import pytest
 
 import hotplug_llm
 from hotplug.backend import DeviceType
-from hotplug.errors import BackendLoadError
+from hotplug.cli.program import main
+from hotplug.errors import FallbackWarning
 from hotplug.registry import default
-from hotplug_opencl import backend
 
 CASES = json.loads(
     (Path(__file__).parent / "data" / "smollm2_f32.json").read_text(encoding="utf-8")
@@ -20,17 +20,15 @@ CASES = json.loads(
 MARGIN = 0.02
 
 
-@pytest.fixture(scope="module", autouse=True)
-def opencl():
-    try:
-        backend.probe()
-    except BackendLoadError as error:
-        pytest.skip(str(error))
+@pytest.fixture(scope="module", params=[False, True], ids=["other", "intel"])
+def opencl(request, opencl_devices):
+    """A device's id."""
+    return opencl_devices(intel=request.param).id
 
 
 @pytest.fixture(scope="module")
-def model(demo_model):
-    with hotplug_llm.load(demo_model, "opencl:0", "exact", context=256) as model:
+def model(demo_model, opencl):
+    with hotplug_llm.load(demo_model, opencl, "exact", context=256) as model:
         yield model
 
 
@@ -47,14 +45,14 @@ def greedy(model, case, tokens):
     return answer.ids
 
 
-def test_logits_and_first_choices(model):
+def test_logits_and_first_choices(model, opencl):
     case = CASES[0]
     logits = model.logits(case["prompt_ids"])[-1]
     ids, values = zip(*case["last_logits_top8"], strict=True)
     np.testing.assert_allclose(logits[list(ids)], values, atol=5e-3)
     chosen = greedy(model, case, 8)
     assert chosen == case["greedy_ids"][: len(chosen)]
-    assert [info.id for info in model.devices] == ["opencl:0"]
+    assert [info.id for info in model.devices] == [opencl]
 
 
 @pytest.mark.slow
@@ -65,6 +63,60 @@ def test_greedy_ids(model, case):
     assert chosen == case["greedy_ids"][: len(chosen)]
 
 
-def test_an_automatic_choice_takes_the_processor_once():
+def forbid(monkeypatch, *names):
+    monkeypatch.setenv("HOTPLUG_FORBID", ",".join(f"{name}@opencl" for name in names))
+
+
+def steps(explained):
+    """Device -> what it does, from where each step runs."""
+    found = {}
+    device = ""
+    for row in explained.splitlines():
+        if row.startswith("part ") and row.endswith(":"):
+            device = row.removesuffix(":").split()[-1]
+        elif device:
+            found[device] = found.get(device, "") + row + "\n"
+    return found
+
+
+def test_forbidden_ops_fall_back_node_by_node(demo_model, opencl, monkeypatch):
+    """Every layer goes to the processor and back, under a policy that lets nothing else pass."""
+    forbid(monkeypatch, "rope", "rms_norm")
+    case, both = CASES[0], f"{opencl},cpu"
+    with hotplug_llm.load(demo_model, both, "exact", context=64, fallback="error") as model:
+        done = steps(model.explain())
+        chosen = greedy(model, case, 4)
+        assert [info.id for info in model.devices] == [opencl, "cpu:0"]
+    assert done[opencl].count("matvec(") > 200
+    assert "rope(" not in done[opencl]
+    assert "normalise(" not in done[opencl]
+    assert len(chosen) == 4
+    assert chosen == case["greedy_ids"][:4]
+
+
+def test_the_processor_takes_over_with_a_warning(demo_model, opencl, monkeypatch):
+    forbid(monkeypatch, "rope")
+    with hotplug_llm.load(demo_model, opencl, "exact", context=64, fallback="warn") as model:
+        with pytest.warns(FallbackWarning, match=r"the CPU takes over .*HOTPLUG_FORBID"):
+            chosen = greedy(model, CASES[0], 2)
+        assert [info.id for info in model.devices] == [opencl, "cpu:0"]
+    assert chosen == CASES[0]["greedy_ids"][: len(chosen)]
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_fallback_error_refuses(demo_model, opencl, monkeypatch, capsys, by):
+    forbid(monkeypatch, "rope")
+    option = ["--fallback", "error"] if by == "option" else []
+    if by == "variable":
+        monkeypatch.setenv("HOTPLUG_FALLBACK", "error")
+    command = ["generate", "-m", str(demo_model), "--device", opencl, "-n", "2", *option, "hello"]
+    assert main(command) != 0
+    said = capsys.readouterr()
+    assert "rope" in said.err
+    assert f"{opencl}: HOTPLUG_FORBID names it" in said.err
+    assert said.out == ""
+
+
+def test_an_automatic_choice_takes_the_processor_once(opencl):
     chosen = default().select("auto").devices
     assert [info.id for info in chosen if info.type is DeviceType.CPU] == ["cpu:0"]

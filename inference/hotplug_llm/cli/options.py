@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
 from hotplug.backend import DeviceInfo
 from hotplug.errors import UsageError
+from hotplug.settings import Fallback
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model, load
 from hotplug_llm.sampling import SamplingOptions
@@ -29,6 +31,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="SELECTOR",
         help='device to run on, such as "cpu", "gpu" or "cuda:1,cpu" (HOTPLUG_DEVICE, or the best)',
+    )
+    group.add_argument(
+        "--fallback",
+        choices=get_args(Fallback),
+        help="when a device does not do something: error, or let another do it and warn or not "
+        "(HOTPLUG_FALLBACK, or warn)",
     )
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="CPU threads (HOTPLUG_THREADS, or all cores)"
@@ -125,6 +133,7 @@ def open_model(arguments: argparse.Namespace) -> Model:
         context=arguments.context,
         threads=arguments.threads,
         cache_dtype=arguments.cache_type,
+        fallback=arguments.fallback,
     )
 
 
