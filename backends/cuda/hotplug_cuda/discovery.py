@@ -68,6 +68,7 @@ def find() -> list[Found]:
 def _gpus() -> list[GPU]:
     """Those that are new enough; what is said of the others goes to the log if there are any."""
     gpus = _ask_driver()
+    _compare_with_wish(len(gpus))
     refusals = [_refusal(gpu) for gpu in gpus if gpu.capability < OLDEST]
     if refusals and len(refusals) == len(gpus):
         raise BackendLoadError("; ".join(refusals), backend="cuda")
@@ -103,9 +104,23 @@ def _ask_driver() -> list[GPU]:
 
 
 def _hidden() -> str:
-    """What the variable says that hides GPUs; hotplug reads it for this message alone."""
+    """What the variable says that hides GPUs; hotplug reads it for messages alone."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return "" if visible is None else f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU"
+
+
+def _compare_with_wish(shown: int) -> None:
+    """Tell when the variable names more than is there: CUDA says nothing of what it leaves out."""
+    wish = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    named = len(wish.split(",")) if wish else 0
+    if named > shown:
+        _log.warning(
+            "CUDA_VISIBLE_DEVICES=%r names %d devices and CUDA shows %d: it stops at the first "
+            "that it does not know, and shows one part of a GPU at most",
+            wish,
+            named,
+            shown,
+        )
 
 
 def _driver_error(error: libcuda.LibcudaError) -> BackendLoadError:

@@ -67,7 +67,14 @@ class Link:
     def __init__(self, runtime: Runtime, stream: Any) -> None:
         self._runtime = runtime
         self._stream = stream
-        self.pinned = runtime.pinned
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """Where a system pins no more, memory as it is: CUDA then copies it once more itself."""
+        try:
+            return self._runtime.pinned(nbytes)
+        except self._runtime.errors as error:
+            _log.warning("copies are slow, since the host gives no pinned memory: %s", error)
+            return np.empty(nbytes, np.uint8)
 
     def send(self, piece: NDArray[np.uint8], memory: Memory, offset: int, event: Any) -> Any:
         """Queue a copy to the device."""

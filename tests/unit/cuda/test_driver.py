@@ -102,6 +102,18 @@ def test_memory_that_nobody_holds_is_given_back(driver):
     assert driver.memory().free == before
 
 
+def test_without_pinned_memory_copies_go_on(found, monkeypatch, caplog):
+    def refuse(runtime, nbytes):
+        raise SimulatedError(2, "out of memory")
+
+    monkeypatch.setattr(SimulatedRuntime, "pinned", refuse)
+    driver = CUDADriver.open(found[0])
+    memory = driver.allocate(4)
+    driver.write(memory, 0, memoryview(number(7)))
+    assert contents(driver, memory, 1).tolist() == [7]
+    assert "no pinned memory: out of memory" in caplog.text
+
+
 def test_threads_share_a_device(driver):
     program = driver.compile("add", ADD)
     results = {}
