@@ -95,8 +95,15 @@ def peer_python() -> Path | None:
 class Hotplug:
     """hotplug, in this process."""
 
-    def __init__(self, path: Path, threads: int, context: int, precision: str = "default") -> None:
-        self.model = hotplug_llm.load(path, "cpu", precision, context=context, threads=threads)
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None,
+        context: int,
+        precision: str = "default",
+        device: str = "cpu",
+    ) -> None:
+        self.model = hotplug_llm.load(path, device, precision, context=context, threads=threads)
         self._prompt: list[int] = []
 
     def prefill(self, ids: list[int]) -> float:
