@@ -14,13 +14,15 @@ DISTRIBUTIONS := framework backends/cpu backends/cuda backends/opencl backends/r
 PROMPT ?= What is a graphics card? Answer in two sentences.
 SOURCES := framework backends inference tests benchmarks tools
 
-.PHONY: help run venv test test-all check-kernels check-intel lint format bench bench-peers wheels clean
+.PHONY: help run venv test test-all check-kernels check-intel check-arm lint format bench bench-peers \
+	bench-peers-avx2 wheels clean
 
 help:
 	@echo "make run       generate text with the demo model (PROMPT='...' asks something else)"
 	@echo "make test      run the tests; make test-all runs the slow ones too"
 	@echo "make check-kernels  kernels under Oclgrind: invalid accesses, data races"
 	@echo "make check-intel    the OpenCL tests on Intel's runtime for processors (0.8 GB, in $(INTEL))"
+	@echo "make check-arm      tests of the CPU kernels on ARM processors that QEMU emulates"
 	@echo "make venv      make the environment in $(VENV) alone"
 	@echo "make lint      ruff, mypy --strict, import-linter"
 	@echo "make bench     measure all of docs/performance.md; make bench-peers builds llama.cpp for it"
@@ -62,6 +64,9 @@ check-intel: $(INTEL)/.ready
 	$(INTEL)/bin/python -m pytest -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
 		tests/conformance/test_opencl.py tests/inference/test_opencl.py
 
+check-arm: $(READY)
+	$(PY) tools/check_arm.py
+
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -78,6 +83,12 @@ bench: $(READY)
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
 	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-peers/bin/pip install --quiet llama-cpp-python
+
+# The same without AVX-512, whatever the machine has; pip's cache would give back the other build.
+bench-peers-avx2:
+	$(PYTHON) -m venv .venv-peers-avx2
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=OFF" \
+		.venv-peers-avx2/bin/pip install --quiet --no-cache-dir llama-cpp-python
 
 wheels: $(READY)
 	$(PY) tools/check_wheels.py

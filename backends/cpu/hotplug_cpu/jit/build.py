@@ -18,6 +18,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import cfunc, types
 from numba.core import config
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
@@ -26,26 +27,35 @@ from numba.extending import intrinsic
 from hotplug.errors import KernelCompileError
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec, symbol
 from hotplug_cpu.jit.cache import ObjectCache
-from hotplug_cpu.jit.target import host_target
+from hotplug_cpu.jit.target import kernel_target
 from hotplug_cpu.jit.vectors import I64
 
-__all__ = ["compile_kernel", "main"]
+__all__ = ["assembly", "compile_kernel", "main"]
 
 _OPTIMISE = 3
 _COUNTER = 8 * (ROW_WORDS - 1)  # bytes from a row's start
 
 
 def compile_kernel(spec: KernelSpec) -> bytes:
-    """Object file with one function, named `symbol(spec)`.
+    """Object file with one function, named `symbol(spec)`, for the present target.
 
     Raises:
         KernelCompileError: Numba or LLVM refused it, it does not take the words that the catalog
             says, or it needs something that only Numba's run time could give.
     """
+    return bytes(_machine().emit_object(_module(spec)))
+
+
+def assembly(spec: KernelSpec) -> str:
+    """The same as text, with LLVM's comments on loops and on what it keeps on the stack."""
+    return str(_machine().emit_assembly(_module(spec)))
+
+
+def _module(spec: KernelSpec) -> Any:
     body = _source(spec)
     _check_arguments(spec, body.py_func)
     try:
-        with _unoptimised():
+        with _left_as_code():
             compiled = _entry(spec, body)
     except NumbaError as error:
         raise KernelCompileError(
@@ -56,24 +66,53 @@ def compile_kernel(spec: KernelSpec) -> bytes:
         ) from error
     module = _isolate(compiled, symbol(spec))
     _check_self_contained(spec, module)
-    return bytes(_machine().emit_object(module))
+    return module
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]
+    """Functions that stay LLVM's code: nothing in this process calls them."""
+
+    def get_pointer_to_function(self, _name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    def _finalize_specific(self) -> None:
+        pass
+
+
+class _Codegen(JITCPUCodegen):  # type: ignore[misc]
+    _library_class = _Library
+
+    def _add_module(self, module: Any) -> None:
+        pass
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager
-def _unoptimised() -> Iterator[None]:
-    """Have Numba leave its code as it is: `_isolate` optimises all of it, once.
+def _left_as_code() -> Iterator[None]:
+    """Have Numba leave its code as it is: `_isolate` optimises all of it, once, for its processor.
 
-    Numba optimises every function by itself and then what it is inlined into, three quarters of the
-    time for nothing. The lock keeps what other threads compile meanwhile as they want it.
+    Numba would optimise every function by itself and then what it is inlined into, and make this
+    machine's code of each: for nothing, and impossible where kernels are for another processor.
+    The lock keeps what other threads compile meanwhile as they want it.
     """
     with global_compiler_lock:
-        _ = cpu_target.target_context  # made by the first who asks, with the level of that moment
-        level = config.OPT
+        context = cpu_target.target_context  # made by the first who asks, as things are then
+        level, codegen = config.OPT, context._internal_codegen  # noqa: SLF001 - no public way
         config.OPT = type(level)(0)
+        context._internal_codegen = _codegen()  # noqa: SLF001
         try:
             yield
         finally:
             config.OPT = level
+            context._internal_codegen = codegen  # noqa: SLF001
+
+
+@functools.cache
+def _codegen() -> Any:
+    return _Codegen("hotplug")
 
 
 def _source(spec: KernelSpec) -> Any:
@@ -149,7 +188,8 @@ def _unpack(count: int) -> Any:
 def _isolate(compiled: Any, name: str) -> Any:
     """The function alone under its new name, everything it calls made part of it."""
     module = llvm.parse_assembly(compiled._library.get_llvm_str())  # noqa: SLF001 - no public way
-    module.triple = host_target().triple
+    module.triple = kernel_target().triple
+    module.data_layout = str(_machine().target_data)
     for function in module.functions:
         if function.name == compiled.native_name:
             function.name = name
@@ -193,14 +233,16 @@ def _interesting(text: str, names: list[str]) -> str:
 def _machine() -> Any:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    target = host_target()
-    return llvm.Target.from_triple(target.triple).create_target_machine(
+    target = kernel_target()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
         features=target.features,
         opt=_OPTIMISE,
         reloc="pic",
         codemodel="default",
     )
+    machine.set_asm_verbosity(True)
+    return machine
 
 
 def main(names: list[str]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hotplug import kernel_cache
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec
-from hotplug_cpu.jit.target import Target, host_target
+from hotplug_cpu.jit.target import Target, kernel_target
 
 __all__ = ["ObjectCache"]
 
@@ -39,8 +39,8 @@ class ObjectCache:
 
     @classmethod
     def open(cls) -> ObjectCache:
-        """The cache that the settings name, for this machine."""
-        return cls(kernel_cache.folder("cpu"), _key(host_target()))
+        """The cache that the settings name, for the present target."""
+        return cls(kernel_cache.folder("cpu"), _key(kernel_target()))
 
     def path(self, spec: KernelSpec) -> Path | None:
         """Where a kernel's file lies or would lie."""

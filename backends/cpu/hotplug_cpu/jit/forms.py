@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from hotplug_cpu.jit.target import host_target
+from hotplug_cpu.jit.target import kernel_target
 from hotplug_cpu.jit.vectors import (
     F32,
     HALF,
@@ -27,13 +27,16 @@ from hotplug_cpu.jit.vectors import (
 )
 
 __all__ = [
+    "BY_ELEMENT",
     "ISA",
+    "MULTIPLIES_MATRICES",
     "SUMS_PAIRS",
     "WIDE_OFFSET",
     "WIDE_UNSIGNED",
     "X86",
     "add_dots",
     "add_dots_i8",
+    "add_matrix_product",
     "dot_i8",
     "dot_u7",
     "float_to_half",
@@ -47,11 +50,13 @@ __all__ = [
     "ticks",
 ]
 
-ISA = host_target().isa
+ISA = kernel_target().isa
 
 X86 = ISA in {"vnni", "avx2"}
 
 _VNNI = ISA == "vnni"
+_NEON = ISA in {"neon", "neon_dot", "neon_i8mm"}
+_SDOT = ISA in {"neon_dot", "neon_i8mm"}
 WIDE_OFFSET = 128 if _VNNI else 0
 """What is added to signed bytes to make them the first operand of `add_dots_i8`."""
 
@@ -61,7 +66,13 @@ WIDE_UNSIGNED = _VNNI
 SUMS_PAIRS = ISA == "avx2"
 """Whether small bytes are multiplied fastest by `pairs_u7`, adding up the pairs in 16 bits."""
 
-_NATIVE_HALF = X86 or ISA in {"neon", "neon_dot"}
+MULTIPLIES_MATRICES = ISA == "neon_i8mm"
+"""Whether there is `add_matrix_product`."""
+
+BY_ELEMENT = _NEON
+"""Whether products take an element of a register as well as a register of equal elements."""
+
+_NATIVE_HALF = X86 or _NEON
 
 
 def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -76,8 +87,8 @@ def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """32 bytes 0..127 times 32 signed ones, neighbours summed: 16 x i16."""
     if X86:
         return call(builder, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), unsigned, signed)
-    wide = vector(I16, 32)
-    product = builder.mul(builder.zext(unsigned, wide), builder.sext(signed, wide))
+    wide = vector(I16, 32)  # both signed: that is one instruction of NEON's
+    product = builder.mul(builder.sext(unsigned, wide), builder.sext(signed, wide))
     return _sum_neighbours(builder, product)
 
 
@@ -86,12 +97,14 @@ def sum_pairs(builder: Any, sums: Any) -> Any:
     if X86:
         ones = splat(1, I16, 16)
         return call(builder, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), sums, ones)
+    if _NEON:
+        return _by_halves(builder, "saddlp.v4i32.v8i16", vector(I32, 4), sums)
     return _sum_neighbours(builder, builder.sext(sums, vector(I32, 16)))
 
 
 def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """32 bytes 0..127 times 32 signed ones, summed by four: 8 x i32."""
-    if ISA == "neon_dot":
+    if _SDOT:
         return _sdot(builder, splat(0, I32, 8), unsigned, signed)
     if _VNNI:
         return add_dots(builder, splat(0, I32, 8), unsigned, signed)
@@ -100,7 +113,7 @@ def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
 
 def dot_i8(builder: Any, first: Any, second: Any) -> Any:
     """32 signed bytes times 32 in -127..127, summed by four: 8 x i32."""
-    if ISA == "neon_dot":
+    if _SDOT:
         return _sdot(builder, splat(0, I32, 8), first, second)
     if X86:
         # |x| * (y with the sign of x): the product instruction wants one unsigned operand.
@@ -108,9 +121,8 @@ def dot_i8(builder: Any, first: Any, second: Any) -> Any:
         magnitude = call(builder, "llvm.x86.avx2.psign.b", kind, first, first)
         turned = call(builder, "llvm.x86.avx2.psign.b", kind, second, first)
         return dot_u7(builder, magnitude, turned)
-    wide = vector(I32, 32)
-    product = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
-    return _sum_neighbours(builder, _sum_neighbours(builder, product))
+    # Two products of such bytes are no more than 16 bits hold.
+    return sum_pairs(builder, pairs_u7(builder, first, second))
 
 
 def add_dots(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
@@ -119,7 +131,7 @@ def add_dots(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
         # The form of both AVX-512 and AVX-VNNI. It takes words; LLVM 22 reads that as bytes.
         words = [builder.bitcast(value, vector(I32, 8)) for value in (unsigned, signed)]
         return call(builder, "llvm.x86.avx512.vpdpbusd.256", vector(I32, 8), sums, *words)
-    if ISA == "neon_dot":
+    if _SDOT:
         return _sdot(builder, sums, unsigned, signed)
     return builder.add(sums, dot_u7(builder, unsigned, signed))
 
@@ -128,9 +140,15 @@ def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
     """8 x i32 plus `dot_i8` of two vectors of 32 bytes, the first with WIDE_OFFSET added."""
     if _VNNI:
         return add_dots(builder, sums, first, second)
-    if ISA == "neon_dot":
+    if _SDOT:
         return _sdot(builder, sums, first, second)
     return builder.add(sums, dot_i8(builder, first, second))
+
+
+def add_matrix_product(builder: Any, sums: Any, first: Any, second: Any) -> Any:
+    """2 x 2 numbers, 4 x i32, plus products of two rows of 8 signed bytes with two others."""
+    name = "llvm.aarch64.neon.smmla.v4i32.v16i8"
+    return call(builder, name, vector(I32, 4), sums, first, second)
 
 
 def moved(levels: Sequence[int]) -> list[int]:
@@ -143,6 +161,9 @@ def lookup(builder: Any, table: Sequence[int], indices: Any) -> Any:
     if X86:
         values = ir.Constant(vector(I8, 32), [*table, *table])
         return call(builder, "llvm.x86.avx2.pshuf.b", vector(I8, 32), values, indices)
+    if _NEON:
+        values = ir.Constant(vector(I8, 16), [*table])
+        return _by_halves(builder, "tbl1.v16i8", vector(I8, 16), indices, first=values)
     result = splat(table[0], I8, 32)
     for index, value in enumerate(table):
         here = builder.icmp_unsigned("==", indices, splat(index, I8, 32))
@@ -191,21 +212,22 @@ def float_to_half(builder: Any, values: Any) -> Any:
 
 def pause(builder: Any) -> None:
     """Tell the processor that this is a loop that waits for another thread."""
-    machine = host_target().triple.partition("-")[0]
+    machine = kernel_target().machine
     if machine == "x86_64":
         call(builder, "llvm.x86.sse2.pause", ir.VoidType())
-    elif machine in {"aarch64", "arm64"}:
+    elif machine == "aarch64":
         call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(I32, 1))
 
 
 def ticks(builder: Any) -> Any:
     """A clock that goes on whatever the thread does, in units of its own."""
-    machine = host_target().triple.partition("-")[0]
+    machine = kernel_target().machine
     if machine == "x86_64":
         return call(builder, "llvm.readcyclecounter", I64)
-    if machine in {"aarch64", "arm64"}:
-        kind = ir.FunctionType(I64, [])
-        return builder.asm(kind, "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+    if machine == "aarch64":
+        # Inline assembly would need LLVM's parser of it, which no process has loaded.
+        name = builder.module.add_metadata([ir.MetaDataString(builder.module, "cntvct_el0")])
+        return call(builder, "llvm.read_volatile_register.i64", I64, name)
     return ir.Constant(I64, 0)
 
 
@@ -216,12 +238,23 @@ def _sum_neighbours(builder: Any, values: Any) -> Any:
 
 
 def _sdot(builder: Any, sums: Any, first: Any, second: Any) -> Any:
-    """NEON's signed dot product, a register of 16 bytes at a time."""
+    """NEON's signed dot product."""
+    return _by_halves(builder, "sdot.v4i32.v16i8", vector(I32, 4), sums, first, second)
+
+
+def _by_halves(builder: Any, name: str, result: Any, *operands: Any, first: Any = None) -> Any:
+    """A NEON instruction, which takes registers of 16 bytes, on each half of vectors of 32.
+
+    `first` is an operand before the others that both halves share.
+    """
+    shared = [] if first is None else [first]
     halves = []
     for half in (0, 1):
-        lanes, bytes_ = ([*range(half * n, half * n + n)] for n in (4, 16))
-        start = shuffle(builder, sums, sums, lanes)
-        x, y = (shuffle(builder, value, value, bytes_) for value in (first, second))
-        name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-        halves.append(call(builder, name, vector(I32, 4), start, x, y))
+        own = [_half(builder, value, half) for value in operands]
+        halves.append(call(builder, f"llvm.aarch64.neon.{name}", result, *shared, *own))
     return concatenate(builder, halves)
+
+
+def _half(builder: Any, value: Any, half: int) -> Any:
+    count = value.type.count // 2
+    return shuffle(builder, value, value, list(range(half * count, (half + 1) * count)))

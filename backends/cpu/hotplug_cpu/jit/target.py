@@ -1,9 +1,13 @@
 """The processor that kernels are made for, found without importing Numba.
 
 An *instruction set* here is a set of forms that `jit.forms` knows to write: "avx2" (with FMA and
-F16C), "vnni" (the same with AVX-VNNI's or AVX-512's dot product of bytes), "neon_dot" (NEON with
-sdot), "neon", and "generic", which is plain LLVM vector code and right everywhere. Vectors have 256
-bits on AVX-512 machines too; LLVM still schedules for the processor it is on.
+F16C), "vnni" (the same with AVX-VNNI's or AVX-512's dot product of bytes), "neon", "neon_dot" (with
+sdot), "neon_i8mm" (with smmla as well), and "generic", which is plain LLVM vector code and right
+everywhere. Vectors have 256 bits on AVX-512 machines too; LLVM still schedules for the processor it
+is on.
+
+A process makes kernels for one processor: its own, unless `choose` named another one before the
+first kernel was asked for.
 """
 
 from __future__ import annotations
@@ -13,15 +17,36 @@ from dataclasses import dataclass
 
 from hotplug.errors import SettingsError
 from hotplug.settings import settings
+from hotplug_cpu.jit import arm
 
-__all__ = ["INSTRUCTION_SETS", "Target", "architecture", "host_target", "llvmlite_missing"]
+__all__ = [
+    "INSTRUCTION_SETS",
+    "OTHERS",
+    "Target",
+    "architecture",
+    "choose",
+    "host_target",
+    "kernel_target",
+    "llvmlite_missing",
+]
 
-INSTRUCTION_SETS = ("vnni", "avx2", "neon_dot", "neon", "generic")
+INSTRUCTION_SETS = ("vnni", "avx2", "neon_i8mm", "neon_dot", "neon", "generic")
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 _VNNI = (frozenset({"avxvnni"}), frozenset({"avx512vnni", "avx512vl"}))
-_BASELINE = {"x86_64": "x86-64", "aarch64": "generic"}
-_LESSER = {"vnni": ("avx2", "generic")}
+_X86 = ("vnni", "avx2", "generic")
+_ARM = ("neon_i8mm", "neon_dot", "neon", "generic")
+_FAMILIES = {"x86_64": _X86, "aarch64": _ARM}
+"""Instruction sets of a family of processors, each with all that those behind it have."""
+
+_BASELINES = {
+    ("x86_64", "avx2"): ("x86-64-v3", ""),
+    ("x86_64", "generic"): ("x86-64", ""),
+    ("aarch64", "neon_dot"): ("generic", "+dotprod"),
+    ("aarch64", "neon"): ("generic", ""),
+    ("aarch64", "generic"): ("generic", ""),
+}
+"""(processor, features) that have an instruction set and no extras."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +63,50 @@ class Target:
     isa: str
     triple: str
     cpu: str
-    features: str
+    features: str = ""
+
+    @property
+    def machine(self) -> str:
+        """Family of processors: "x86_64", "aarch64" and so on."""
+        return _machine(self.triple)
+
+
+def _machine(triple: str) -> str:
+    family = triple.partition("-")[0]
+    return "aarch64" if family == "arm64" else family
+
+
+_LINUX_X86, _LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+OTHERS = {
+    "sse2": Target("generic", _LINUX_X86, "x86-64"),
+    "avx2": Target("avx2", _LINUX_X86, "x86-64-v3"),
+    "avx512": Target("avx2", _LINUX_X86, "skylake-avx512"),
+    "avx512vnni": Target("vnni", _LINUX_X86, "cascadelake"),
+    "avxvnni": Target("vnni", _LINUX_X86, "alderlake"),
+    "neon": Target("neon", _LINUX_ARM, "cortex-a72"),
+    "neon_dot": Target("neon_dot", _LINUX_ARM, "neoverse-n1"),
+    "neon_i8mm": Target("neon_i8mm", _LINUX_ARM, "neoverse-v1"),
+    "apple": Target("neon_dot", "arm64-apple-macosx12", "apple-m1"),
+    "windows": Target("avx2", "x86_64-pc-windows-msvc", "x86-64-v3"),
+    "riscv": Target("generic", "riscv64-unknown-linux-gnu", "generic-rv64", "+m,+a,+f,+d,+c"),
+}
+"""Processors of each kind, for which kernels are compiled to be looked at or carried there."""
+
+_chosen: list[Target] = []
+
+
+def choose(target: Target) -> None:
+    """Make kernels for another processor, in this process and from now on.
+
+    They can be compiled and kept, but not loaded. Modules of kernels read what their target is
+    when they are imported, which must not have happened yet.
+    """
+    _chosen[:] = [target]
+
+
+def kernel_target() -> Target:
+    """The target of all kernels of this process."""
+    return _chosen[0] if _chosen else host_target()
 
 
 def llvmlite_missing() -> str | None:
@@ -60,13 +128,16 @@ def host_target() -> Target:
     import llvmlite.binding as llvm  # noqa: PLC0415 - 35 ms
 
     triple = llvm.get_process_triple()
+    machine = _machine(triple)
     features = llvm.get_host_cpu_features()
+    if machine == "aarch64":
+        features.update(dict.fromkeys(arm.features(), True))
     present = {name for name, on in features.items() if on}
-    best = _best(triple.partition("-")[0], present)
+    best = _best(machine, present)
+    lesser = _lesser(machine, best)
     isa = settings().cpu_isa or best
-    if isa in {best, _shown(best, present)}:
+    if isa == best or (isa == _shown(best, present) and isa not in lesser):
         return Target(best, triple, llvm.get_host_cpu_name(), features.flatten())
-    lesser = _LESSER.get(best, ("generic",))
     if isa not in lesser:
         raise SettingsError(
             f"HOTPLUG_CPU_ISA={isa!r}: this processor runs "
@@ -75,8 +146,12 @@ def host_target() -> Target:
             value=isa,
         )
     # Asked for to test lesser forms: do without the processor's extras as well.
-    baseline = "x86-64-v3" if isa == "avx2" else _BASELINE.get(triple.partition("-")[0], "")
-    return Target(isa, triple, baseline, "")
+    return Target(isa, triple, *_BASELINES.get((machine, isa), ("", "")))
+
+
+def _lesser(machine: str, best: str) -> tuple[str, ...]:
+    family = _FAMILIES.get(machine, ("generic",))
+    return family[family.index(best) + 1 :] or ("generic",)
 
 
 def architecture() -> str:
@@ -96,6 +171,8 @@ def _best(machine: str, features: set[str]) -> str:
         if not features >= _AVX2:
             return "generic"
         return "vnni" if any(features >= needed for needed in _VNNI) else "avx2"
-    if machine in {"aarch64", "arm64"}:
+    if machine == "aarch64":
+        if features >= {"i8mm", "dotprod"}:
+            return "neon_i8mm"
         return "neon_dot" if "dotprod" in features else "neon"
     return "generic"

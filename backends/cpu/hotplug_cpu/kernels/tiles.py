@@ -31,6 +31,7 @@ from hotplug_cpu.jit.vectors import (
     store,
     vector,
 )
+from hotplug_cpu.kernels.matrices import dots_of_matrices
 from hotplug_cpu.kernels.panels import (
     BLOCK,
     HALVES_BLOCK,
@@ -90,6 +91,8 @@ def _store_sums(builder: Any, sums: list[list[Any]], result: Any) -> None:
 
 def _dots_wide(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:
     """Bytes of any size: every product goes straight into 32 bits."""
+    if forms.MULTIPLIES_MATRICES:
+        return dots_of_matrices(builder, panels, tile, tokens)
     dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for step in range(_STEPS):
         weights = [_panel_bytes(builder, panel, step) for panel in panels]
@@ -106,6 +109,8 @@ def _dots_narrow(
     builder: Any, panels: list[Any], tile: Any, tokens: int, steps: int
 ) -> list[list[Any]]:
     """Bytes so small that `steps` sums of two products fit into 16 bits."""
+    if forms.MULTIPLIES_MATRICES:
+        return dots_of_matrices(builder, panels, tile, tokens)
     if not forms.SUMS_PAIRS:
         return _dots_plain(builder, panels, tile, tokens)
     dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(tokens)]
@@ -139,6 +144,8 @@ def _dots_half(
     builder: Any, panels: list[Any], tile: Any, tokens: int, half: int
 ) -> list[list[Any]]:
     """Bytes 0..63, and of a block with `HALVES_HEAD` one half."""
+    if forms.MULTIPLIES_MATRICES:
+        return dots_of_matrices(builder, panels, tile, tokens, HALVES_HEAD, half)
     dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for step in range(half * _STEPS // 2, (half + 1) * _STEPS // 2):
         weights = [_panel_bytes(builder, panel, step, HALVES_HEAD) for panel in panels]
@@ -160,6 +167,11 @@ def _panel_bytes(builder: Any, panel: Any, step: int, head: int = PANEL_HEAD) ->
 
 
 def _tile_bytes(builder: Any, tile: Any, step: int, token: int) -> Any:
+    if forms.BY_ELEMENT:
+        several = min(4, TOKENS - token // 4 * 4)
+        place = TILE_HEAD + 4 * (TOKENS * step + token // 4 * 4)
+        words = load(builder, at_offset(builder, tile, place), vector(I32, several))
+        return builder.bitcast(shuffle(builder, words, words, [token % 4] * 8), _BYTES)
     word = load(builder, at_offset(builder, tile, TILE_HEAD + 4 * (TOKENS * step + token)), I32)
     return builder.bitcast(broadcast(builder, word, 8), _BYTES)
 
