@@ -22,6 +22,8 @@ __all__ = ["memory", "processor_name", "usable_cores", "usable_threads"]
 
 _CPUINFO_KEYS = ("model name", "Model", "Hardware", "cpu model", "cpu")
 _GROUPS = Path("/sys/fs/cgroup")
+_CPUS = Path("/sys/devices/system/cpu")
+_SLOWER = 0.7  # of the fastest cores' capacity, up to which others are taken for a slower kind
 
 
 def processor_name() -> str:
@@ -56,6 +58,13 @@ def _sysctl(name: str) -> str:
     return "" if failed else text.value.decode(errors="replace")
 
 
+def _sysctl_int(name: str) -> int:
+    value, size = ctypes.c_int(0), ctypes.c_size_t(4)
+    call = ctypes.CDLL(None).sysctlbyname
+    failed = call(name.encode(), ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return 0 if failed else value.value
+
+
 def _windows_name() -> str:
     if sys.platform == "win32":
         import winreg  # noqa: PLC0415 - there is no such module elsewhere
@@ -71,20 +80,56 @@ def _windows_name() -> str:
 
 def usable_threads() -> int:
     """Hardware threads that this process may use: by its affinity, and by its container's quota."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # no such call on macOS and Windows
-        allowed = os.cpu_count() or 1
-    quotas = [quota for group in _groups("cpu") if (quota := _cpu_quota(group)) is not None]
-    return max(1, min([allowed, *quotas]))
+    return _within_quota(len(_allowed()))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: a core's second hardware thread adds nothing to kernels."""
+    """Cores that this process may use, and that run kernels at full speed.
+
+    A core's second hardware thread adds nothing to kernels, and threads that meet after every row
+    of a plan would all wait for a core of a slower kind.
+    """
+    if sys.platform == "darwin" and (fast := _sysctl_int("hw.perflevel0.physicalcpu")):
+        return _within_quota(fast)
+    allowed = _allowed()
+    cores = {_text(_CPUS / f"cpu{n}/topology/thread_siblings_list") for n in _fast(allowed)}
+    if "" not in cores:
+        return _within_quota(len(cores))
     logical, physical = psutil.cpu_count(), psutil.cpu_count(logical=False)
     if not logical or not physical:
         return usable_threads()
-    return max(1, usable_threads() * int(physical) // int(logical))
+    return _within_quota(len(allowed) * int(physical) // int(logical))
+
+
+def _allowed() -> set[int]:
+    """Numbers of the hardware threads that the process's affinity names."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:  # no such call on macOS and Windows
+        return set(range(os.cpu_count() or 1))
+
+
+def _within_quota(count: int) -> int:
+    quotas = [quota for group in _groups("cpu") if (quota := _cpu_quota(group)) is not None]
+    return max(1, min([count, *quotas]))
+
+
+def _fast(threads: set[int]) -> set[int]:
+    """Those of the fastest kind, or not much slower, as far as Linux tells."""
+    capacities = {n: _text(_CPUS / f"cpu{n}/cpu_capacity") for n in threads}
+    if all(capacity.isdecimal() for capacity in capacities.values()):
+        most = max(map(int, capacities.values()))
+        return {n for n, capacity in capacities.items() if int(capacity) > most * _SLOWER}
+    return threads - _numbers(_text(_CPUS.parents[1] / "cpu_atom/cpus")) or threads
+
+
+def _numbers(listed: str) -> set[int]:
+    """What Linux lists as "0-3,8"."""
+    found: set[int] = set()
+    for part in filter(None, listed.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def memory() -> MemoryInfo:
