@@ -14,8 +14,8 @@ DISTRIBUTIONS := framework backends/cpu backends/cuda backends/opencl backends/r
 PROMPT ?= What is a graphics card? Answer in two sentences.
 SOURCES := framework backends inference tests benchmarks tools
 
-.PHONY: help run venv test test-all check-kernels check-intel check-arm lint format bench bench-peers \
-	bench-peers-avx2 wheels clean
+.PHONY: help run venv test test-all check-kernels check-intel check-arm gpu-check lint format bench \
+	bench-peers bench-peers-avx2 wheels clean
 
 help:
 	@echo "make run       generate text with the demo model (PROMPT='...' asks something else)"
@@ -23,6 +23,7 @@ help:
 	@echo "make check-kernels  kernels under Oclgrind: invalid accesses, data races"
 	@echo "make check-intel    the OpenCL tests on Intel's runtime for processors (0.8 GB, in $(INTEL))"
 	@echo "make check-arm      tests of the CPU kernels on ARM processors that QEMU emulates"
+	@echo "make gpu-check      all that only an NVIDIA GPU can answer, in 8 minutes"
 	@echo "make venv      make the environment in $(VENV) alone"
 	@echo "make lint      ruff, mypy --strict, import-linter"
 	@echo "make bench     measure all of docs/performance.md; make bench-peers builds llama.cpp for it"
@@ -66,6 +67,9 @@ check-intel: $(INTEL)/.ready
 
 check-arm: $(READY)
 	$(PY) tools/check_arm.py
+
+gpu-check: $(READY)
+	$(PY) tools/gpu_check.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)

@@ -8,7 +8,10 @@ import pytest
 from hotplug import ops
 from hotplug.errors import DeviceLostError, ExecutionError
 from hotplug.gpu.catalog import library
+from hotplug.gpu.catalog.table import LibraryLaunch, Lowering, first
 from hotplug.gpu.driver import Gemm, Operand
+from hotplug.gpu.lowering import lower_graph
+from hotplug.graph import Graph
 from hotplug.testing.conformance.case import single
 from hotplug.testing.conformance.cases.operands import LAYOUTS
 from hotplug.testing.conformance.check import Outcome, check
@@ -121,6 +124,21 @@ def test_others_are_left_to_our_kernel(device, products, what):
     a, b = SMALL[what]
     agrees_with_the_oracle(device, ops.matmul(leaf("a", "f32", *a), leaf("b", "f32", *b)))
     assert products == []
+
+
+@pytest.mark.parametrize(("rows", "by_rule"), [(9, False), (31, False), (32, True), (255, True)])
+def test_trying_may_show_otherwise(driver, rows, by_rule):
+    graph = Graph.build(
+        {"y": ops.matmul(leaf("a", "f32", rows, DEPTH), leaf("b", "f32", DEPTH, COLUMNS))}
+    )
+
+    def by_library(choose):
+        lowering = Lowering(driver.capabilities, choose=choose)
+        lower_graph(graph, lowering, "test")
+        return any(isinstance(one, LibraryLaunch) for one in lowering.launches)
+
+    assert by_library(first) is by_rule
+    assert by_library(lambda question, ways: ways[-1]) is not by_rule
 
 
 def test_a_setting_turns_it_off(found, products, monkeypatch):

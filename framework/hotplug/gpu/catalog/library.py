@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from hotplug import dtypes
 from hotplug.dtypes import DType
 from hotplug.gpu.catalog.elementwise import cast
-from hotplug.gpu.catalog.table import Lowering
+from hotplug.gpu.catalog.table import Geometry, Lowering, bucket
 from hotplug.gpu.driver import Gemm, Operand
 from hotplug.gpu.tensors import Place, Tensor, contiguous, joined
 from hotplug.layout import Layout
@@ -30,7 +30,7 @@ from hotplug.node import Node
 __all__ = ["FEWEST_ROWS", "PANEL_BYTES", "product"]
 
 FEWEST_ROWS = 32
-"""Rows from which on the library is asked.
+"""Rows from which on the library is asked, unless trying has shown otherwise.
 
 Weights have to be decoded to memory and read again, some 5 bytes for each; our kernel decodes them
 to local memory, but multiplies without tensor cores. By an H100's published figures the two meet
@@ -40,6 +40,7 @@ near 16 rows; not measured.
 PANEL_BYTES = 64 << 20
 """Memory for weights in another form: columns enough for all of a large device."""
 
+_DOUBTFUL = range(9, 256)  # rows for which it is worth while to try
 _FEWEST = 64  # columns, and depth: less is one tile of the library's
 _ALIGNMENT = 256
 
@@ -56,7 +57,7 @@ def product(lowering: Lowering, node: Node, a: Tensor, b: Tensor, y: Tensor) -> 
     """
     dtype = _dtype(node, lowering.capabilities.products)
     problem = _joined(node, a, b, y)
-    if dtype is None or problem is None or not problem.is_large:
+    if dtype is None or problem is None or not _preferred(lowering, node, problem):
         return False
     a, b = problem.a, problem.b
     ready = [_operand(x) if x.dtype == dtype else None for x in (a, b)]
@@ -108,10 +109,20 @@ class _Problem:
     def batch(self) -> int:
         return self.y.shape[0]
 
-    @property
-    def is_large(self) -> bool:
-        _, rows, columns = self.y.shape
-        return self.batch > 0 and rows >= FEWEST_ROWS and min(columns, self.a.shape[2]) >= _FEWEST
+
+def _preferred(lowering: Lowering, node: Node, problem: _Problem) -> bool:
+    """Whether the library is the faster: by trying on the device, or else by the rule."""
+    batch, rows, columns = problem.y.shape
+    depth = problem.a.shape[2]
+    if not batch or min(columns, depth) < _FEWEST:
+        return False
+    if rows not in _DOUBTFUL:
+        return rows >= FEWEST_ROWS
+    asked = f"library {node.param('precision')} {problem.a.dtype} {problem.b.dtype}"
+    ways: list[Geometry] = [{"LIBRARY": 1}, {"LIBRARY": 0}]
+    ways.sort(key=lambda way: way["LIBRARY"] != (rows >= FEWEST_ROWS))
+    question = f"{asked} {batch} {bucket(rows, columns, depth)}"
+    return bool(lowering.choose(question, ways)["LIBRARY"])
 
 
 def _joined(node: Node, a: Tensor, b: Tensor, y: Tensor) -> _Problem | None:
