@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hotplug.errors import BackendLoadError
+from hotplug.gpu.catalog.limits import LOCAL_BYTES
 from hotplug_opencl import backend
 
 
@@ -24,6 +27,9 @@ def found():
 
 @pytest.fixture(scope="session")
 def driver(found):
+    """Refuses kernels that take more local memory than every device has."""
     from hotplug_opencl.driver import OpenCLDriver
 
-    return OpenCLDriver(found)
+    driver = OpenCLDriver(found)
+    driver.capabilities = dataclasses.replace(driver.capabilities, local_bytes=LOCAL_BYTES)
+    return driver

@@ -30,7 +30,6 @@ from hotplug_opencl.pinned import Link
 __all__ = ["OpenCLDriver"]
 
 
-_OPTIONS = ["-cl-std=CL1.2"]
 _building = threading.Lock()  # PyOpenCL tells of compilers' remarks by warnings, a global matter
 
 
@@ -45,6 +44,7 @@ class OpenCLDriver(Driver):
         """
         self._device = found.device
         self._id = found.info.id
+        self._options = [_standard(found.device)]
         self._lost_codes = _LOST.union(*(quirk.lost for quirk in found.quirks))
         self._lost = ""
         try:
@@ -64,7 +64,7 @@ class OpenCLDriver(Driver):
         try:
             with _building, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program.build(options=_OPTIONS, cache_dir=False)
+                program.build(options=self._options, cache_dir=False)
         except cl.Error as error:
             if getattr(error, "code", 0) not in _REFUSED:
                 raise self._typed(error, 0) from error
@@ -241,11 +241,19 @@ _LOST = frozenset({-2, -34, -36})  # device not available, invalid context, inva
 _REFUSED = frozenset({-11, -15, -17})  # building, compiling or linking failed
 
 
+def _standard(device: Any) -> str:
+    """The option for OpenCL C 1.2; or for 3.0, by which alone dot products of bytes are there."""
+    dot_products = "cl_khr_integer_dot_product" in device.extensions.split()
+    newer = re.search(r"OpenCL C [3-9]\.", device.opencl_c_version) is not None
+    return f"-cl-std={'CL3.0' if dot_products and newer else 'CL1.2'}"
+
+
 def _capabilities(found: Found) -> Capabilities:
     device = found.device
+    parts = (found.platform, device.name, device.version, device.driver_version)
     return Capabilities(
         dialect="opencl",
-        identity=f"{found.platform};{device.name};{device.version};{device.driver_version}",
+        identity=";".join((*parts, _standard(device))),
         is_cpu=bool(device.type & cl.device_type.CPU),
         f64=bool(device.double_fp_config),
         alignment=max(64, device.mem_base_addr_align // 8),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import platform
 import sys
 import tempfile
 import threading
@@ -30,10 +31,11 @@ VENDORS = Path("/etc/OpenCL/vendors")
 FOLDER_VARIABLES = ("OCL_ICD_VENDORS", "OPENCL_VENDOR_PATH")
 """By these users name another folder, or a driver alone; then nothing is added."""
 
-_CPU_EXTRA = "pocl" if sys.platform == "linux" else ""
-REMEDY = "install your GPU's OpenCL driver" + (
-    f", or for the processor: pip install 'hotplug-opencl[{_CPU_EXTRA}]'" if _CPU_EXTRA else ""
-)
+REMEDY = "install your GPU's OpenCL driver"
+"""What helps where there is no device."""
+
+if sys.platform == "linux" and platform.machine() == "x86_64":
+    REMEDY += ", or for the processor: pip install 'hotplug-opencl[pocl]'"
 
 _NO_PLATFORM = -1001  # CL_PLATFORM_NOT_FOUND_KHR: the loader has no driver
 _beginning = threading.Lock()

@@ -31,9 +31,9 @@ FUNCTION float half_to_float(ushort bits) { return vload_half(0, (const half *)&
 #define LOAD_HALF(p, i) vload_half((size_t)(i), (GLOBAL const half *)(p))
 #define STORE_HALF(p, i, v) vstore_half_rte((v), (size_t)(i), (GLOBAL half *)(p))
 
-// Of four signed bytes each; cl_khr_integer_dot_product where the device has it.
-#ifdef cl_khr_integer_dot_product
-#pragma OPENCL EXTENSION cl_khr_integer_dot_product : enable
+// Of four signed bytes each; cl_khr_integer_dot_product where the device has it. The extension's name
+// alone is not enough: OpenCL C before 3.0 lacks the functions on Intel's runtime.
+#ifdef __opencl_c_integer_dot_product_input_4x8bit_packed
 #define DOT4(a, b, sum) ((sum) + dot_4x8packed_ss_int((uint)(a), (uint)(b)))
 #else
 FUNCTION int dot4(char4 a, char4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
