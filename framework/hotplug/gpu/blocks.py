@@ -1,7 +1,7 @@
 """Definitions and pages that kernels need for a quantised dtype, from the tables that describe it.
 
-Families of formats are those of `hotplug.quants`: what a module of it decodes with NumPy, the page
-`kernels/quants_<module>.h` decodes on a device.
+Families of formats are those of `hotplug.quants`: what a module of it does with NumPy, the pages
+`kernels/quants_<module>.h` and `encode_<module>.h` do on a device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hotplug.dtypes import get
 from hotplug.quants import codebook, fp4, grids, kquants, legacy, lowbit, nonlinear, ternary
 from hotplug.quants.blocks import Floats
 
-__all__ = ["definitions", "page"]
+__all__ = ["decoding", "definitions", "encoding"]
 
 _FAMILIES = {
     name: module.__name__.rpartition(".")[2]
@@ -27,9 +27,14 @@ _GRIDS = {
 }  # fmt: skip
 
 
-def page(name: str) -> str:
-    """File of kernels/ that decodes a dtype."""
-    return f"quants_{_FAMILIES[name]}.h"
+def decoding(name: str) -> tuple[str, ...]:
+    """Files of kernels/ that decode a dtype."""
+    return "quants.h", f"quants_{_FAMILIES[name]}.h", "quants_use.h"
+
+
+def encoding(name: str) -> tuple[str, ...]:
+    """Files of kernels/ that encode a dtype."""
+    return "encode.h", f"encode_{_FAMILIES[name]}.h"
 
 
 @functools.cache

@@ -25,7 +25,7 @@ _INCLUDES = {
     "attention": ("attention.h",),
     "combine": ("attention.h",),
 }
-"""What a kernel's file needs besides common.h, and the pages on the blocks of its QUANT."""
+"""What a kernel's file needs besides common.h, and the pages on blocks of QUANT and TARGET."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,10 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
     """
     defines = dict(variant.defines)
     pages = ["common.h"]
-    if quant := defines.get("QUANT"):
-        defines |= blocks.definitions(quant)
-        pages += ["quants.h", blocks.page(quant), "quants_use.h"]
+    for name, pages_of in (("QUANT", blocks.decoding), ("TARGET", blocks.encoding)):
+        if quant := defines.get(name):
+            defines |= blocks.definitions(quant)
+            pages += pages_of(quant)
     pages += [*_INCLUDES.get(variant.file, ()), f"{variant.file}.cl"]
     lines = [f"{_MARK}definitions"]
     lines += [f"#define {key} {_continued(text)}" for key, text in defines.items()]

@@ -12,10 +12,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hotplug.dtypes import DType
+from hotplug.dtypes import DType, get
 from hotplug.layout import Layout, contiguous_strides
 
-__all__ = ["AXES", "LIMIT", "Place", "Tensor", "joined", "shape_bytes", "view_bytes", "walk"]
+__all__ = [
+    "AXES", "LIMIT", "Place", "Tensor", "as_bytes", "contiguous", "joined", "shape_bytes",
+    "view_bytes", "walk",
+]  # fmt: skip
 
 AXES = 6
 """Axes of a View and of a Shape, as common.h has them."""
@@ -137,3 +140,10 @@ def _filled(values: Sequence[int], rest: int) -> list[int]:
 def contiguous(place: Place, dtype: DType, shape: tuple[int, ...]) -> Tensor:
     """A tensor that fills a place."""
     return Tensor(place, dtype, Layout(shape, contiguous_strides(shape)))
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """A quantised tensor as i8, a byte an element: blocks have odd sizes, and are moved so."""
+    shape = (*x.shape[:-1], x.dtype.nbytes(x.shape[-1]))
+    layout = Layout(shape, (*x.byte_strides()[:-1], 1), x.dtype.nbytes(x.layout.offset))
+    return Tensor(x.place, get("i8"), layout)

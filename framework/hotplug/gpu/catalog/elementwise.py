@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from hotplug import quants
 from hotplug.dtypes import Kind, get
 from hotplug.gpu.catalog.expressions import (
     COMPARISONS,
@@ -16,8 +16,7 @@ from hotplug.gpu.catalog.expressions import (
     cases,
     number_of,
 )
-from hotplug.gpu.catalog.quantised import QUANTS
-from hotplug.gpu.catalog.rows import decode
+from hotplug.gpu.catalog.quantised import conversion, decode, decoded, encode
 from hotplug.gpu.catalog.table import (
     ITEMS,
     Lowering,
@@ -35,10 +34,9 @@ from hotplug.gpu.catalog.table import (
 )
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import AXES, LIMIT, Tensor, joined, shape_bytes, view_bytes, walk
+from hotplug.gpu.tensors import Tensor, as_bytes, joined, shape_bytes, view_bytes, walk
 from hotplug.layout import Layout
 from hotplug.node import Node
-from hotplug.quants import encode
 
 __all__ = ["cast", "copy"]
 
@@ -103,16 +101,12 @@ def _where(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y:
 
 def copy(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     """Elements moved to another layout of the same shape; of quantised tensors whole blocks."""
-    width, shape = x.dtype.block_bytes, y.shape
-    strides = [x.strides, y.strides]
     if x.dtype.quantised:
-        # Blocks have odd sizes: bytes are moved, a row of blocks as one more axis.
-        width, shape = 1, (*shape[:-1], x.dtype.nbytes(shape[-1]))
-        strides = [(*tensor.byte_strides()[:-1], 1) for tensor in (x, y)]
-    lengths, (xs, ys) = joined(shape, strides)
-    variant = Variant.of("copy", {"WIDTH": width, "ITEMS": ITEMS})
+        x, y = as_bytes(x), as_bytes(y)
+    lengths, (xs, ys) = joined(y.shape, [x.strides, y.strides])
+    variant = Variant.of("copy", {"WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS})
     lowering.launch(
-        variant, groups_of(math.prod(shape)), ITEMS,
+        variant, groups_of(y.size), ITEMS,
         x.place, view_bytes(x.at, xs), y.place, view_bytes(y.at, ys), shape_bytes(lengths),
     )  # fmt: skip
 
@@ -178,7 +172,7 @@ def _pattern(value: float, y: Tensor) -> int:
 
 
 def _encoded(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], dtype: str) -> bytes:
-    return encode(values, get(dtype)).tobytes()
+    return quants.encode(values, get(dtype)).tobytes()
 
 
 @row("fill", check=plain_type)
@@ -223,15 +217,8 @@ def _int32(value: int) -> int:
 
 def _cast_check(node: Node, capabilities: Capabilities) -> str:
     source = node.operands[0].dtype
-    if source == node.dtype and source.quantised:
-        return ""
-    if node.dtype.quantised:
-        return f"there is no kernel that encodes {node.dtype}"
-    if source.quantised and (source.name not in QUANTS or node.dtype.name != "f32"):
-        return f"there is no kernel that decodes {source} to {node.dtype}"
-    if source.quantised:
-        fits = node.type.size <= LIMIT and len(node.shape) <= AXES
-        return "" if fits else f"{node.type} is too large"
+    if source.quantised or node.dtype.quantised:
+        return conversion(node, source, capabilities)
     return plain_type(node, capabilities)
 
 
@@ -242,12 +229,16 @@ def _cast(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
 
 
 def cast(lowering: Lowering, x: Tensor, y: Tensor) -> None:
-    """Elements as those of another dtype, the result contiguous; quantised ones to floats."""
+    """Elements as those of another dtype, the result contiguous."""
     if x.dtype == y.dtype:
         copy(lowering, x, y)
         return
-    if x.dtype.quantised:
+    if x.dtype.quantised and y.dtype.kind is Kind.FLOAT:
         decode(lowering, x, y)
+        return
+    x = decoded(lowering, x)
+    if y.dtype.quantised:
+        encode(lowering, x, y)
         return
     shape, (xv,) = walk(y.shape, (x,))
     defines = {

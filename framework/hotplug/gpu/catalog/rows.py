@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.dtypes import Kind
-from hotplug.gpu.catalog.quantised import QUANTS
+from hotplug.gpu.catalog.quantised import conversion, decoded, scatter_blocks, take_blocks
 from hotplug.gpu.catalog.table import (
     ITEMS,
     Lowering,
@@ -27,18 +27,15 @@ from hotplug.gpu.catalog.table import (
 )
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import LIMIT, Tensor, joined, shape_bytes, view_bytes
+from hotplug.gpu.tensors import LIMIT, Tensor, as_bytes, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__ = ["decode", "rope_into_rows"]
+__all__ = ["rope_into_rows"]
 
 
 def _take_check(node: Node, capabilities: Capabilities) -> str:
-    table = node.operands[0]
-    if not table.dtype.quantised:
+    if not node.operands[0].dtype.quantised:
         return plain_type(node, capabilities)
-    if table.dtype.name not in QUANTS:
-        return f"there is no kernel that decodes {table.dtype}"
     return "" if node.type.size <= LIMIT else f"{node.type} has more than {LIMIT} elements"
 
 
@@ -46,40 +43,24 @@ def _take_check(node: Node, capabilities: Capabilities) -> str:
 def _take(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     del node
     table, ids = present(*operands)
+    if table.dtype.quantised:
+        take_blocks(lowering, table, ids, y)
+        return
     lengths, (steps,) = joined(ids.shape, [ids.strides])
-    quant = table.dtype.name if table.dtype.quantised else None
-    if quant:
-        strides = table.byte_strides()
-        inner, walked, stride = table.shape[1:], strides[1:], strides[0]
-    else:
-        inner, (walked,) = joined(table.shape[1:], [table.strides[1:]])
-        stride = table.strides[0]
-    target = ("TO", y.dtype.name) if quant else ("WIDTH", y.dtype.block_bytes)
-    defines = dict([("QUANT", quant), ("ITEMS", ITEMS), target])
+    inner, (walked,) = joined(table.shape[1:], [table.strides[1:]])
+    defines = {"WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS}
     lowering.launch(
         Variant.of("take", defines), groups_of(y.size), ITEMS,
         table.place, view_bytes(table.at, walked), ids.place, view_bytes(ids.at, steps), y.place,
-        i64(y.at), shape_bytes(lengths), shape_bytes(inner), i32(table.shape[0]), i64(stride),
-        i32(inner[-1]), i32(ids.dtype.name == "i64"),
-    )  # fmt: skip
-
-
-def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
-    """A whole quantised tensor to floats: the one row of a table of one row."""
-    strides = x.byte_strides()
-    first = lowering.constant(i32(0))
-    defines = {"QUANT": x.dtype.name, "TO": y.dtype.name, "ITEMS": ITEMS}
-    lowering.launch(
-        Variant.of("take", defines), groups_of(y.size), ITEMS,
-        x.place, view_bytes(x.at, strides), first, view_bytes(first.at, (0,)), y.place, i64(y.at),
-        shape_bytes((1,)), shape_bytes(x.shape), i32(1), i64(0), i32(x.shape[-1]), i32(0),
+        i64(y.at), shape_bytes(lengths), shape_bytes(inner), i32(table.shape[0]),
+        i64(table.strides[0]), i32(ids.dtype.name == "i64"),
     )  # fmt: skip
 
 
 def _scatter_check(node: Node, capabilities: Capabilities) -> str:
     table, rows = node.operands[0], node.operands[2]
     if table.dtype.quantised:
-        return f"there is no kernel that encodes {table.dtype}"
+        return conversion(node, rows.dtype, capabilities)
     both_float = table.dtype.kind is rows.dtype.kind is Kind.FLOAT
     if table.dtype != rows.dtype and not both_float:
         return f"rows of {rows.dtype} into a table of {table.dtype}"
@@ -92,6 +73,11 @@ def _scatter_check(node: Node, capabilities: Capabilities) -> str:
 def _scatter(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     del node
     ids, rows = present(*operands[1:])
+    if y.dtype.quantised and rows.dtype != y.dtype:
+        scatter_blocks(lowering, ids, decoded(lowering, rows), y)
+        return
+    if y.dtype.quantised:
+        rows, y = as_bytes(rows), as_bytes(y)
     inner, (steps,) = joined(rows.shape[1:], [rows.strides[1:]])
     items = lowering.reducing_items
     defines = {"TYPE": rows.dtype.name, "TABLE": y.dtype.name, "ITEMS": items}

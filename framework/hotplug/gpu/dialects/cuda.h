@@ -59,3 +59,6 @@ FUNCTION int dot4(unsigned int a, unsigned int b, int sum)
 #define AS_FLOAT(bits) __uint_as_float((unsigned int)(bits))
 #define AS_UINT(x) __float_as_uint((float)(x))
 #define NOT_A_NUMBER __int_as_float(0x7fffffff)
+
+// A product that is rounded before it is added to something.
+#define PRODUCT(a, b) __fmul_rn(a, b)

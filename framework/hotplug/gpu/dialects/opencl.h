@@ -43,3 +43,11 @@ FUNCTION int dot4(char4 a, char4 b) { return a.x * b.x + a.y * b.y + a.z * b.z +
 #define AS_FLOAT(bits) as_float((uint)(bits))
 #define AS_UINT(x) as_uint((float)(x))
 #define NOT_A_NUMBER NAN
+
+// A product that is rounded before it is added to something.
+FUNCTION float rounded_product(float a, float b)
+{
+    _Pragma("OPENCL FP_CONTRACT OFF")
+    return a * b;
+}
+#define PRODUCT(a, b) rounded_product(a, b)

@@ -104,6 +104,17 @@ FUNCTION USHORT bf16_bits(float value)
 #define LOAD(type, p, i) JOIN(LOAD_, type)(p, i)
 #define STORE(type, p, i, v) JOIN(STORE_, type)(p, i, v)
 
+#define BYTES_f32 4
+#define BYTES_f16 2
+#define BYTES_bf16 2
+#define BYTES_f64 8
+#define BYTES_i8 1
+#define BYTES_i16 2
+#define BYTES_i32 4
+#define BYTES_i64 8
+#define BYTES_bool 1
+#define BYTES_OF(type) JOIN(BYTES_, type)
+
 // What elements of a dtype are computed in, and literals of it.
 #define NUM_f32 float
 #define NUM_f16 float
