@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from hotplug.testing.conformance.cases.operands import QUANTS
 from hotplug.testing.conformance.check import Outcome, check
 from hotplug.testing.conformance.pytest_suite import BackendTests, _check_group
 from hotplug.testing.conformance.suite import case_groups
@@ -45,6 +46,16 @@ class TestCUDA(BackendTests):
         for case in case_groups(slow=False)[group][::30]:
             result = check(device, case)
             assert result.outcome is not Outcome.FAILED, result
+
+    @pytest.mark.parametrize("dtype", QUANTS)
+    def test_quantised(self, device, dtype):
+        """Decoded to the bit, and multiplied."""
+        wanted = {f"take/{dtype}/rows by i32", f"matmul_grouped/f32 {dtype}/exact"}
+        for group in ("take", "matmul_grouped"):
+            cases = [case for case in case_groups(slow=False)[group] if case.name in wanted]
+            assert len(cases) == 1
+            result = check(device, cases[0])
+            assert result.outcome is Outcome.PASSED, result
 
     @pytest.mark.slow
     @pytest.mark.timeout(1200)
