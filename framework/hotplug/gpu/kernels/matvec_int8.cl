@@ -23,10 +23,10 @@ matvec_int8(GLOBAL const char *a, const View av, const LONG scales_at, const LON
     const int lane = ITEM % LANES;
     const int batch = GROUP_Y / blocks;
     const int first = GROUP_Y % blocks * ROWS;
-    UINT sixteen_at[ROWS];
+    UINT start[ROWS]; // in blocks of steps
     for (int r = 0; r < ROWS; ++r) // what is too many is not stored
-        sixteen_at[r] = (UINT)(place(av, lead, batch) +
-                               (first + r < rows ? first + r : rows - 1) * av.stride[3]) / 16;
+        start[r] = (UINT)(place(av, lead, batch) +
+                          (first + r < rows ? first + r : rows - 1) * av.stride[3]) / STEPS_BLOCK;
     LONG matrix = bv.at + place(bv, lead, batch);
     int known = 1;
 #ifdef IDS
@@ -45,14 +45,15 @@ matvec_int8(GLOBAL const char *a, const View av, const LONG scales_at, const LON
         }
         if (known && column < columns) {
             Block w = (Block)b + matrix + (LONG)column * bv.stride[3];
-            for (int n = lane * AT_ONCE; n < depth / 16; n += LANES * AT_ONCE)
+            for (UINT n = lane * AT_ONCE; n < (UINT)depth / 16; n += LANES * AT_ONCE)
                 UNROLLED
                 for (int i = 0; i < AT_ONCE; ++i) {
                     const Decoded d = decoded(w, n + i);
                     UNROLLED
                     for (int r = 0; r < ROWS; ++r) {
-                        const UINT at = sixteen_at[r] + n + i;
-                        const float scale = d.scale * LOAD_f32(a + scales_at, at / 2);
+                        const UINT at = 2 * start[r] + n + i;
+                        const float scale =
+                            d.scale * LOAD_f32(a + scales_at, start[r] + (n + i) / 2);
                         sum[r][i % CHAINS] += scale * dot_steps(d, (Steps)(a + av.at) + 16 * (LONG)at);
                         least[r][i % CHAINS] += d.least * LOAD_f32(a + sums_at, at);
                     }
