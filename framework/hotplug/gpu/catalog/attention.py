@@ -9,16 +9,7 @@ from collections.abc import Sequence
 from hotplug.gpu.catalog.leading import LEADING, lead_of, padded, strides_of
 from hotplug.gpu.catalog.quantised import QUANTS
 from hotplug.gpu.catalog.reduction import alibi_slopes
-from hotplug.gpu.catalog.table import (
-    Lowering,
-    Part,
-    i64,
-    optional,
-    present,
-    real,
-    row,
-    whole,
-)
+from hotplug.gpu.catalog.table import Lowering, Part, i64, optional, present, real, row, whole
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import LIMIT, Tensor, shape_bytes, view_bytes
@@ -33,6 +24,8 @@ _NOTHING = view_bytes(0, (0,))
 _WIDEST = 512  # of a head; a query lies in local memory
 _ROWS_PER_SPLIT = 256
 _MOST_SPLITS = 16
+_MOST_QUERIES = 8  # of a work-group
+_MOST_SUMS = 32  # of an item, in registers; decoding takes some, too
 
 
 def _attention_check(node: Node, capabilities: Capabilities) -> str:
@@ -77,25 +70,31 @@ def _attention(
     if mask is None:
         views += [q.place, _NOTHING]
     views += [*optional(positions, q), *optional(sinks, q)]
-    groups = math.prod(lead) * q.shape[-3] * q.shape[-2]
     is_cpu = lowering.capabilities.is_cpu
     items = 1 if is_cpu else 64
-    splits = _splits(groups, k.shape[-3], 8 if is_cpu else 256)
+    each = -(-v.shape[-1] // 16) * 16 if is_cpu else -(-v.shape[-1] // items)
+    queries = q.shape[-3] * q.shape[-2] // k.shape[-2]  # that share keys
+    sums = _MOST_SUMS // 4 if k.dtype.quantised else _MOST_SUMS
+    together = min(queries, _MOST_QUERIES, _MOST_QUERIES if is_cpu else sums // each)
+    groups = math.prod(lead) * k.shape[-2] * -(-queries // together)
+    splits = _splits(groups, k.shape[-3], 4 if is_cpu else 256)
     numbers = _numbers(node, operands, splits)
     bias = real(node, "max_bias")
     slopes = lowering.constant(alibi_slopes(q.shape[-2], bias)) if bias else q.place
     target = y.place
     at = y.at
+    heads = math.prod(lead) * q.shape[-3] * q.shape[-2]
     if splits > 1:
-        target = lowering.temporary(4 * groups * splits * (v.shape[-1] + 2))
+        target = lowering.temporary(4 * heads * splits * (v.shape[-1] + 2))
         at = target.at
     defines = {
         "Q": q.dtype.name, "KEYS": k.dtype.name, "VALUES": v.dtype.name,
         "QUANT": k.dtype.name if k.dtype.quantised else None,
         "MASK": mask.dtype.name if mask is not None else None,
         "MASK_IS_BOOL": "1" if mask is not None and mask.dtype.name == "bool" else None,
-        "WIDTH": -(-q.shape[-1] // 64) * 64, "EACH": -(-v.shape[-1] // items),
-        "ITEMS": items,
+        "DENSE": "1" if k.strides[-1] == v.strides[-1] == 1 else None,
+        "ALIGNED": "1" if not is_cpu and _aligned(k) else None,
+        "QUERIES": together, "WIDTH": -(-q.shape[-1] // 64) * 64, "EACH": each, "ITEMS": items,
     }  # fmt: skip
     lowering.launch(
         Variant.of("attention", defines), (groups if y.size else 0, splits), items,
@@ -104,9 +103,16 @@ def _attention(
     if splits > 1:
         sink_view = views[10:12]
         lowering.launch(
-            Variant.of("combine", {"ITEMS": items}), groups if y.size else 0,
+            Variant.of("combine", {"ITEMS": items}), heads if y.size else 0,
             items, target, i64(at), *sink_view, y.place, i64(y.at), numbers,
         )  # fmt: skip
+
+
+def _aligned(k: Tensor) -> bool:
+    """Whether rows of f16 can be loaded 16 bytes at a time."""
+    step = k.strides[-1] == 1 and k.shape[-1] % 8 == 0
+    even = all(stride % 8 == 0 for stride in k.strides[:-1])
+    return k.dtype.name == "f16" and step and even and k.at % 16 == 0
 
 
 def _stretched(mask: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -22,6 +22,7 @@
 #define LONG long long
 #define ULONG unsigned long long
 #define UINT unsigned int
+#define UINT4 uint4 // 16 bytes at once, at a multiple of 16
 #define USHORT unsigned short
 #define UCHAR unsigned char
 #define HALF unsigned short // storage only: it is loaded and stored by the macros below

@@ -22,6 +22,7 @@
 #define LONG long
 #define ULONG ulong
 #define UINT uint
+#define UINT4 uint4 // 16 bytes at once, at a multiple of 16
 #define USHORT ushort
 #define UCHAR uchar
 #define HALF half // storage only: it is loaded and stored by the macros below, never computed with
