@@ -62,7 +62,7 @@ $(INTEL)/.ready: constraints.txt backends/opencl/pyproject.toml
 	@touch $@
 
 check-intel: $(INTEL)/.ready
-	$(INTEL)/bin/python -m pytest -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
+	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
 		tests/conformance/test_opencl.py tests/inference/test_opencl.py
 
 check-arm: $(READY)

@@ -107,6 +107,7 @@ def test_likelihoods_need_two_tokens_and_room(model):
         ({"threads": 0}, "threads must be at least 1"),
         ({"precision": "half"}, "precision must be one of"),
         ({"cache_dtype": "q8_0"}, "cache dtype must be one of"),
+        ({"fallback": "never"}, "fallback must be one of"),
     ],
 )
 def test_options_out_of_range(tiny_model, options, message):
