@@ -52,11 +52,13 @@ class Bench:
         model: the file that most sections use.
         threads: threads of both programs.
         rounds: how often they take turns; what counts is the median.
+        types: other types of weights that are measured; None for all that there is a target for.
     """
 
     model: Path
     threads: int
     rounds: int
+    types: Sequence[str] | None = None
 
     def pair(self, path: Path | None = None, context: int = 2048) -> Pair:
         """Both programs with a model, loaded."""

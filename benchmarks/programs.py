@@ -20,6 +20,7 @@ import platformdirs
 from demo import demo_model
 
 import hotplug_llm
+from hotplug.settings import settings
 from hotplug_llm.generation import Generation
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 PEER_SCRIPT = Path(__file__).with_name("peer_llama.py")
-_PEERS = Path(__file__).resolve().parent.parent / ".venv-peers"
+_ROOT = Path(__file__).resolve().parent.parent
 _PAUSE = 0.2
 """Seconds between two turns: threads of whoever was on turn spin for a while, those of llama.cpp
 some milliseconds and those of OpenBLAS more than 50, and take a core from whoever is next."""
@@ -87,8 +88,13 @@ def take_turns(actions: Sequence[Callable[[], float]], rounds: int) -> list[list
 
 
 def peer_python() -> Path | None:
-    """The interpreter of the environment that llama.cpp is in, if `make bench-peers` made it."""
-    python = _PEERS / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    """The interpreter of the environment that llama.cpp is in, if `make bench-peers` made it.
+
+    Where hotplug is kept to an instruction set, so must llama.cpp be, which is built for it.
+    """
+    isa = settings().cpu_isa
+    peers = _ROOT / (f".venv-peers-{isa}" if isa else ".venv-peers")
+    python = peers / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     return python if python.exists() else None
 
 

@@ -1,6 +1,6 @@
 """docs/performance.md: its figures and pictures, made from the last measurements.
 
-    python benchmarks/report.py      renders anew what docs/performance.json holds
+    python benchmarks/report.py      renders anew what docs/performance*.json hold
 
 What was measured is kept in docs/performance.json, by section, so that a run of a few sections
 renews only those. In the page each block between <!-- begin NAME --> and <!-- end NAME --> is
@@ -32,8 +32,9 @@ _NEAR = 1000
 
 
 def write(measured: Mapping[str, Any], folder: Path = DOCS) -> None:
-    """Take measurements into the page."""
-    stored = folder / _FIGURES
+    """Take measurements into the page; those with one instruction set have files of their own."""
+    isa = measured.get("isa")
+    stored = folder / (f"performance-{isa}.json" if isa else _FIGURES)
     before = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
     document = merged(before, measured)
     stored.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -78,6 +79,8 @@ def fill(page: str, filling: Mapping[str, str]) -> str:
 
 def blocks(document: Mapping[str, Any]) -> dict[str, str]:
     """The page's blocks by name."""
+    if isa := document.get("isa"):
+        return {f"machine {isa}": machine(document), f"figures {isa}": figures(document)}
     found = {"machine": machine(document), "figures": figures(document)}
     for traced in document["sections"].get("trace", {}).get("traces", ()):
         name = f"trace {traced['tokens']} behind {traced['start']}"
@@ -103,7 +106,8 @@ def figures(document: Mapping[str, Any]) -> str:
 
 def pictures(document: Mapping[str, Any]) -> dict[str, str]:
     """The page's pictures by file name, as far as there are figures for them."""
-    sections, found = document["sections"], {}
+    found: dict[str, str] = {}
+    sections = {} if document.get("isa") else document["sections"]
     if "curve" in sections:
         found["batches.svg"] = batches(sections["curve"]["milliseconds_per_token"])
     if "trace" in sections:
@@ -176,4 +180,5 @@ def axis(label: str, least: float, most: float) -> Axis:
 
 
 if __name__ == "__main__":
-    write(json.loads((DOCS / _FIGURES).read_text(encoding="utf-8")))
+    for stored in DOCS.glob("performance*.json"):
+        write(json.loads(stored.read_text(encoding="utf-8")))

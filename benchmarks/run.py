@@ -3,17 +3,19 @@
     python benchmarks/run.py                             all of it; a quarter of an hour
     python benchmarks/run.py --only decode,batches --rounds 1
     python benchmarks/run.py --write-docs                and renew docs/performance.md
+    python benchmarks/run.py --isa avx2                  both programs without AVX-512
 
 Programs stay loaded and take turns, so that whatever else the machine does hits both; what counts
 is the median of the rounds' ratios. Rows appear as they are measured, on standard error; the whole
-table and then one JSON object follow on standard output. Without `make bench-peers` it measures
-hotplug alone.
+table and then one JSON object follow on standard output. Without `make bench-peers`, or with --isa
+avx2 without `make bench-peers-avx2`, it measures hotplug alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -43,11 +45,17 @@ SECTIONS = (
 
 def main() -> None:
     options = arguments()
-    bench = Bench(options.model or demo_model(), options.threads, options.rounds)
+    bench = Bench(options.model or demo_model(), options.threads, options.rounds, options.types)
     head = describe(bench.threads, bench.reader.speed())
     sections: dict[str, Any] = {}
     order = [section.name for section in SECTIONS]
-    document = {"model": bench.model.name, "machine": head, "order": order, "sections": sections}
+    document = {
+        "isa": options.isa,
+        "model": bench.model.name,
+        "machine": head,
+        "order": order,
+        "sections": sections,
+    }
     for section in SECTIONS:
         if section.name in options.only:
             sections[section.name] = measure(bench, section)
@@ -82,13 +90,20 @@ def arguments() -> argparse.Namespace:
     )
     names = [section.name for section in SECTIONS]
     parser.add_argument("--model", type=Path, help="a GGUF file (the demo model)")
-    parser.add_argument("--threads", type=int, default=settings().threads or host.usable_cores())
+    parser.add_argument("--isa", help="an instruction set that both programs are to keep to")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", type=lambda given: given.split(","), default=names, metavar="A,B")
+    parser.add_argument(
+        "--types", type=lambda given: given.split(","), help="of section types, only these"
+    )
     parser.add_argument(
         "--write-docs", action="store_true", help="renew the figures and pictures in docs/"
     )
     options = parser.parse_args()
+    if options.isa:  # before anybody has read the settings
+        os.environ["HOTPLUG_CPU_ISA"] = options.isa
+    options.threads = options.threads or settings().threads or host.usable_cores()
     unknown = set(options.only) - set(names)
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(names)}")

@@ -50,8 +50,8 @@ def measure_depth(bench: Bench) -> Outcome:
 
 def measure_types(bench: Bench) -> Outcome:
     rows: list[Row] = []
-    for kind, target in TYPES.items():
-        path = requantised(kind)
+    for kind in bench.types or TYPES:
+        target, path = TYPES[kind], requantised(kind)
         name = kind.upper()
         if path is None:
             rows.append(Row(name, None, "x llama.cpp", at_least(1), {"why": NO_PEER}))

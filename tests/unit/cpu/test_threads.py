@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 
@@ -70,6 +71,44 @@ def test_callers_take_turns():
     assert all(work.values.tolist() == [30.0] * COUNT for work in works)
 
 
+def test_teams_of_several_sizes_run_at_once():
+    """As sessions with other numbers of threads in one process have them, on few processors."""
+    works = {count: Counting(5) for count in (1, 2, 3, 5)}
+
+    def run(count):
+        for _ in range(20):
+            threads.team(count).run(works[count].plan)
+
+    callers = [threading.Thread(target=run, args=(count,)) for count in works]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert all(work.values.tolist() == [100.0] * COUNT for work in works.values())
+
+
+def test_beside_threads_of_the_user_s_own():
+    """NumPy's OpenBLAS has threads that wait as busily as ours."""
+    work, done = Counting(5), threading.Event()
+    matrix = np.eye(300, dtype=np.float32) * 2
+    products = []
+
+    def multiply():
+        while not done.is_set():
+            products.append(float((matrix @ matrix).sum()))
+
+    user = threading.Thread(target=multiply)
+    user.start()
+    try:
+        for _ in range(200):
+            threads.team(2).run(work.plan)
+    finally:
+        done.set()
+        user.join()
+    assert work.values.tolist() == [1000.0] * COUNT
+    assert set(products) == {1200.0}
+
+
 def test_threads_end_when_a_team_is_closed():
     before = threading.active_count()
     team = threads.Team(3)
@@ -98,6 +137,35 @@ def test_a_forked_child_has_threads_of_its_own():
     assert os.waitstatus_to_exitcode(status) == 0
     threads.team(2).run(work.plan)
     assert work.values[0] == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_in_the_middle_of_another_thread_s_run_can_run_too():
+    busy, done = Counting(50), threading.Event()
+
+    def run():
+        while not done.is_set():
+            threads.team(2).run(busy.plan)
+
+    other = threading.Thread(target=run)
+    other.start()
+    try:
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # ends the child if it waits for its parent's threads
+                try:
+                    work = Counting(4)
+                    threads.team(2).run(work.plan)
+                    os._exit(0 if work.values.tolist() == [4.0] * COUNT else 1)
+                finally:
+                    os._exit(2)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        done.set()
+        other.join()
 
 
 def test_an_interrupted_run_is_finished_by_the_next(monkeypatch):
