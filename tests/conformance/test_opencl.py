@@ -19,7 +19,8 @@ from hotplug_opencl import backend
 MANY_KERNELS = frozenset({
     "add_rows_by_id", "argmax", "argsort", "cast", "count_equal", "cumsum", "matmul",
     "matmul_grouped", "scaled_dot_product_attention", "scatter_rows", "softmax", "take", "argmin",
-    "top_k", "gated_delta_rule", "gated_linear_attention", "wkv6", "wkv7",
+    "top_k", "conv", "conv_transpose", "gated_delta_rule", "gated_linear_attention",
+    "solve_triangular", "wkv6", "wkv7",
 })  # fmt: skip
 
 

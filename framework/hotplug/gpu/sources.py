@@ -24,6 +24,11 @@ _INCLUDES = {
     "matvec_int8": ("int8.h",),
     "attention": ("attention.h",),
     "combine": ("attention.h",),
+    "conv": ("conv.h",),
+    "conv_direct": ("conv.h",),
+    "im2col": ("window.h",),
+    "col2im": ("window.h",),
+    "pool": ("window.h",),
 }
 """What a kernel's file needs besides common.h, and the pages on blocks of QUANT and TARGET."""
 

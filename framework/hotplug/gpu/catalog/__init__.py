@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from hotplug.backend import YES, Support, no
 from hotplug.gpu.catalog import (
     attention,
+    convolution,
     elementwise,
     limits,
     products,
     recurrence,
     reduction,
+    resample,
     rows,
+    solve,
 )
 from hotplug.gpu.catalog.elementwise import copy
 from hotplug.gpu.catalog.table import ROWS, Launch, LibraryLaunch, Lowering, answer
@@ -23,7 +26,17 @@ from hotplug.ops import OPS
 
 __all__ = ["Launch", "LibraryLaunch", "Lowering", "copy", "families", "lower", "supports"]
 
-families = (attention, elementwise, products, recurrence, reduction, rows)
+families = (
+    attention,
+    convolution,
+    elementwise,
+    products,
+    recurrence,
+    reduction,
+    resample,
+    rows,
+    solve,
+)
 """The modules whose import fills the table."""
 
 

@@ -38,7 +38,7 @@ from hotplug.gpu.tensors import Tensor, as_bytes, joined, shape_bytes, view_byte
 from hotplug.layout import Layout
 from hotplug.node import Node
 
-__all__ = ["cast", "copy"]
+__all__ = ["cast", "copy", "nearest"]
 
 _CAST_TARGETS = ("f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64", "bool")
 
@@ -134,18 +134,28 @@ def _concat(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
         start += tensor.shape[axis]
 
 
-_CONSTANT, _WRAP, _REFLECT = range(3)
+_CONSTANT, _WRAP, _REFLECT, _NEAREST = range(4)
 
 
 @row("repeat", "roll", "pad", "pad_reflect", check=plain_type)
 def _remap(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
-    x = _one(operands)
     before, mode, value = _mapping(node)
+    _remapped(lowering, _one(operands), y, before, mode, _pattern(value, y))
+
+
+def nearest(lowering: Lowering, x: Tensor, y: Tensor) -> None:
+    """Along each axis the element at floor(i n / m), of n for m elements."""
+    _remapped(lowering, x, y, (0,) * len(y.shape), _NEAREST, 0)
+
+
+def _remapped(
+    lowering: Lowering, x: Tensor, y: Tensor, before: tuple[int, ...], mode: int, outside: int
+) -> None:
     variant = Variant.of("remap", {"WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS})
     lowering.launch(
         variant, groups_of(y.size), ITEMS,
         x.place, view_bytes(x.at, x.strides), y.place, i64(y.at), shape_bytes(y.shape or (1,)),
-        shape_bytes(x.shape or (1,)), _counts(before), i32(mode), u64(_pattern(value, y)),
+        shape_bytes(x.shape or (1,)), _counts(before), i32(mode), u64(outside),
     )  # fmt: skip
 
 

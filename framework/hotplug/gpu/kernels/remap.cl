@@ -1,5 +1,5 @@
 // Elements of WIDTH bytes taken from index (i - before) per axis: wrapped round (repeat, roll, pad),
-// mirrored at the ends, or, outside, a constant.
+// mirrored at the ends, or, outside, a constant; or from the same share of another length.
 #define WORD_1 UCHAR
 #define WORD_2 USHORT
 #define WORD_4 UINT
@@ -8,6 +8,7 @@
 #define CONSTANT_MODE 0
 #define WRAP_MODE 1
 #define REFLECT_MODE 2
+#define NEAREST_MODE 3
 
 KERNEL(ITEMS)
 remap(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, const Shape shape,
@@ -28,6 +29,8 @@ remap(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, cons
             at = ((at % length) + length) % length;
         else if (mode == REFLECT_MODE)
             at = at < 0 ? -at : at >= length ? 2 * (length - 1) - at : at;
+        else if (mode == NEAREST_MODE)
+            at = (int)((LONG)at * length / shape.length[axis]);
         else if (at < 0 || at >= length)
             inside = 0;
         from += (LONG)at * xv.stride[axis];

@@ -22,6 +22,7 @@ _CONVOLUTIONS: tuple[tuple[_Shape, _Shape, dict[str, Any]], ...] = (
     ((1, 4, 8, 9), (6, 2, 3, 3), {"dilation": (2, 3), "padding": (2, 0), "groups": 2}),
     ((1, 6, 5, 5), (12, 1, 3, 3), {"padding": (1, 1), "groups": 6}),
     ((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), {"stride": (1, 2, 2), "padding": (1, 0, 1)}),
+    ((2, 12, 6, 7), (20, 6, 3, 2), {"groups": 2, "padding": (1, 1), "stride": (1, 2)}),
     ((1, 1, 1), (1, 1, 1), {}),
     ((0, 3, 9), (4, 3, 3), {}),
 )
@@ -37,6 +38,7 @@ _TRANSPOSED: tuple[tuple[_Shape, _Shape, dict[str, Any]], ...] = (
     ((2, 3, 4, 5), (3, 2, 2, 2), {"stride": (2, 2)}),
     ((1, 2, 3, 4), (2, 3, 3, 2), {"stride": (1, 3), "dilation": (2, 1), "padding": (2, 0)}),
     ((1, 2, 2, 3, 2), (2, 2, 2, 2, 2), {"stride": (2, 1, 1)}),
+    ((2, 6, 4, 5), (6, 9, 4, 3), {"stride": (2, 3), "padding": (1, 0), "dilation": (1, 2)}),
     ((0, 3, 5), (3, 4, 3), {}),
 )
 # Spatial lengths, and the kernel over them.
@@ -74,8 +76,11 @@ def _convolutions() -> Iterator[Case]:
             x, w = leaf("x", x_dtype, (2, 4, 5, 6)), leaf("w", w_dtype, (6, 2, 3, 2))
             result = ops.conv(x, w, padding=(1, 1), groups=2)
             yield single(f"conv/{x_dtype} {w_dtype}/groups", result)
+    for dtype in FLOATS:
+        result = ops.conv(leaf("x", dtype, (1, 3, 4, 5)), leaf("w", "f16", (9, 3, 3, 2)))
+        yield single(f"conv/{dtype} f16/outputs", result)
     for layout, make in LAYOUTS.items():
-        result = ops.conv(make("x", "f32", (2, 3, 5, 6)), make("w", "f32", (4, 3, 3, 2)))
+        result = ops.conv(make("x", "f32", (2, 3, 5, 6)), make("w", "f32", (6, 3, 3, 2)))
         yield single(f"conv/f32/{layout}", result)
 
 
@@ -89,7 +94,7 @@ def _transposed() -> Iterator[Case]:
             result = ops.conv_transpose(x, w, stride=(2,), groups=2)
             yield single(f"conv_transpose/{x_dtype} {w_dtype}/groups", result)
     for layout, make in LAYOUTS.items():
-        x, w = make("x", "f32", (2, 3, 4, 5)), make("w", "f32", (3, 4, 3, 2))
+        x, w = make("x", "f32", (2, 3, 4, 5)), make("w", "f32", (3, 6, 3, 2))
         yield single(f"conv_transpose/f32/{layout}", ops.conv_transpose(x, w, stride=(2, 1)))
 
 
