@@ -156,7 +156,8 @@ FUNCTION Line fit_affine(Numbers x, LONG step, int size, int levels, int tenths,
 }
 
 // Scales of groups as whole numbers of the block's, which is stored as the half at `at`.
-FUNCTION void store_scales(Target w, int at, const float *scales, int count, int levels, UCHAR *numbers)
+FUNCTION void store_scales(Target w, int at, const float *scales, int count, int levels,
+                           UCHAR *numbers)
 {
     float most = scales[0];
     for (int g = 1; g < count; ++g)
@@ -173,7 +174,8 @@ typedef struct {
 } Steps;
 
 // Fits all groups of a block; its own two scales are the halves from `at` on.
-FUNCTION Steps affine_steps(Target w, int at, Numbers all, LONG step, int groups, int levels, int tenths)
+FUNCTION Steps affine_steps(Target w, int at, Numbers all, LONG step, int groups, int levels,
+                            int tenths)
 {
     Steps steps;
     float scales[16];
@@ -190,7 +192,8 @@ FUNCTION Steps affine_steps(Target w, int at, Numbers all, LONG step, int groups
 }
 
 // The level of element j, for the scales that were stored.
-FUNCTION int affine_quant(Target w, int at, const Steps *steps, Numbers x, LONG step, int j, int size, int levels)
+FUNCTION int affine_quant(Target w, int at, const Steps *steps, Numbers x, LONG step, int j, int size,
+                          int levels)
 {
     const float scale = LOAD_HALF(w, at) * (float)steps->scale[j / size];
     const float minimum = LOAD_HALF(w, at + 1) * (float)steps->minimum[j / size];
@@ -247,7 +250,8 @@ FUNCTION void q5_k_encode(Target w, Numbers x, LONG step)
 }
 
 // Fits 16 groups; numbers of their scales, of which `most` is stored as the half at `at`.
-FUNCTION void signed_steps(Target w, int at, Numbers all, LONG step, int limit, int most, signed char *numbers)
+FUNCTION void signed_steps(Target w, int at, Numbers all, LONG step, int limit, int most,
+                           signed char *numbers)
 {
     float scales[16];
     float largest = 0;
@@ -260,7 +264,8 @@ FUNCTION void signed_steps(Target w, int at, Numbers all, LONG step, int limit, 
     for (int g = 0; g < 16; ++g)
         numbers[g] = (signed char)LEVEL(rint(PRODUCT(scales[g], inverse)), -most, most - 1);
 }
-FUNCTION int signed_quant(Target w, int at, const signed char *numbers, Numbers x, LONG step, int j, int limit)
+FUNCTION int signed_quant(Target w, int at, const signed char *numbers, Numbers x, LONG step, int j,
+                          int limit)
 {
     const float size = LOAD_HALF(w, at) * (float)numbers[j / 16];
     return (int)round_to_steps(NUMBER(j), size, -limit, limit - 1) + limit;

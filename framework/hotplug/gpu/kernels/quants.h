@@ -3,10 +3,10 @@
 // family, included after this one, has two functions for each dtype T of it, and quants_use.h makes
 // the others from them:
 //     T_sixteen(w, g)  what the elements of the g-th sixteen of the block at w have in common
-//     T_word(s, i)     the bytes q of its elements from 4 * i on, as one word
-// A processor's compiler makes vectors of what is written for one element: there a word is one byte.
-// So that both are written once, words are computed with byte by byte, with no carry from one to the
-// next. T_BLOCK and T_BYTES, the elements and bytes of a block, are defined where sources are put
+//     T_word(s, i)     the bytes q of its elements from PER_WORD * i on
+// A word has four elements, and one where a processor's compiler makes vectors of what is written for
+// one. So that both are written once, words are computed with byte by byte, with no carry from one to
+// the next. T_BLOCK and T_BYTES, the elements and bytes of a block, are defined where sources are put
 // together.
 typedef GLOBAL const UCHAR *Block;
 typedef GLOBAL const float *Floats;
@@ -34,7 +34,7 @@ typedef UINT Word;
 #define WORD_OF_2(w, i) FOUR_BYTES(w, i)
 #define WORD_OF_4(w, i) (((GLOBAL const UINT *)(w))[i])
 #endif
-#define FOURS (16 / WORDS) // elements of a word
+#define PER_WORD (16 / WORDS)
 
 typedef struct {
     float scale;
@@ -62,8 +62,25 @@ FUNCTION UINT low_bits(UINT word, int shift, int bits)
     return word >> shift & EVERY((1 << bits) - 1);
 }
 
-// Bytes below 128, less a number that is no larger: signed bytes.
-FUNCTION UINT less(UINT word, int number) { return ((word | EVERY(128)) - EVERY(number)) ^ EVERY(128); }
+// Bytes below 128, less a number: signed bytes.
+FUNCTION UINT less(UINT word, int number)
+{
+#if ITEMS == 1
+    return word - (UINT)number;
+#else
+    return ((word | EVERY(128)) - EVERY(number)) ^ EVERY(128);
+#endif
+}
+
+// Bytes of 0 to 31, those negated whose byte of `signs` is 1.
+FUNCTION UINT with_signs(UINT word, UINT signs)
+{
+#if ITEMS == 1
+    return (word ^ (0 - signs)) + signs;
+#else
+    return less(EVERY(32) + word - (word << 1 & signs * 255), 32);
+#endif
+}
 
 // Fields of 1, 2 or 3 bits for each element of a sixteen, first ones lowest: those of word i, a byte
 // each. Of 3 bits, `more` has the last eight.
@@ -97,3 +114,10 @@ FUNCTION UINT spread_3(UINT codes, UINT more, int i)
 
 // Bytes of 1 to 127, those negated whose byte of `signs` is 1.
 FUNCTION UINT negated(UINT word, UINT signs) { return (word ^ signs * 255) + signs; }
+
+// Nibbles of eight bytes, of which `more` are the last four: lower halves, then upper ones.
+FUNCTION UINT nibbles(UINT codes, UINT more, int i)
+{
+    const UINT word = i % (8 / PER_WORD) < 4 / PER_WORD ? codes : more;
+    return low_bits(word, i % (4 / PER_WORD) * 8 + i / (8 / PER_WORD) * 4, 4);
+}

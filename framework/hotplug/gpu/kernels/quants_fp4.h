@@ -1,16 +1,12 @@
 // Floats of four bits, e2m1, whose groups share a scale of eight (hotplug.quants.fp4). Levels are
 // twice the values, and scales are half of them.
-FUNCTION UINT e2m1(UINT nibbles)
+FUNCTION UINT e2m1(UINT numbers)
 {
-    const UINT b0 = nibbles & EVERY(1);
-    const UINT b1 = nibbles >> 1 & EVERY(1);
-    const UINT b2 = nibbles >> 2 & EVERY(1);
-    const UINT sign = (nibbles >> 3 & EVERY(1)) * 255;
-    // 0 1 2 3 4 6 8 12
-    const UINT half_up = b2 & b0;
-    const UINT value = (b0 ^ half_up) | ((b1 & ~b2) | (half_up & ~b1)) << 1 |
-                       (b2 & (b0 | ~b1)) << 2 | (b2 & b1) << 3;
-    return less(EVERY(16) + value - (value << 1 & sign), 16);
+    const UINT number = numbers & EVERY(7);
+    const UINT upper = number >> 2 & EVERY(1);
+    const UINT last = (number + EVERY(1)) >> 3 & EVERY(1);
+    const UINT level = number + (number & upper * 3) + last * 2; // 0 1 2 3 4 6 8 12
+    return with_signs(level, numbers >> 3 & EVERY(1));
 }
 
 FUNCTION Sixteen mxfp4_sixteen(Block w, int g)
@@ -35,11 +31,8 @@ FUNCTION float half_e4m3(int bits)
 FUNCTION Sixteen nvfp4_sixteen(Block w, int g)
 {
     Sixteen s = scaled(half_e4m3(BYTE(w, g)));
-    s.low = w + 4 + 8 * g;
+    s.codes = FOUR_BYTES(w + 4, 2 * g);
+    s.more = FOUR_BYTES(w + 4, 2 * g + 1);
     return s;
 }
-FUNCTION Word nvfp4_word(Sixteen s, int i)
-{
-    const int half_ = WORDS / 2;
-    return e2m1(low_bits(WORD_OF_4(s.low, i % half_), i / half_ * 4, 4));
-}
+FUNCTION Word nvfp4_word(Sixteen s, int i) { return e2m1(nibbles(s.codes, s.more, i)); }

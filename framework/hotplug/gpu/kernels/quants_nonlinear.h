@@ -6,7 +6,7 @@ FUNCTION Word levels_of(Sixteen s, int i)
     const UINT number = low_bits(WORD_OF_2(s.low, i), s.shift, 4);
     UINT word = 0;
     UNROLLED
-    for (int k = 0; k < FOURS; ++k)
+    for (int k = 0; k < PER_WORD; ++k)
         word |= (UINT)(UCHAR)levels[number >> 8 * k & 15] << 8 * k;
     return word;
 }

@@ -16,8 +16,8 @@ FUNCTION Sixteen tq1_0_sixteen(Block w, int g)
 }
 FUNCTION Word tq1_0_word(Sixteen s, int i)
 {
-    const UINT word = WORD_OF_2(s.low, s.lift ? i % (4 / FOURS) : i);
-    const UINT power = s.lift ? power_of_3(i / (4 / FOURS)) : s.shift;
+    const UINT word = WORD_OF_2(s.low, s.lift ? i % (4 / PER_WORD) : i);
+    const UINT power = s.lift ? power_of_3(i / (4 / PER_WORD)) : s.shift;
     // Every second byte has room for its product.
     const UINT even = ((word & 0x00ff00ff) * power & 0x00ff00ff) * 3 >> 8 & 0x00030003;
     const UINT odd = ((word >> 8 & 0x00ff00ff) * power & 0x00ff00ff) * 3 & 0x03000300;

@@ -10,7 +10,7 @@ FUNCTION float value_of(const Sixteen s, Word word, int k)
 FUNCTION float JOIN(QUANT, _at)(Block w, int j)
 {
     const Sixteen s = JOIN(QUANT, _sixteen)(w, j / 16);
-    return value_of(s, JOIN(QUANT, _word)(s, j % 16 / FOURS), j % FOURS);
+    return value_of(s, JOIN(QUANT, _word)(s, j % 16 / PER_WORD), j % PER_WORD);
 }
 
 // A sixteen in registers: the bytes of its elements in order, and what they count in.
@@ -23,7 +23,8 @@ typedef struct {
 // The n-th sixteen of a row of blocks.
 FUNCTION Decoded decoded(Block row, int n)
 {
-    const Sixteen s = JOIN(QUANT, _sixteen)(row + (LONG)(n / SIXTEENS) * JOIN(QUANT, _BYTES), n % SIXTEENS);
+    Block w = row + (LONG)(n / SIXTEENS) * JOIN(QUANT, _BYTES);
+    const Sixteen s = JOIN(QUANT, _sixteen)(w, n % SIXTEENS);
     Decoded d;
     EACH_PART
     for (int i = 0; i < WORDS; ++i)
@@ -33,7 +34,8 @@ FUNCTION Decoded decoded(Block row, int n)
     return d;
 }
 
-#define DECODED(d, j) ((d).scale * (float)(signed char)((d).word[(j) / FOURS] >> (j) % FOURS * 8) - (d).least)
+#define DECODED(d, j) \
+    ((d).scale * (float)(signed char)((d).word[(j) / PER_WORD] >> (j) % PER_WORD * 8) - (d).least)
 
 // Adds products of a sixteen with as many floats to the parts of a sum.
 FUNCTION void add_products(const Decoded d, Floats x, float *sum)
@@ -50,7 +52,9 @@ FUNCTION void JOIN(QUANT, _dot)(Block w, Floats x, float *sum)
     for (int g = 0; g < SIXTEENS; ++g) {
         const Sixteen s = JOIN(QUANT, _sixteen)(w, g);
         EACH_PART
-        for (int j = 0; j < 16; ++j)
-            sum[PART(j)] += value_of(s, JOIN(QUANT, _word)(s, j / FOURS), j % FOURS) * x[16 * g + j];
+        for (int j = 0; j < 16; ++j) {
+            const Word word = JOIN(QUANT, _word)(s, j / PER_WORD);
+            sum[PART(j)] += value_of(s, word, j % PER_WORD) * x[16 * g + j];
+        }
     }
 }

@@ -16,7 +16,8 @@ take_blocks(GLOBAL const char *table, const View tv, GLOBAL const char *ids, con
         const int k = i - row * inner.size;
         GLOBAL char *out = y + y_at + (LONG)i * 16 * BYTES_OF(TYPE);
         if (within) {
-            const Decoded d = decoded((Block)(table + tv.at) + id * stride + place(tv, inner, k), k % across);
+            Block w = (Block)(table + tv.at) + id * stride + place(tv, inner, k);
+            const Decoded d = decoded(w, k % across);
             EACH_PART
             for (int j = 0; j < 16; ++j)
                 STORE(TYPE, out, j, DECODED(d, j));
