@@ -16,33 +16,46 @@ _BLOCK = 32  # elements that share a scale
 _SIXTEEN = 16  # elements that have a sum, and that an item multiplies at once
 _ITEMS = 64
 _ROWS_AT_ONCE = 4
-_GROUPS = 32  # enough for the threads of a processor to finish together
+_GROUPS = 8  # enough for the threads of a processor to finish together
+_DEPTHS = 512  # a processor's kernel is compiled for multiples of so many elements
+_BYTES = 32 << 10  # of local memory, for rows that a processor's group rounds
 _NOTHING = view_bytes(0, (0,))
 
 
-def wanted(node: Node) -> bool:
+def wanted(lowering: Lowering, node: Node) -> bool:
     """Whether a product rounds its left operand; `hotplug_cpu` goes by the same."""
     x, weights = node.operands[:2]
     rounded = weights.dtype.quantised and node.param("precision") == "default"
-    return rounded and x.shape[-1] % _BLOCK == 0
+    fits = not lowering.capabilities.is_cpu or _local_bytes(x.shape[-1]) <= _BYTES
+    return rounded and fits and x.shape[-1] % _BLOCK == 0
+
+
+def _rounded_up(depth: int) -> int:
+    return -(-depth // _DEPTHS) * _DEPTHS
+
+
+def _local_bytes(depth: int) -> int:
+    """What a processor's group takes for a row: steps of 16 bits, scales and sums."""
+    return _rounded_up(depth) * 2 + 4 * _rounded_up(depth) * (_BLOCK + _SIXTEEN) // (
+        _BLOCK * _SIXTEEN
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """An operand in steps of 8 bits: steps, scales and sums one after the other (int8.h).
+    """A left operand as the kernel takes it (int8.h).
 
     Attributes:
-        tensor: the operand, row by row, where its steps lie.
-        width: bytes of a step.
+        tensor: on a processor the operand itself, elsewhere its rows where their steps lie, which
+            are followed by scales and sums.
     """
 
     tensor: Tensor
-    width: int
 
     @property
     def scales_at(self) -> int:
         """Bytes into the buffer."""
-        return self.tensor.place.at + self.width * self.tensor.size
+        return self.tensor.place.at + self.tensor.size
 
     @property
     def sums_at(self) -> int:
@@ -56,23 +69,21 @@ class Steps:
 
 
 def quantise(lowering: Lowering, x: Node, tensor: Tensor) -> Steps:
-    """Round an operand, unless it is what was rounded last."""
-    is_cpu = lowering.capabilities.is_cpu
+    """Round an operand, unless it is what was rounded last or a processor, which does it later."""
+    if lowering.capabilities.is_cpu:
+        return Steps(tensor)
     place = Place("held")
-    steps = Steps(contiguous(place, tensor.dtype, tensor.shape), 2 if is_cpu else 1)
+    steps = Steps(contiguous(place, tensor.dtype, tensor.shape))
     if lowering.hold(x, steps.end):
         return steps
     lengths, (strides,) = joined(tensor.shape[:-1], [tensor.strides[:-1]])
-    dense = "1" if is_cpu and tensor.strides[-1] == 1 else None
-    items = 1 if is_cpu else _ITEMS
     blocks = tensor.size // _BLOCK
-    each = -(-blocks // _GROUPS) if is_cpu else 1
     lowering.launch(
-        Variant.of("quantise", {"A": tensor.dtype.name, "DENSE": dense, "ITEMS": items}),
-        -(-blocks // (items * each)), items,
+        Variant.of("quantise", {"A": tensor.dtype.name, "ITEMS": _ITEMS}),
+        -(-blocks // _ITEMS), _ITEMS,
         tensor.place, view_bytes(tensor.at, strides), place, i64(place.at), i64(steps.scales_at),
         i64(steps.sums_at), shape_bytes(lengths), i64(tensor.strides[-1]),
-        i32(tensor.shape[-1] // _BLOCK), i32(each),
+        i32(tensor.shape[-1] // _BLOCK),
     )  # fmt: skip
     return steps
 
@@ -112,17 +123,22 @@ def _launch(
     *,
     grouped: bool = False,
 ) -> None:
-    is_cpu = lowering.capabilities.is_cpu
     columns, depth = y.shape[-1], steps.tensor.shape[-1]
-    items, each = (1, -(-columns // _GROUPS)) if is_cpu else (_ITEMS, 1)
-    defines = {
-        "TYPE": y.dtype.name,
-        "QUANT": w.dtype.name,
-        "IDS": "1" if grouped else None,
-        "ITEMS": items,
-        "LANES": 1 if is_cpu else min(32, 1 << (depth // _SIXTEEN - 1).bit_length()),
-        "ROWS": 1 if rows == 1 else _ROWS_AT_ONCE,
-    }
+    defines: dict[str, str | int | None]
+    defines = {"TYPE": y.dtype.name, "QUANT": w.dtype.name, "IDS": "1" if grouped else None}
+    if lowering.capabilities.is_cpu:
+        items, each = 1, -(-columns // _GROUPS)
+        fitting = min(rows, _ROWS_AT_ONCE, _BYTES // _local_bytes(depth))
+        defines |= {"A": steps.tensor.dtype.name, "DEPTH": _rounded_up(depth), "LANES": 1}
+        defines |= {
+            "DENSE": "1" if views[0][4] == 1 else None,
+            "ROWS": 1 << fitting.bit_length() - 1,
+        }
+    else:
+        items, each = _ITEMS, 1
+        lanes = min(32, 1 << (depth // _SIXTEEN - 1).bit_length())
+        defines |= {"LANES": lanes, "ROWS": 1 if rows == 1 else _ROWS_AT_ONCE}
+    defines["ITEMS"] = items
     blocks = -(-rows // int(defines["ROWS"] or 1))
     batches = y.size // (rows * columns) * blocks
     lowering.launch(

@@ -56,7 +56,7 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
     a, b = present(*operands)
     if library.product(lowering, node, a, b, y):
         return
-    if y.shape[-2] <= _FEW_ROWS and int8.wanted(node):
+    if y.shape[-2] <= _FEW_ROWS and int8.wanted(lowering, node):
         int8.matvec(lowering, int8.quantise(lowering, node.operands[0], a), b, y)
         return
     lead, (a_lead, b_lead) = lead_of(y.shape[:-2], (a, b), 2)
@@ -151,7 +151,7 @@ def _grouped_check(node: Node, capabilities: Capabilities) -> str:
 @row("matmul_grouped", check=_grouped_check)
 def _grouped(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     x, w, ids = present(*operands)
-    if int8.wanted(node):
+    if int8.wanted(lowering, node):
         int8.grouped(lowering, int8.quantise(lowering, node.operands[0], x), w, ids, y)
         return
     tokens, used, columns = y.shape

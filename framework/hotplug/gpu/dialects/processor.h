@@ -12,12 +12,13 @@ typedef float16 __attribute__((aligned(4))) Floats16;
 
 // Sixteen signed bytes times as many shorts, neighbouring products added. Compilers know this for one
 // instruction of a processor as long as the eight sums are not added to others.
-FUNCTION float8 dot_pairs(const UCHAR *bytes, GLOBAL const short *steps)
+FUNCTION float8 dot_pairs(const UCHAR *bytes, short16 steps)
 {
-    const int16 products = convert_int16(as_char16(*(const Bytes16 *)bytes)) *
-                           convert_int16(*(GLOBAL const Shorts16 *)steps);
+    const int16 products =
+        convert_int16(as_char16(*(const Bytes16 *)bytes)) * convert_int16(steps);
     return convert_float8(products.even + products.odd);
 }
+#define SHORTS16(local) (*(LOCAL const Shorts16 *)(local))
 
 FUNCTION float sum_of_8(float8 parts)
 {

@@ -12,20 +12,58 @@ typedef signed char Step;
 typedef float Parts;
 #define TOTAL(parts) (parts)
 #endif
-typedef GLOBAL const Step *Steps;
+
+#ifdef DENSE
+#define ELEMENT(k, step) (k)
+#else
+#define ELEMENT(k, step) ((k) * (step))
+#endif
+#define SMALLEST 1.0e-35f // of less the inverse overflows
+
+// A block of elements of dtype A. Its scale is the largest magnitude over 127; magnitudes are compared
+// as bits, of which those of NaN are the largest. Added to 1.5 * 2^23 a number is rounded, and its lower
+// bits are those of an integer.
+#define QUANTISE_BLOCK(x, at, step, steps, scale, sums)                              \
+    {                                                                                \
+        float value_[STEPS_BLOCK];                                                   \
+        UINT most_ = 0;                                                              \
+        EACH_PART                                                                    \
+        for (int k_ = 0; k_ < STEPS_BLOCK; ++k_)                                     \
+            value_[k_] = LOAD(A, x, (at) + ELEMENT(k_, step));                       \
+        EACH_PART                                                                    \
+        for (int k_ = 0; k_ < STEPS_BLOCK; ++k_) {                                   \
+            const UINT magnitude_ = AS_UINT(value_[k_]) & 0x7fffffff;                \
+            most_ = magnitude_ > most_ ? magnitude_ : most_;                         \
+        }                                                                            \
+        const float largest_ = AS_FLOAT(most_);                                      \
+        const float inverse_ = largest_ > SMALLEST ? 127 / largest_ : 0;             \
+        for (int half_ = 0; half_ < 2; ++half_) {                                    \
+            int sum_ = 0;                                                            \
+            EACH_PART                                                                \
+            for (int k_ = 0; k_ < 16; ++k_) {                                        \
+                const float rounded_ = value_[16 * half_ + k_] * inverse_ + 12582912.0f; \
+                const Step q_ = (Step)(signed char)AS_UINT(rounded_);                \
+                (steps)[16 * half_ + k_] = q_;                                       \
+                sum_ += q_;                                                          \
+            }                                                                        \
+            (sums)[half_] = largest_ / 127 * (float)sum_;                            \
+        }                                                                            \
+        *(scale) = largest_ / 127;                                                   \
+    }
 
 #ifdef QUANT
 // Products of a sixteen of weights with as many steps.
-FUNCTION Parts dot_steps(const Decoded d, Steps x)
-{
 #if ITEMS == 1
-    return dot_pairs(d.word, x);
+#define DOT_STEPS(d, x) dot_pairs((d).word, SHORTS16(x))
 #else
+#define DOT_STEPS(d, x) dot_steps(d, (GLOBAL const UINT *)(x))
+FUNCTION float dot_steps(const Decoded d, GLOBAL const UINT *x)
+{
     int sum = 0;
     UNROLLED
     for (int i = 0; i < WORDS; ++i)
-        sum = DOT4(d.word[i], ((GLOBAL const UINT *)x)[i], sum);
+        sum = DOT4(d.word[i], x[i], sum);
     return (float)sum;
-#endif
 }
+#endif
 #endif

@@ -1,5 +1,6 @@
 // As matvec.cl with quantised weights, for activations in steps of 8 bits (int8.h): integers are
-// multiplied and scaled by sixteens. An item has `each` columns.
+// multiplied and scaled by sixteens. An item has `each` columns. On a processor, where a launch costs
+// more than rounding a row, each group rounds its rows itself; there `a` is what is to be rounded.
 #define COLUMNS (ITEMS / LANES)
 
 // A processor decodes a whole block at a time, and adds to two sums in turn, not to wait for either.
@@ -23,10 +24,29 @@ matvec_int8(GLOBAL const char *a, const View av, const LONG scales_at, const LON
     const int lane = ITEM % LANES;
     const int batch = GROUP_Y / blocks;
     const int first = GROUP_Y % blocks * ROWS;
+#if ITEMS == 1
+    LOCAL Step steps[ROWS][DEPTH];
+    LOCAL float scales[ROWS][DEPTH / STEPS_BLOCK];
+    LOCAL float sums[ROWS][DEPTH / 16];
+    for (int r = 0; r < ROWS; ++r) { // what is too many is not stored
+        const LONG at = place(av, lead, batch) +
+                        (first + r < rows ? first + r : rows - 1) * av.stride[3];
+        for (int block = 0; block < depth / STEPS_BLOCK; ++block)
+            QUANTISE_BLOCK(a + av.at, at + (LONG)block * STEPS_BLOCK * av.stride[4], av.stride[4],
+                           steps[r] + STEPS_BLOCK * block, scales[r] + block, sums[r] + 2 * block)
+    }
+#define STEPS(r, n) (steps[r] + 16 * (n))
+#define SCALE(r, block) scales[r][block]
+#define SUM(r, n) sums[r][n]
+#else
     UINT start[ROWS]; // in blocks of steps
-    for (int r = 0; r < ROWS; ++r) // what is too many is not stored
+    for (int r = 0; r < ROWS; ++r)
         start[r] = (UINT)(place(av, lead, batch) +
                           (first + r < rows ? first + r : rows - 1) * av.stride[3]) / STEPS_BLOCK;
+#define STEPS(r, n) ((GLOBAL const Step *)(a + av.at) + 16 * (2 * (LONG)start[r] + (n)))
+#define SCALE(r, block) LOAD_f32(a + scales_at, start[r] + (block))
+#define SUM(r, n) LOAD_f32(a + sums_at, 2 * start[r] + (n))
+#endif
     LONG matrix = bv.at + place(bv, lead, batch);
     int known = 1;
 #ifdef IDS
@@ -51,11 +71,9 @@ matvec_int8(GLOBAL const char *a, const View av, const LONG scales_at, const LON
                     const Decoded d = decoded(w, n + i);
                     UNROLLED
                     for (int r = 0; r < ROWS; ++r) {
-                        const UINT at = 2 * start[r] + n + i;
-                        const float scale =
-                            d.scale * LOAD_f32(a + scales_at, start[r] + (n + i) / 2);
-                        sum[r][i % CHAINS] += scale * dot_steps(d, (Steps)(a + av.at) + 16 * (LONG)at);
-                        least[r][i % CHAINS] += d.least * LOAD_f32(a + sums_at, at);
+                        const float scale = d.scale * SCALE(r, (n + i) / 2);
+                        sum[r][i % CHAINS] += scale * DOT_STEPS(d, STEPS(r, n + i));
+                        least[r][i % CHAINS] += d.least * SUM(r, n + i);
                     }
                 }
         }
