@@ -4,8 +4,7 @@
 
 QEMU runs Debian's Python for ARM, with the wheels that ARM machines get from PyPI, and this source.
 Kernels are compiled here for each of the processors (`hotplug_cpu.jit.cross`) and found there in
-the kernel cache: Numba would take minutes for each. Emulation is for one thread some twenty times
-slower than the machine.
+the kernel cache: Numba would take minutes for each. A quarter of an hour for each on two cores.
 
 Needs Linux, apt-get with a Debian mirror, and QEMU (`apt-get install qemu-user-static`); says so
 and does nothing where they are missing. Everything goes into .arm, made once.

@@ -53,23 +53,32 @@ def as_bytes(values):
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
+def rounding(x):
+    """By how much activations may differ once they are bytes in blocks of 32."""
+    blocks = np.abs(x).reshape(len(x), x.shape[1] // 32, 32).max(-1).astype(np.float64)
+    return np.repeat(blocks * 0.501 / 127, 32, axis=1)
+
+
 @st.composite
 def products(draw):
     name = draw(st.sampled_from([*LEGACY, *SUPER, *PLAIN]))
     step = dtypes.get(name).block if name not in PLAIN else 1
     width = step * draw(st.integers(1, 5 if step > 1 else 90))
     tokens = draw(st.integers(1, 8) | st.integers(9, 40))
-    return name, tokens, draw(st.integers(1, 75)), width, draw(THREADS), draw(st.integers(0, 999))
+    precision = draw(st.sampled_from(["exact", "default"]))
+    sizes = tokens, draw(st.integers(1, 75)), width
+    return name, precision, sizes, draw(THREADS), draw(st.integers(0, 999))
 
 
-@settings(max_examples=150)
+@settings(max_examples=180)
 @given(products())
 def test_products(case):
-    name, tokens, rows, width, threads, seed = case
+    name, precision, (tokens, rows, width), threads, seed = case
     random, dtype = np.random.default_rng(seed), dtypes.get(name)
     data = random_weights(dtype, (rows, width), random)
     x = random.standard_normal((tokens, width)).astype(np.float32)
     x[random.random(x.shape) < 0.1] = TINY
+    x[random.integers(tokens), : min(32, width)] = TINY
     strange = int(random.integers(tokens))
     x[strange, random.integers(width)] = random.choice([np.nan, np.inf, -np.inf, HUGE])
     graph = Graph.build(
@@ -78,7 +87,7 @@ def test_products(case):
                 ops.input(name="x", dtype="f32", shape=x.shape),
                 ops.weight(name="w", dtype=name, shape=(rows, width)),
                 transpose_b=True,
-                precision="exact",
+                precision=precision,
             )
         }
     )
@@ -88,8 +97,11 @@ def test_products(case):
         expected = x.astype(np.float64) @ weights.T
     ordinary = np.arange(tokens) != strange
     scale = np.abs(x[ordinary]).astype(np.float64) @ np.abs(weights).T
-    assert (np.abs(found[ordinary] - expected[ordinary]) <= 3e-6 * scale + 1e-30).all()
-    if not np.isfinite(x[strange]).all():
+    bound = 3e-6 * scale + 1e-30
+    if precision == "default" and name not in PLAIN:
+        bound += rounding(x[ordinary]) @ np.abs(weights).T
+    assert (np.abs(found[ordinary] - expected[ordinary]) <= bound).all()
+    if precision == "exact" and not np.isfinite(x[strange]).all():
         # Weights of 0 make NaN of infinity, others keep it.
         assert not np.isfinite(found[strange]).any()
 
@@ -138,3 +150,32 @@ def test_attention(case):
     found = run_twice(graph, {name: as_bytes(data) for name, data in leaves.items()}, threads)
     seen = {name: np.nan_to_num(data) for name, data in leaves.items()}
     np.testing.assert_allclose(found, evaluate(graph, seen)["y"], rtol=0, atol=3e-5)
+
+
+ROWS = {
+    "add": lambda x, y, _: ops.add(x, y),
+    "rms_norm": lambda x, _, w: ops.rms_norm(x, w),
+    "swiglu": lambda x, y, _: ops.swiglu(x, y),
+}
+"""What kernels do row by row: with x and y of one shape and a weight for each column."""
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_rows(data):
+    """Numbers that are not finite give what they give in the oracle, and nothing else changes."""
+    random = np.random.default_rng(data.draw(st.integers(0, 999)))
+    rows, width = 8 * data.draw(st.integers(1, 2)), data.draw(st.integers(1, 80))
+    leaves = {name: random.standard_normal((rows, width)).astype(np.float32) for name in "xy"}
+    leaves["w"] = random.standard_normal(width).astype(np.float32)
+    strange = [np.nan, np.inf, -np.inf, TINY, 0.0]
+    leaves["x"][random.integers(rows), random.integers(width)] = random.choice(strange)
+    leaves["x"][random.integers(rows)] *= np.float32(TINY)
+    inputs = [ops.input(name=k, dtype="f32", shape=v.shape) for k, v in leaves.items()]
+    op = data.draw(st.sampled_from(sorted(ROWS)))
+    graph = Graph.build({"y": ROWS[op](*inputs)})
+    given = {name: as_bytes(leaves[name]) for name in graph.inputs}
+    found = run_twice(graph, given, data.draw(THREADS))
+    with np.errstate(all="ignore"):
+        expected = evaluate(graph, leaves)["y"]
+    np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-6)
