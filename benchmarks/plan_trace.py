@@ -139,7 +139,7 @@ def summary(name: str, steps: Sequence[StepTime], start: int, roof: Roof) -> dic
         "ms": rounded(1e3 * seconds),
         "MB": rounded(total.nbytes / 1e6),
         "Mop": rounded(total.operations / 1e6),
-        "on bytes": total.on_bytes,
+        "on": total.on,
         "GB/s": rounded(total.nbytes / seconds / 1e9),
         "GOP/s": rounded(total.operations / seconds / 1e9),
         "roof, ms": rounded(1e3 * least),

@@ -14,24 +14,21 @@ from hotplug.node import Node
 
 __all__ = ["Roof", "Work", "work_of"]
 
-_TILE_BYTES_PER_FLOAT = 1.125
-"""Of activations as bytes: 32 of them with a scale and a sum."""
+_BYTES_PER_FLOAT = {"bytes": 1.125, "words": 2.125, "floats": 4}
+"""Of activations in each form: 32 bytes with a scale and a sum, or 32 words with a scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Bytes to move, operations, and whether these are on bytes rather than on floats."""
+    """Bytes to move, operations, and whether these are on bytes, words or floats."""
 
     nbytes: float
     operations: float
-    on_bytes: bool = False
+    on: str = "floats"
 
     def __add__(self, other: Work) -> Work:
-        return Work(
-            self.nbytes + other.nbytes,
-            self.operations + other.operations,
-            self.on_bytes or other.on_bytes,
-        )
+        on = other.on if self.on == "floats" else self.on
+        return Work(self.nbytes + other.nbytes, self.operations + other.operations, on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,8 @@ class Roof:
 
     def seconds(self, work: Work) -> float:
         """The least time that some work can take."""
-        peak = self.peak_i8 if work.on_bytes else self.peak_f32
-        return max(work.nbytes / self.bandwidth, work.operations / peak)
+        peaks = {"bytes": self.peak_i8, "words": self.peak_i8 / 2, "floats": self.peak_f32}
+        return max(work.nbytes / self.bandwidth, work.operations / peaks[work.on])
 
 
 def work_of(kernel: str, nodes: Sequence[Node], start: int) -> Work:
@@ -72,10 +69,10 @@ def _product(kernel: str, node: Node, last: Node) -> Work:
     x, weights = node.operands
     tokens = node.type.size // node.shape[-1]
     added = last.type.nbytes if last is not node else 0
-    floats = kernel.endswith("_f32")
-    activations = x.type.nbytes if floats else _TILE_BYTES_PER_FLOAT * x.type.size
+    on = "floats" if kernel.endswith("_f32") else "words" if kernel == "gemm_i16" else "bytes"
+    activations = _BYTES_PER_FLOAT[on] * x.type.size
     nbytes = weights.type.nbytes + activations + node.type.nbytes + added
-    return Work(nbytes, 2.0 * tokens * weights.type.size, on_bytes=not floats)
+    return Work(nbytes, 2.0 * tokens * weights.type.size, on)
 
 
 def _attention(node: Node, start: int) -> Work:
@@ -109,5 +106,6 @@ def _simple(kernel: str, nodes: Sequence[Node]) -> Work:
 def _laid_out(kernel: str, x: Node) -> float:
     """Bytes of activations that a kernel lays out for a product; 0 if it does not."""
     if "quantise" in kernel:
-        return _TILE_BYTES_PER_FLOAT * x.type.size
+        form = "words" if kernel == "quantise_words" else "bytes"
+        return _BYTES_PER_FLOAT[form] * x.type.size
     return x.type.nbytes if kernel.startswith("pack") else 0

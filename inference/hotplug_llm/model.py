@@ -56,7 +56,8 @@ def load(
         path: the file. It is memory-mapped and must stay as it is while the model is open.
         device: a device selector, such as "cpu" or "cuda:1,cpu"; None chooses.
         precision: "default" rounds activations to 8 bits before products with quantised weights,
-            "exact" keeps them in float32; None takes HOTPLUG_PRECISION.
+            and to 14 bits before those of many tokens with f16 and bf16; "exact" keeps them in
+            float32; None takes HOTPLUG_PRECISION.
         context: most tokens of prompt and answer together; None takes the model's own limit, but
             no more than DEFAULT_CONTEXT.
         threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.

@@ -12,7 +12,7 @@ from figures import Row, at_least
 MACHINE = {"processor": "P", "threads": 2}
 LINE = {
     "kernel": "gemm_u4 ffn_up", "rows": 30, "ms": 4.0, "MB": 100.0, "Mop": 2000.0,
-    "on bytes": True, "GB/s": 25.0, "GOP/s": 500.0, "roof, ms": 3.0, "share": 0.75,
+    "on": "bytes", "GB/s": 25.0, "GOP/s": 500.0, "roof, ms": 3.0, "share": 0.75,
 }  # fmt: skip
 TRACES = [
     {"tokens": tokens, "start": 0, "ms": 5.0, "kernels": [LINE], "waiting, ms": 1.0, "roof, ms": 3}

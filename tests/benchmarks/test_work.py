@@ -23,7 +23,7 @@ def weight(*shape, dtype="q4_0"):
     [
         (Work(200, 100), 2),  # bound by memory
         (Work(200, 5000), 5),  # by multiplying floats
-        (Work(200, 12000, on_bytes=True), 3),  # by multiplying bytes
+        (Work(200, 12000, on="bytes"), 3),  # by multiplying bytes
     ],
 )
 def test_the_roof_is_whichever_takes_longer(work, seconds):
@@ -35,7 +35,7 @@ def test_a_product_reads_weights_and_activations_and_writes_results():
     found = work_of("matvec_q4_0", [product], 0)
     assert found.operations == 2 * 2 * 96 * 64
     assert found.nbytes == 96 * 64 // 32 * 18 + 2 * 64 * 1.125 + 2 * 96 * 4
-    assert found.on_bytes
+    assert found.on == "bytes"
 
 
 def test_a_sum_within_a_product_reads_what_is_added():
@@ -47,8 +47,9 @@ def test_a_sum_within_a_product_reads_what_is_added():
 
 def test_float_kernels_are_held_to_the_peak_of_floats():
     product = ops.matmul(value(1, 64), weight(96, 64, dtype="f32"), transpose_b=True)
-    assert not work_of("matvec_f32_f32", [product], 0).on_bytes
-    assert not work_of("gemm_f32", [product], 0).on_bytes
+    assert work_of("matvec_f32_f32", [product], 0).on == "floats"
+    assert work_of("gemm_f32", [product], 0).on == "floats"
+    assert work_of("gemm_i16", [product], 0).on == "words"
 
 
 def test_attention_counts_what_each_token_sees_and_reads_that_part_of_the_cache():

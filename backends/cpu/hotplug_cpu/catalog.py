@@ -50,6 +50,10 @@ _PRODUCT = (
     "unpack weights row_bytes rows count chunk_bytes tiles tokens "
     "out out_stride add add_stride scratch scratch_stride"
 )
+_WIDE_PRODUCT = (
+    "unpack weights row_bytes rows count chunk_bytes x x_stride x_chunk tokens "
+    "out out_stride add add_stride scratch scratch_stride"
+)
 _UNPACK = "source row_bytes rows"
 _LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 _QUANTISED = (*_LEGACY, "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
@@ -75,13 +79,25 @@ _TABLE: list[KernelSpec] = [
         "gemm",
         {
             "quantise_tiles": "x x_stride tokens blocks tiles",
-            "pack_tiles": "x x_stride tokens width tiles",
             "gemm_u4": _PRODUCT,
             "gemm_u5": _PRODUCT,
             "gemm_i8": _PRODUCT,
             "gemm_halves": _PRODUCT,
-            "gemm_f32": _PRODUCT,
         },
+    ),
+    *_specs(
+        "gemm_wide",
+        {
+            "pack_rows": "x x_stride tokens width out",
+            "gemm_f32": _WIDE_PRODUCT,
+            "gemm_i16": _WIDE_PRODUCT,
+        },
+    ),
+    *_specs("words", {"quantise_words": "x x_stride tokens blocks words"}),
+    *_specs(
+        "words",
+        {f"words_{name}": f"{_UNPACK} blocks panel" for name in ("f16", "bf16")},
+        in_plan=False,
     ),
     *_specs(
         "weights",
@@ -126,12 +142,18 @@ _TABLE: list[KernelSpec] = [
         "tables",
         {
             f"take_{name}": "table table_stride table_rows indices wide rows count out out_stride"
-            for name in ("f32", *_QUANTISED)
+            for name in _ALL_TYPES
         },
     ),
     *_specs(
         "walk",
-        {"post": "control plan rows", "finish": "control", "serve": "control thread", "ticks": ""},
+        {
+            "alone": "plan rows threads",
+            "finish": "control",
+            "post": "control plan rows",
+            "serve": "control thread",
+            "ticks": "",
+        },
         in_plan=False,
     ),
     *_specs("yardsticks", {"peak_f32": _PEAK, "peak_i8": _PEAK, "stamp": "at"}),

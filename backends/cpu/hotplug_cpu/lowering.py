@@ -39,6 +39,7 @@ class Lowering:
         places: where the values computed so far lie.
         bytes: values as blocks of bytes.
         memo: other things computed from values, by what they are and of which nodes.
+        laid_out: values laid out for products, by the form and the node.
         left: nodes that are left to their users.
     """
 
@@ -49,6 +50,7 @@ class Lowering:
         self.places: dict[Node, Place] = {}
         self.bytes: dict[Node, Rows] = {}
         self.memo: dict[tuple[object, ...], Store] = {}
+        self.laid_out: dict[tuple[str, Node], Rows] = {}
         self.left = patterns.left_to_users(graph)
         chains = state_chains(graph)
         self._in_place = {node for chain in chains.values() for node in chain}

@@ -2,7 +2,8 @@
 
 A node may be *left to its users*, who then compute both: a norm or a gate whose result goes to
 products as bytes, a product whose result is added to something, a rotation whose result goes into a
-cache. A rule returns False where its kernels do not fit, before it has made any step.
+cache, rows of a table that are cast. A rule returns False where its kernels do not fit, before it
+has made any step.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ __all__ = ["RULES", "left_to_users"]
 _LANES = 8
 _LONG = 8192  # elements; from there on threads had better share even a single row
 _INDICES = ("i32", "i64")
-_TABLES = ("f32", *products.QUANTISED)
 
 
 def left_to_users(graph: Graph) -> set[Node]:
@@ -49,6 +49,13 @@ def _leave_for_bytes(graph: Graph, node: Node) -> tuple[Node, ...]:
         for user in users
     )
     return (node,) if fits and users else ()
+
+
+def _leave_take(graph: Graph, node: Node) -> tuple[Node, ...]:
+    """Rows of a table in fewer bits that are only used as f32."""
+    users = graph.consumers[node]
+    fits = len(users) == 1 and users[0].op == "cast" and _is_f32(users[0])
+    return (node,) if fits and node.dtype.name in {"f16", "bf16"} else ()
 
 
 def _leave_product(graph: Graph, node: Node) -> tuple[Node, ...]:
@@ -114,6 +121,7 @@ _LEAVE: dict[str, Callable[[Graph, Node], tuple[Node, ...]]] = {
     "rms_norm": _leave_for_bytes,
     "rope": _leave_rotation,
     "swiglu": _leave_for_bytes,
+    "take": _leave_take,
 }
 
 
@@ -156,9 +164,9 @@ def _activations(low: Lowering, product: Node) -> Rows | None:
     if rows is None or form is None or form == "floats":
         return rows
     key = (form, x)
-    if key not in low.memo:
-        low.memo[key] = products.emit_tiles(low, form, rows, x)
-    return Rows(Address(low.memo[key]), 0, rows.number, rows.count)
+    if key not in low.laid_out:
+        low.laid_out[key] = products.lay_out(low, form, rows, x)
+    return low.laid_out[key]
 
 
 def _bytes(low: Lowering, x: Node) -> Rows | None:
@@ -271,19 +279,28 @@ def _swiglu(low: Lowering, node: Node) -> bool:
 
 
 def _take(low: Lowering, node: Node) -> bool:
-    table, indices = node.inputs
-    assert table is not None
-    assert indices is not None
+    return node.dtype.name == "f32" and _rows_of_table(low, node, node)
+
+
+def _cast(low: Lowering, node: Node) -> bool:
+    taken = node.operands[0]
+    return taken in low.left and taken not in low.places and _rows_of_table(low, taken, node)
+
+
+def _rows_of_table(low: Lowering, taken: Node, result: Node) -> bool:
+    """Rows as floats, `result`, which is `taken` or what it is cast to."""
+    table, indices = taken.operands
     name = table.dtype.name
-    if name not in _TABLES or indices.dtype.name not in _INDICES or len(table.shape) != 2:
+    if name not in products.TYPES or indices.dtype.name not in _INDICES or len(table.shape) != 2:
         return False
     if not low.is_contiguous(table, indices):
         return False
-    out = low.new(node)
+    out = low.new(result)
     width = table.shape[1]
     words = (low.address(table), table.type.row_bytes, table.shape[0], *_index_words(low, indices))
     rest = (indices.type.size, width, Address(out.store), 4 * width)
-    low.emit(f"take_{name}", (*words, *rest), out.store, (node,))
+    nodes = (taken,) if taken == result else (taken, result)
+    low.emit(f"take_{name}", (*words, *rest), out.store, nodes)
     return True
 
 
@@ -329,6 +346,7 @@ def float_bits(value: float) -> int:
 
 RULES: dict[str, Callable[[Lowering, Node], bool]] = {
     "add": _add,
+    "cast": _cast,
     "matmul": _matmul,
     "rms_norm": _rms_norm,
     "rope": _rope,

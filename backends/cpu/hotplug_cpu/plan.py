@@ -7,6 +7,7 @@ between them.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,8 +17,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from hotplug import ops
 from hotplug.backend import Buffer, Executable, Partition, Stream
 from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError, UsageError
+from hotplug.graph import Graph
 from hotplug_cpu import numpy_kernels, threads
 from hotplug_cpu.bindings import bytes_of, check_supported, required_buffers
 from hotplug_cpu.buffers import HostBufferType
@@ -28,7 +31,12 @@ from hotplug_cpu.program import Address, KernelAddress, NumpyStep, Place, Progra
 from hotplug_cpu.tensor_view import TensorView
 from hotplug_cpu.trace import Trace, trace
 
-__all__ = ["PlanExecutable"]
+__all__ = ["FEW", "PlanExecutable"]
+
+FEW = 1 << 20
+"""Operations up to which one thread is sooner done than others have begun."""
+
+_NO_CONTEXT = contextlib.nullcontext()
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Words: TypeAlias = npt.NDArray[np.int64]
@@ -58,10 +66,12 @@ class PlanExecutable(Executable):
         self.arena_bytes = self._program.arena_bytes
         self._arena = buffers.allocate(self.arena_bytes)
         self._required = required_buffers(self.graph)
+        self._numpy = any(isinstance(step, NumpyStep) for step in self._program.steps)
         self._names: tuple[str, ...] = ()
         self._bound: tuple[Buffer, ...] = ()
         self._words = np.zeros((0, ROW_WORDS), np.int64)
-        self._calls: list[tuple[Callable[[], None], str, str]] = []
+        self._calls: list[tuple[Callable[[], object], str, str]] = []
+        self._alone = _operations(self.graph) <= FEW
         self._lock = threading.Lock()  # one arena serves one run at a time
         threads.team(self.threads)
 
@@ -78,7 +88,7 @@ class PlanExecutable(Executable):
             if names != self._names or not all(map(is_, buffers, self._bound)):
                 self._bind(bindings)
                 self._names, self._bound = names, buffers
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore") if self._numpy else _NO_CONTEXT:
                 for call, what, op in self._calls:
                     self._do(call, what, op)
 
@@ -112,7 +122,7 @@ class PlanExecutable(Executable):
             self._names, self._bound, self._calls = (), (), []
             self._arena.free()
 
-    def _do(self, call: Callable[[], None], what: str, op: str) -> None:
+    def _do(self, call: Callable[[], object], what: str, op: str) -> None:
         try:
             call()
         except MemoryError as error:
@@ -144,13 +154,13 @@ class PlanExecutable(Executable):
 
     def _make_calls(
         self, rows: Words, place: Callable[[Store], tuple[Bytes, int]]
-    ) -> list[tuple[Callable[[], None], str, str]]:
-        calls: list[tuple[Callable[[], None], str, str]] = []
+    ) -> list[tuple[Callable[[], object], str, str]]:
+        calls: list[tuple[Callable[[], object], str, str]] = []
         start = stop = 0
 
         def flush() -> None:
             if stop > start:
-                calls.append((partial(self._walk, rows[start:stop]), "a plan", "plan"))
+                calls.append((self._walk(rows[start:stop]), "a plan", "plan"))
 
         for step in self._program.steps:
             if isinstance(step, Step):
@@ -162,8 +172,18 @@ class PlanExecutable(Executable):
         flush()
         return calls
 
-    def _walk(self, rows: Words) -> None:
-        threads.team(self.threads).run(rows)
+    def _walk(self, rows: Words) -> Callable[[], object]:
+        if self._alone:
+            return threads.team(self.threads).alone(rows)
+        return partial(_run, self.threads, rows)
+
+
+def _run(count: int, rows: Words) -> None:
+    threads.team(count).run(rows)  # asked for again: a fork has left the threads behind
+
+
+def _operations(graph: Graph) -> int:
+    return sum(ops.get(node.op).flops(node) for node in graph.nodes if not node.is_leaf)
 
 
 class _Rows:

@@ -3,7 +3,8 @@
 blocks    activations as blocks of bytes, few tokens            `kernels.matvec`
 floats    activations as they are, few tokens                   `kernels.matvec`
 tiles     activations as tiles of bytes, many tokens            `kernels.gemm`
-packed    activations as tiles of floats, many tokens           `kernels.gemm`
+words     activations as blocks of words, many tokens           `kernels.gemm_wide`
+rows      activations as they are, many tokens                  `kernels.gemm_wide`
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hotplug.node import Node
+from hotplug_cpu.jit.target import multiplies_words
 from hotplug_cpu.kernels import panels
 from hotplug_cpu.kernels.sizes import BLOCK
 from hotplug_cpu.program import Address, Argument, KernelAddress, Rows, Store
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from hotplug_cpu.lowering import Lowering
 
-__all__ = ["COPIES", "LEGACY", "QUANTISED", "SUPER", "emit", "emit_tiles", "form"]
+__all__ = ["COPIES", "LEGACY", "QUANTISED", "SUPER", "TYPES", "emit", "form", "lay_out"]
 
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl")
 """Quantised types with blocks of 32 that have kernels."""
@@ -33,13 +35,20 @@ QUANTISED = (*LEGACY, *SUPER)
 _FEW = 4
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
 
+_MANY = 16
+"""Tokens from which on making words of weights pays."""
+
 _GRAIN = 4
 """Rows that a thread takes at once."""
 
 COPIES = "copies"
 """How threads share a store in which each has a copy of its own."""
 
-_PLAIN = ("f32", "f16", "bf16")
+_TWO_BYTES = ("f16", "bf16")
+_PLAIN = ("f32", *_TWO_BYTES)
+_PAGE = 4096
+"""Bytes; rows a multiple of it apart fall on the same few lines of the first cache."""
+
 _LANES = 8
 _FOR_BYTES = {
     "q4_0": "gemm_u4",
@@ -55,7 +64,8 @@ _FOR_BYTES = {
     "q2_k": "gemm_halves",
     "q6_k": "gemm_halves",
 }
-_TYPES = (*_PLAIN, *QUANTISED)
+TYPES = (*_PLAIN, *QUANTISED)
+"""Types that weights and tables may have."""
 
 
 def form(node: Node) -> str | None:
@@ -67,27 +77,38 @@ def form(node: Node) -> str | None:
         or len(weights.shape) != 2
         or not node.param("transpose_b")
         or node.type.size * x.type.size == 0
-        or name not in _TYPES
+        or name not in TYPES
     ):
         return None
-    few = x.type.size // x.shape[-1] <= _FEW
+    tokens = x.type.size // x.shape[-1]
+    few = tokens <= _FEW
     if weights.dtype.quantised and node.param("precision") == "default":
         return "blocks" if few else "tiles"
     fits = weights.dtype.quantised or x.shape[-1] % _LANES == 0
-    return "floats" if few and fits else "packed"
+    if few and fits:
+        return "floats"
+    rounds = name in _TWO_BYTES and node.param("precision") == "default" and multiplies_words()
+    return "words" if rounds and tokens >= _MANY and x.shape[-1] % BLOCK == 0 else "rows"
 
 
-def emit_tiles(low: Lowering, kind: str, rows: Rows, x: Node) -> Store:
-    """Lay out activations as tiles; returns where."""
+def lay_out(low: Lowering, kind: str, rows: Rows, x: Node) -> Rows:
+    """Activations in a form for many tokens; a step if they do not lie so."""
+    number, count = rows.number, rows.count
     if kind == "tiles":
-        name, count = "quantise_tiles", rows.count // BLOCK
-        store = Store(panels.quantised_bytes(rows.number, rows.count))
+        name, length, stride, chunk = "quantise_tiles", count // BLOCK, 0, 0
+        store = Store(panels.quantised_bytes(number, count))
+    elif kind == "words":
+        name, length = "quantise_words", count // BLOCK
+        stride, chunk = length * panels.WORDS_BLOCK, panels.CHUNK_WORDS * panels.WORDS_BLOCK
+        store = Store(panels.words_bytes(number, count))
+    elif rows.stride % _PAGE:
+        return Rows(rows.start, rows.stride, number, count, chunk=4 * panels.CHUNK_FLOATS)
     else:
-        name, count = "pack_tiles", rows.count
-        store = Store(panels.packed_bytes(rows.number, rows.count))
-    words = (rows.start, rows.stride, rows.number, count, Address(store))
-    low.emit(name, words, store, (x,))
-    return store
+        name, length = "pack_rows", count
+        stride, chunk = panels.PACKED_STRIDE, number * panels.PACKED_STRIDE
+        store = Store(panels.packed_bytes(number, count))
+    low.emit(name, (rows.start, rows.stride, number, length, Address(store)), store, (x,))
+    return Rows(Address(store), stride, number, count, chunk=chunk)
 
 
 def emit(
@@ -118,16 +139,20 @@ def emit(
         suffix = "_f32" if kind == "floats" else ""
         low.emit(f"matvec_{dtype.name}{suffix}", words, out.store, nodes, own=own)
         return
+    at: tuple[Argument, ...] = (x.start, x.stride, x.chunk)
     if kind == "tiles":
         kernel, unpack = _FOR_BYTES[dtype.name], f"weights_{dtype.name}"
         count, size = x.count // BLOCK, panels.gemm_int8_scratch()
-        chunk = dtype.nbytes(panels.CHUNK_BLOCKS * BLOCK)
+        chunk, at = panels.CHUNK_BLOCKS * BLOCK, (x.start,)
+    elif kind == "words":
+        kernel, unpack = "gemm_i16", f"words_{dtype.name}"
+        count, size = x.count // BLOCK, panels.gemm_i16_scratch()
+        chunk = panels.CHUNK_WORDS * BLOCK
     else:
         kernel, unpack = "gemm_f32", f"floats_{dtype.name}"
-        count, size = x.count, panels.gemm_f32_scratch()
-        chunk = dtype.nbytes(panels.CHUNK_FLOATS)
+        count, size, chunk = x.count, panels.gemm_f32_scratch(), panels.CHUNK_FLOATS
     scratch = Store(size * low.threads)
-    words = (KernelAddress(unpack), *source, count, chunk, x.start, x.number)
+    words = (KernelAddress(unpack), *source, count, dtype.nbytes(chunk), *at, x.number)
     rest = (out, 4 * rows, *plus, Address(scratch), size)
     low.emit(kernel, (*words, *rest), out.store, nodes, scratch)
 

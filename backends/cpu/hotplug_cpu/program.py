@@ -80,6 +80,7 @@ class Rows:
         number: how many there are.
         count: elements of each.
         copies: bytes from one thread's own copy to the next one's; 0 if there is one for all.
+        chunk: bytes from one part of a row to the next where rows lie in parts, else 0.
     """
 
     start: Address
@@ -87,6 +88,7 @@ class Rows:
     number: int
     count: int
     copies: int = 0
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ __all__ = ["PRECISIONS", "matmul", "matmul_grouped", "outer", "solve_triangular"
 
 PRECISIONS = ("default", "exact")
 """`default` lets a device round float operands to 8-bit blocks before a product with quantised
-weights, as all fast inference engines do; `exact` keeps them in float32."""
+weights, as all fast inference engines do, and both operands to 14-bit blocks where the weights are
+f16 or bf16; `exact` keeps them in float32."""
 
 
 def _product_flops(node: Node) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ class KernelRunner:
         function(row.ctypes.data, 0, threads)
         for thread in others:
             thread.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_plans_run_in_teams() -> Iterator[None]:
+    """Tests are of small plans, whose threads are to be tested nevertheless."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hotplug_cpu.plan.FEW", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

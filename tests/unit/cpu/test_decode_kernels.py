@@ -220,7 +220,7 @@ def test_rope_into_a_cache(run_kernel, layout, narrow):
     np.testing.assert_allclose(cache, expected, atol=2e-3 if narrow else 1e-6)
 
 
-@pytest.mark.parametrize("name", ["f32", *QUANTISED])
+@pytest.mark.parametrize("name", ["f32", "f16", "bf16", *QUANTISED])
 def test_rows_taken_from_a_table(run_kernel, name):
     width = 512 if name in SUPER else 64 if name in LEGACY else 67
     data, values = stored(floats(9, width), name)

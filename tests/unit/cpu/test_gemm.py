@@ -86,20 +86,20 @@ class Product:
     def run(
         self, runner: Any, *, integers: bool, threads: int, residual: Floats | None = None
     ) -> Floats:
-        tiles = self._activations(runner, integers, threads)
+        dtype, source = self.dtype, self._activations(runner, integers, threads)
         scratch = panels.gemm_int8_scratch() if integers else panels.gemm_f32_scratch()
         chunk = panels.CHUNK_BLOCKS * panels.BLOCK if integers else panels.CHUNK_FLOATS
         family = "weights" if integers else "floats"
         runner(
-            BYTES[self.dtype.name] if integers else "gemm_f32",
+            BYTES[dtype.name] if integers else "gemm_f32",
             threads=threads,
-            unpack=runner.address(f"{family}_{self.dtype.name}"),
+            unpack=runner.address(f"{family}_{dtype.name}"),
             weights=self.stored,
-            row_bytes=TensorType(self.dtype, (self.rows, self.width)).row_bytes,
+            row_bytes=TensorType(dtype, (self.rows, self.width)).row_bytes,
             rows=self.rows,
             count=self.width // panels.BLOCK if integers else self.width,
-            chunk_bytes=self.dtype.nbytes(chunk),
-            tiles=tiles,
+            chunk_bytes=dtype.nbytes(chunk),
+            **source,
             tokens=self.tokens,
             out=self.out,
             out_stride=self.out.strides[0],
@@ -111,16 +111,22 @@ class Product:
         assert (self.out[:, self.rows :] == GUARD).all()
         return self.out[:, : self.rows]
 
-    def _activations(self, runner: Any, integers: bool, threads: int) -> npt.NDArray[np.uint8]:
-        common: dict[str, Any] = {"x": self.x, "x_stride": self.x.strides[0], "tokens": self.tokens}
-        if integers:
-            tiles = np.empty(panels.quantised_bytes(self.tokens, self.width), np.uint8)
-            blocks = self.width // panels.BLOCK
-            runner("quantise_tiles", threads=threads, **common, blocks=blocks, tiles=tiles)
-        else:
-            tiles = np.empty(panels.packed_bytes(self.tokens, self.width), np.uint8)
-            runner("pack_tiles", threads=threads, **common, width=self.width, tiles=tiles)
-        return tiles
+    def _activations(self, runner: Any, integers: bool, threads: int) -> dict[str, Any]:
+        """Arguments that tell a product of the activations."""
+        stride = self.x.strides[0]
+        if not integers:
+            return {"x": self.x, "x_stride": stride, "x_chunk": 4 * panels.CHUNK_FLOATS}
+        tiles = np.empty(panels.quantised_bytes(self.tokens, self.width), np.uint8)
+        runner(
+            "quantise_tiles",
+            threads=threads,
+            x=self.x,
+            x_stride=stride,
+            tokens=self.tokens,
+            blocks=self.width // panels.BLOCK,
+            tiles=tiles,
+        )
+        return {"tiles": tiles}
 
     def expected(self, *, integers: bool) -> npt.NDArray[np.float64]:
         x = quantised(self.x) if integers else self.x

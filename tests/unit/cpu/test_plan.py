@@ -89,6 +89,17 @@ def test_the_number_of_threads_does_not_matter(threads):
         np.testing.assert_allclose(values, expected[name], rtol=0, atol=2e-3)
 
 
+def test_a_plan_of_few_operations_runs_in_its_caller_alone(monkeypatch):
+    graph = decoder(small())
+    leaves = leaves_of(graph)
+    expected = results(graph, planned(graph, 3), leaves, runs=2)
+    monkeypatch.setattr("hotplug_cpu.plan.FEW", 1 << 40)
+    monkeypatch.delattr("hotplug_cpu.threads.Team.run")
+    found = results(graph, planned(graph, 3), leaves, runs=2)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
 def weight(name, *shape, dtype="q4_0"):
     return ops.weight(name=name, dtype=dtype, shape=shape)
 

@@ -29,6 +29,7 @@ from hotplug_cpu.jit.vectors import (
 __all__ = [
     "BY_ELEMENT",
     "ISA",
+    "LANES",
     "MULTIPLIES_MATRICES",
     "SUMS_PAIRS",
     "WIDE_OFFSET",
@@ -36,6 +37,7 @@ __all__ = [
     "X86",
     "add_dots",
     "add_dots_i8",
+    "add_dots_i16",
     "add_matrix_product",
     "dot_i8",
     "dot_u7",
@@ -51,6 +53,9 @@ __all__ = [
 ]
 
 ISA = kernel_target().isa
+
+LANES = kernel_target().lanes
+"""32-bit elements of the vectors that wide products of floats and words are made of."""
 
 X86 = ISA in {"vnni", "avx2"}
 
@@ -149,6 +154,18 @@ def add_matrix_product(builder: Any, sums: Any, first: Any, second: Any) -> Any:
     """2 x 2 numbers, 4 x i32, plus products of two rows of 8 signed bytes with two others."""
     name = "llvm.aarch64.neon.smmla.v4i32.v16i8"
     return call(builder, name, vector(I32, 4), sums, first, second)
+
+
+def add_dots_i16(builder: Any, sums: Any, first: Any, second: Any) -> Any:
+    """LANES x i32 plus products of twice as many i16, summed by two; no sum may overflow."""
+    if _VNNI:
+        name, kind = f"llvm.x86.avx512.vpdpwssd.{32 * LANES}", vector(I32, LANES)
+        # It takes words; LLVM 22 reads that as pairs.
+        words = [builder.bitcast(value, kind) for value in (first, second)]
+        return call(builder, name, kind, sums, *words)
+    wide = vector(I32, 2 * LANES)
+    product = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
+    return builder.add(sums, _sum_neighbours(builder, product))
 
 
 def moved(levels: Sequence[int]) -> list[int]:

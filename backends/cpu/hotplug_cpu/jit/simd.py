@@ -100,6 +100,13 @@ def load_f16(builder: Any, at: Any) -> Any:
     return builder.extract_element(forms.half_to_float(builder, wide), ir.Constant(I32, 0))
 
 
+@instruction(f32, address)
+def load_bf16(builder: Any, at: Any) -> Any:
+    """One bf16 as f32."""
+    bits = builder.zext(load(builder, at, I16), I32)
+    return builder.bitcast(builder.shl(bits, ir.Constant(I32, 16)), F32)
+
+
 def prefetch_at(builder: Any, at: Any) -> None:
     """What `prefetch` writes."""
     pointer = builder.inttoptr(at, I8.as_pointer())
@@ -381,7 +388,7 @@ def sums_together(builder: Any, values: list[Any]) -> Any:
     return values[0]
 
 
-_ROUNDER = 1.5 * 2.0**23
+ROUNDER = 1.5 * 2.0**23
 """Added to a float of magnitude under 2^22 it leaves the nearest integer in the low bits."""
 
 
@@ -390,7 +397,7 @@ def round_to_i8(builder: Any, values: Any) -> Any:
     """32 floats in -127..127 to the nearest bytes."""
     parts = []
     for index in range(4):
-        raised = builder.fadd(builder.extract_value(values, index), splat(_ROUNDER, F32, 8))
+        raised = builder.fadd(builder.extract_value(values, index), splat(ROUNDER, F32, 8))
         parts.append(builder.trunc(builder.bitcast(raised, I32X8), I8X8))
     return concatenate(builder, parts)
 
@@ -420,9 +427,9 @@ def exp(builder: Any, value: Any) -> Any:
     x = builder.select(builder.fcmp_ordered("<", value, low), low, value)
     x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
     raised = builder.fadd(
-        builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(_ROUNDER, F32, 8)
+        builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(ROUNDER, F32, 8)
     )
-    whole = builder.fsub(raised, splat(_ROUNDER, F32, 8))
+    whole = builder.fsub(raised, splat(ROUNDER, F32, 8))
     rest = fma_constants(whole, -_LN2_HIGH, x)
     rest = fma_constants(whole, -_LN2_LOW, rest)
     series = splat(_EXP_TERMS[0], F32, 8)

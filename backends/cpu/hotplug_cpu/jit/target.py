@@ -3,8 +3,8 @@
 An *instruction set* here is a set of forms that `jit.forms` knows to write: "avx2" (with FMA and
 F16C), "vnni" (the same with AVX-VNNI's or AVX-512's dot product of bytes), "neon", "neon_dot" (with
 sdot), "neon_i8mm" (with smmla as well), and "generic", which is plain LLVM vector code and right
-everywhere. Vectors have 256 bits on AVX-512 machines too; LLVM still schedules for the processor it
-is on.
+everywhere. Vectors have 256 bits on AVX-512 machines too, but for wide products of floats and words
+(`Target.lanes`); LLVM still schedules for the processor it is on.
 
 A process makes kernels for one processor: its own, unless `choose` named another one before the
 first kernel was asked for.
@@ -28,12 +28,15 @@ __all__ = [
     "host_target",
     "kernel_target",
     "llvmlite_missing",
+    "multiplies_words",
 ]
 
 INSTRUCTION_SETS = ("vnni", "avx2", "neon_i8mm", "neon_dot", "neon", "generic")
 
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 _VNNI = (frozenset({"avxvnni"}), frozenset({"avx512vnni", "avx512vl"}))
+_EXTRAS = "+avx512f,+avx512vl,+avx512dq,+avx512bw"
+_AVX512 = frozenset(_EXTRAS.split(","))
 _X86 = ("vnni", "avx2", "generic")
 _ARM = ("neon_i8mm", "neon_dot", "neon", "generic")
 _FAMILIES = {"x86_64": _X86, "aarch64": _ARM}
@@ -70,6 +73,11 @@ class Target:
         """Family of processors: "x86_64", "aarch64" and so on."""
         return _machine(self.triple)
 
+    @property
+    def lanes(self) -> int:
+        """How many 32-bit elements the widest registers hold, though never fewer than 8."""
+        return 16 if {*self.features.split(",")} >= _AVX512 else 8
+
 
 def _machine(triple: str) -> str:
     family = triple.partition("-")[0]
@@ -80,8 +88,8 @@ _LINUX_X86, _LINUX_ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 OTHERS = {
     "sse2": Target("generic", _LINUX_X86, "x86-64"),
     "avx2": Target("avx2", _LINUX_X86, "x86-64-v3"),
-    "avx512": Target("avx2", _LINUX_X86, "skylake-avx512"),
-    "avx512vnni": Target("vnni", _LINUX_X86, "cascadelake"),
+    "avx512": Target("avx2", _LINUX_X86, "skylake-avx512", _EXTRAS),
+    "avx512vnni": Target("vnni", _LINUX_X86, "cascadelake", _EXTRAS),
     "avxvnni": Target("vnni", _LINUX_X86, "alderlake"),
     "neon": Target("neon", _LINUX_ARM, "cortex-a72"),
     "neon_dot": Target("neon_dot", _LINUX_ARM, "neoverse-n1"),
@@ -152,6 +160,11 @@ def host_target() -> Target:
 def _lesser(machine: str, best: str) -> tuple[str, ...]:
     family = _FAMILIES.get(machine, ("generic",))
     return family[family.index(best) + 1 :] or ("generic",)
+
+
+def multiplies_words() -> bool:
+    """Whether products of words of 16 bits are faster than those of floats."""
+    return host_target().isa == "vnni"
 
 
 def architecture() -> str:

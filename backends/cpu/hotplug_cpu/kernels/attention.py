@@ -86,7 +86,7 @@ def _weights_of_keys(scores: int, keys: int, weights: int) -> None:
             last,
             last,
         )
-        store_transposed(weights + 8 * key, rows)
+        store_transposed(weights + 8 * key, 32, rows)
 
 
 @_inline
@@ -226,7 +226,7 @@ def _pack_keys(size: int, load: Any) -> Any:
                         load(a6 + at),
                         load(a7 + at),
                     )
-                    store_transposed(target, rows)
+                    store_transposed(target, 32, rows)
                     target += 4 * 8 * ROWS
 
     return pack_keys

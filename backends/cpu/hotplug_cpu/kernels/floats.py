@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import float32
+from llvmlite import ir
+from numba import float32, types
+from numba.core import cgutils
 
 from hotplug_cpu.jit import simd
+from hotplug_cpu.jit.vectors import F32, I64, instruction
 from hotplug_cpu.kernels.blocks import (
     bytes_of_q2_k,
     bytes_of_q3_k,
@@ -24,12 +27,20 @@ from hotplug_cpu.kernels.blocks import (
     scale_of_q3_k,
 )
 from hotplug_cpu.kernels.panels import BLOCK, ROWS
-from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_transposed, transpose_part
+from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_transposed
+from hotplug_cpu.kernels.wide import PANEL
 
 __all__ = ["DECODE", "KERNELS"]
 
 _inline = simd.inline
-_PART = 4 * BLOCK * ROWS
+_NEXT = 4 * PANEL
+
+
+@instruction(types.int64)
+def _room(builder: Any) -> Any:
+    """Address of memory of this call's: ROWS rows of a block of floats."""
+    room = cgutils.alloca_once(builder, ir.ArrayType(F32, BLOCK * ROWS))
+    return builder.ptrtoint(room, I64)
 
 
 def _plain(size: int, load_vector: Any, load_number: Any) -> Any:
@@ -46,8 +57,11 @@ def _plain(size: int, load_vector: Any, load_number: Any) -> Any:
         a6 = min(6, last) * row_bytes
         a7 = min(7, last) * row_bytes
         for _ in range(count // 8):
+            for row in range(ROWS):
+                simd.prefetch(source + (row + ROWS) * row_bytes)
             store_transposed(
                 panel,
+                _NEXT,
                 (
                     load_vector(source),
                     load_vector(source + a1),
@@ -60,12 +74,12 @@ def _plain(size: int, load_vector: Any, load_number: Any) -> Any:
                 ),
             )
             source += 8 * size
-            panel += 32 * ROWS
+            panel += 8 * _NEXT
         for _ in range(count % 8):
             for row in range(ROWS):
                 simd.store_f32(panel + 4 * row, load_number(source + min(row, last) * row_bytes))
             source += size
-            panel += 4 * ROWS
+            panel += _NEXT
         return 0
 
     return unpack
@@ -76,19 +90,29 @@ def _blocks(decode: Any) -> Any:
 
     @_inline
     def unpack(source: int, row_bytes: int, rows: int, count: int, panel: int) -> int:
+        room = _room()
         for part in range(count // BLOCK):
             for row in range(ROWS):
-                decode(source + min(row, rows - 1) * row_bytes, part, panel + 4 * BLOCK * row)
-            transpose_part(panel)
-            panel += _PART
+                decode(source + min(row, rows - 1) * row_bytes, part, room + 4 * BLOCK * row)
+            for at in range(room, room + 4 * BLOCK, 32):
+                store_transposed(
+                    panel,
+                    _NEXT,
+                    (
+                        simd.load_f32x8(at),
+                        simd.load_f32x8(at + 4 * BLOCK),
+                        simd.load_f32x8(at + 8 * BLOCK),
+                        simd.load_f32x8(at + 12 * BLOCK),
+                        simd.load_f32x8(at + 16 * BLOCK),
+                        simd.load_f32x8(at + 20 * BLOCK),
+                        simd.load_f32x8(at + 24 * BLOCK),
+                        simd.load_f32x8(at + 28 * BLOCK),
+                    ),
+                )
+                panel += 8 * _NEXT
         return 0
 
     return unpack
-
-
-@_inline
-def _bf16(at: int) -> Any:
-    return simd.float_of(simd.load_u8(at) << 16 | simd.load_u8(at + 1) << 24)
 
 
 @_inline
@@ -233,6 +257,6 @@ DECODE = {
 KERNELS = {
     "floats_f32": _plain(4, simd.load_f32x8, simd.load_f32),
     "floats_f16": _plain(2, simd.load_f16x8, simd.load_f16),
-    "floats_bf16": _plain(2, simd.load_bf16x8, _bf16),
+    "floats_bf16": _plain(2, simd.load_bf16x8, simd.load_bf16),
     **{f"floats_{name}": _blocks(decode) for name, decode in DECODE.items()},
 }

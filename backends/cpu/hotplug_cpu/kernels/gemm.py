@@ -1,10 +1,8 @@
-"""Products of many tokens with a matrix of weights: out[T, R] = x[T, K] w[R, K]^T.
+"""Products of many tokens with quantised weights: out[T, R] = x[T, K] w[R, K]^T.
 
 Two rows of a plan make one product: the first lays out the activations as tiles, the second
 unpacks weights panel by panel into scratch memory of its thread and multiplies every tile with
 them. Several products may use the same tiles. Layouts and sizes: see `panels`.
-
-Integers, for weights of the kernels in `weights`:
 
     quantise_tiles  x x_stride tokens blocks tiles
     gemm_u4         for Q4_0, Q4_1, Q4_K
@@ -12,19 +10,14 @@ Integers, for weights of the kernels in `weights`:
     gemm_i8         for Q8_0, IQ4_NL, IQ4_XS
     gemm_halves     for Q2_K, Q3_K, Q6_K
 
-Floats, for every type with a kernel in `floats`:
-
-    pack_tiles      x x_stride tokens width tiles
-    gemm_f32
-
 Arguments of the products:
 
-    unpack          address of the kernel of `weights` or `floats` for the weights' type
+    unpack          address of the kernel of `weights` for the weights' type
     weights         address of the first row
     row_bytes       from one row of weights to the next
     rows            R
-    count           K / 32 of integers, K of floats
-    chunk_bytes     what `panels.CHUNK_BLOCKS` blocks, or CHUNK_FLOATS floats, of a row take
+    count           K / 32
+    chunk_bytes     what `panels.CHUNK_BLOCKS` blocks of a row take
     tiles           what the first row of the plan wrote
     tokens          T
     out, out_stride f32 result and bytes from one token to the next
@@ -42,7 +35,6 @@ from numba import float32
 from hotplug_cpu.jit import simd
 from hotplug_cpu.kernels.panels import (
     CHUNK_BLOCKS,
-    CHUNK_FLOATS,
     HALVES_BLOCK,
     PANEL_BLOCK,
     RESULT,
@@ -54,8 +46,6 @@ from hotplug_cpu.kernels.panels import (
 from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.tiles import (
     call_unpack,
-    multiply_f32,
-    multiply_f32_pair,
     multiply_halves,
     multiply_i8,
     multiply_u4,
@@ -133,33 +123,6 @@ def quantise_tiles(
             for token in range(here):
                 _quantise_block(x + (first + token) * x_stride + 128 * number, block, token)
             block += TILE_BLOCK
-        tile = next_unit(counter, count, threads)
-
-
-@_inline
-def pack_tiles(
-    thread: int,  # noqa: ARG001 - all kernels take it
-    threads: int,
-    counter: int,
-    x: int,
-    x_stride: int,
-    tokens: int,
-    width: int,
-    tiles: int,
-) -> None:
-    """Activations (T, K) f32 as tiles of floats; tokens that the last tile lacks are zeros."""
-    count = (tokens + TOKENS - 1) // TOKENS
-    tile = next_unit(counter, count, threads)
-    while tile < count:
-        first = tile * TOKENS
-        here = min(TOKENS, tokens - first)
-        target = tiles + tile * width * TOKENS * 4
-        if here < TOKENS:
-            _clear(target, width * TOKENS * 4)
-        for token in range(here):
-            source = x + (first + token) * x_stride
-            for k in range(width):
-                simd.store_f32(target + 4 * (TOKENS * k + token), simd.load_f32(source + 4 * k))
         tile = next_unit(counter, count, threads)
 
 
@@ -272,24 +235,10 @@ def _product(multiply: Any, chunk: int, panel_step: int, tile_step: int) -> Any:
     return gemm
 
 
-@_inline
-def _multiply_f32(first: int, second: int, tile: int, count: int, result: int) -> None:
-    multiply_f32(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result, 8 * ROWS)
-
-
-@_inline
-def _multiply_f32_pair(first: int, second: int, tile: int, count: int, result: int) -> None:
-    multiply_f32_pair(first, second, 4 * ROWS, tile, 4 * TOKENS, count, result, 8 * ROWS)
-
-
-_F32 = (_multiply_f32, _multiply_f32_pair)
-
 KERNELS = {
     "quantise_tiles": quantise_tiles,
-    "pack_tiles": pack_tiles,
     "gemm_u4": _product(multiply_u4, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_u5": _product(multiply_u5, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_i8": _product(multiply_i8, CHUNK_BLOCKS, PANEL_BLOCK, TILE_BLOCK),
     "gemm_halves": _product(multiply_halves, CHUNK_BLOCKS, HALVES_BLOCK, TILE_BLOCK),
-    "gemm_f32": _product(_F32, CHUNK_FLOATS, 4 * ROWS, 4 * TOKENS),
 }

@@ -10,7 +10,11 @@ Integers, per block of 32 along the contraction:
     panel   f32 scale[ROWS], f32 offset[ROWS], i8[8][ROWS][4]: a weight is scale * byte + offset;
             or, for `gemm_halves`, f32 scale[2][ROWS], f32 offset[2][ROWS], i8[8][ROWS][4]
 
-Floats: f32[K][TOKENS] and f32[K][ROWS].
+Wider panels, of `wide.PANEL` rows, for floats and for words of 16 bits; activations are not tiles:
+
+    floats  panel f32[K][PANEL]; activations f32 as they lie, or as `pack_rows` lays them out
+    words   per block of 32: panel f32 scale[PANEL], i16[16][PANEL][2]; activations f32 scale,
+            i16[32]; a number is scale * word
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ __all__ = [
     "BLOCK",
     "CHUNK_BLOCKS",
     "CHUNK_FLOATS",
+    "CHUNK_WORDS",
     "HALVES_BLOCK",
     "HALVES_HEAD",
     "KEYS",
+    "PACKED_STRIDE",
     "PANEL_BLOCK",
     "PANEL_HEAD",
     "PARTIAL_HEAD",
@@ -31,14 +37,18 @@ __all__ = [
     "TILE_BLOCK",
     "TILE_HEAD",
     "TOKENS",
+    "WIDEST",
+    "WORDS_BLOCK",
     "attention_partials",
     "attention_scratch",
     "attention_split_scratch",
     "gemm_f32_scratch",
+    "gemm_i16_scratch",
     "gemm_int8_scratch",
     "packed_bytes",
     "quantised_bytes",
     "tiles",
+    "words_bytes",
 ]
 
 BLOCK = 32
@@ -55,8 +65,21 @@ RESULT = 4 * TOKENS * 2 * ROWS
 CHUNK_BLOCKS = 32
 """Blocks of the contraction that are multiplied at once: two panels fill 20 or 24 KB of L1."""
 
-CHUNK_FLOATS = 256
-"""The same for floats: 16 KB. Every quantised type's block divides it."""
+WIDEST = 32
+"""Rows of a panel of floats, at most; `wide.PANEL` is how many there are on this machine."""
+
+CHUNK_FLOATS = 512
+"""The same for floats: a panel of 64 KB lies in the second level of cache. Every quantised type's
+block divides it."""
+
+PACKED_STRIDE = 4 * CHUNK_FLOATS + 64
+"""Bytes from one token to the next where `pack_rows` has written CHUNK_FLOATS of each."""
+
+CHUNK_WORDS = 16
+"""Blocks of words that are multiplied at once."""
+
+WORDS_BLOCK = 4 + 2 * BLOCK
+"""Bytes of a block of activations as words."""
 
 
 def tiles(tokens: int) -> int:
@@ -70,8 +93,8 @@ def quantised_bytes(tokens: int, width: int) -> int:
 
 
 def packed_bytes(tokens: int, width: int) -> int:
-    """What `pack_tiles` writes for (tokens, width)."""
-    return tiles(tokens) * width * TOKENS * 4
+    """What `pack_rows` writes for (tokens, width)."""
+    return -(-width // CHUNK_FLOATS) * tokens * PACKED_STRIDE
 
 
 def gemm_int8_scratch() -> int:
@@ -79,9 +102,19 @@ def gemm_int8_scratch() -> int:
     return RESULT + 2 * CHUNK_BLOCKS * HALVES_BLOCK
 
 
+def words_bytes(tokens: int, width: int) -> int:
+    """What `quantise_words` writes for (tokens, width)."""
+    return tokens * (width // BLOCK) * WORDS_BLOCK
+
+
+def gemm_i16_scratch() -> int:
+    """Scratch of one thread of `gemm_i16`: a row of zeros, and a panel."""
+    return 4 * WIDEST * (1 + CHUNK_WORDS * (1 + BLOCK // 2))
+
+
 def gemm_f32_scratch() -> int:
-    """Scratch of one thread of `gemm_f32`: panels, and rows of floats on the way to them."""
-    return RESULT + 3 * CHUNK_FLOATS * ROWS * 4
+    """Scratch of one thread of `gemm_f32`: a row of zeros, and a panel."""
+    return 4 * WIDEST * (1 + CHUNK_FLOATS)
 
 
 # --- attention

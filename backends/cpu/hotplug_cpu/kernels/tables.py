@@ -50,13 +50,16 @@ def _kernel(fill: Any) -> Any:
     return take
 
 
-@_inline
-def _copy(row: int, target: int, count: int) -> None:
-    whole = 4 * (count // 8 * 8)
-    for at in range(0, whole, 32):
-        simd.store_f32x8(target + at, simd.load_f32x8(row + at))
-    for at in range(whole, 4 * count, 4):
-        simd.store_f32(target + at, simd.load_f32(row + at))
+def _plain(size: int, load_vector: Any, load_number: Any) -> Any:
+    @_inline
+    def fill(row: int, target: int, count: int) -> None:
+        whole = count // 8 * 8
+        for at in range(0, whole, 8):
+            simd.store_f32x8(target + 4 * at, load_vector(row + size * at))
+        for at in range(whole, count):
+            simd.store_f32(target + 4 * at, load_number(row + size * at))
+
+    return _kernel(fill)
 
 
 def _blocks(decode: Any) -> Any:
@@ -69,6 +72,8 @@ def _blocks(decode: Any) -> Any:
 
 
 KERNELS = {
-    "take_f32": _kernel(_copy),
+    "take_f32": _plain(4, simd.load_f32x8, simd.load_f32),
+    "take_f16": _plain(2, simd.load_f16x8, simd.load_f16),
+    "take_bf16": _plain(2, simd.load_bf16x8, simd.load_bf16),
     **{f"take_{name}": _blocks(decode) for name, decode in DECODE.items()},
 }

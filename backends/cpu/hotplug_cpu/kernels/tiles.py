@@ -51,7 +51,6 @@ __all__ = [
     "lookup_iq4_nl_moved",
     "multiply_add_f32",
     "multiply_f32",
-    "multiply_f32_pair",
     "multiply_halves",
     "multiply_i8",
     "multiply_u4",
@@ -59,7 +58,6 @@ __all__ = [
     "store_columns",
     "store_transposed",
     "store_words",
-    "transpose_part",
 ]
 
 _STEPS = BLOCK // 4
@@ -323,7 +321,6 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
 
 
 multiply_f32 = _multiply_floats("multiply_f32", adds=False)
-multiply_f32_pair = _multiply_floats("multiply_f32_pair", 2, adds=False)
 multiply_add_f32 = _multiply_floats("multiply_add_f32", adds=True)
 
 
@@ -357,24 +354,12 @@ def store_columns(builder: Any, at: Any, rows: Any) -> None:
         store(builder, at_offset(builder, at, 32 * index), column)
 
 
-@instruction(types.none, address, eight_f32x8)
-def store_transposed(builder: Any, at: Any, rows: Any) -> None:
-    """Eight rows of 8 floats as f32[8][8 rows]."""
+@instruction(types.none, address, types.int64, eight_f32x8)
+def store_transposed(builder: Any, at: Any, stride: Any, rows: Any) -> None:
+    """Eight rows of 8 floats as f32[8][8 rows], `stride` bytes apart."""
     values = [builder.extract_value(rows, i) for i in range(8)]
     for index, column in enumerate(_transpose(builder, values)):
-        store(builder, at_offset(builder, at, 32 * index), column)
-
-
-@instruction(types.none, address)
-def transpose_part(builder: Any, at: Any) -> None:
-    """Eight rows of 32 floats, f32[8][32], to f32[32][8] in the same place."""
-    rows = [
-        [load(builder, at_offset(builder, at, 128 * row + 32 * part), _FLOATS) for row in range(8)]
-        for part in range(4)
-    ]
-    columns = [column for part in rows for column in _transpose(builder, part)]
-    for index, column in enumerate(columns):
-        store(builder, at_offset(builder, at, 32 * index), column)
+        store(builder, builder.add(at, builder.mul(stride, _constant(index))), column)
 
 
 IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -1,0 +1,159 @@
+"""Products of many tokens with f16 and bf16 weights as words of 16 bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hotplug import quants
+from hotplug.dtypes import get
+from hotplug_cpu.kernels import panels
+
+GUARD = 77.0
+LARGEST = 8191
+LONG = panels.CHUNK_WORDS * panels.BLOCK
+
+
+def rounded(x):
+    """Numbers as blocks of words hold them: in float32, since some lie near the middle of two."""
+    blocks = x.reshape(len(x), -1, panels.BLOCK)
+    scale = np.abs(blocks).max(-1, keepdims=True) * np.float32(1 / LARGEST)
+    factor = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    words = np.rint(blocks * factor)
+    return (words.astype(np.float64) * scale).reshape(x.shape)
+
+
+class Product:
+    """Operands of one product, and how it is run."""
+
+    def __init__(self, name, tokens, width, rows):
+        rng = np.random.default_rng(tokens + width + rows)
+        self.dtype = get(name)
+        values = rng.standard_normal((rows, width)).astype(np.float32)
+        self.stored = quants.encode(values, self.dtype).view(np.uint8).reshape(-1)
+        self.weights = quants.decode(self.stored, self.dtype, (rows, width))
+        self.x = rng.standard_normal((tokens, width)).astype(np.float32)
+        self.residual = rng.standard_normal((tokens, rows)).astype(np.float32)
+
+    def run(self, runner, threads, residual=None):
+        (tokens, width), rows = self.x.shape, len(self.weights)
+        blocks = width // panels.BLOCK
+        words = np.empty(panels.words_bytes(tokens, width), np.uint8)
+        activations = {"x": self.x, "x_stride": self.x.strides[0], "tokens": tokens}
+        runner("quantise_words", threads=threads, **activations, blocks=blocks, words=words)
+        out = np.full((tokens, rows + 3), GUARD, np.float32)
+        scratch = panels.gemm_i16_scratch()
+        runner(
+            "gemm_i16",
+            threads=threads,
+            unpack=runner.address(f"words_{self.dtype.name}"),
+            weights=self.stored,
+            row_bytes=2 * width,
+            rows=rows,
+            count=blocks,
+            chunk_bytes=2 * panels.CHUNK_WORDS * panels.BLOCK,
+            x=words,
+            x_stride=blocks * panels.WORDS_BLOCK,
+            x_chunk=panels.CHUNK_WORDS * panels.WORDS_BLOCK,
+            tokens=tokens,
+            out=out,
+            out_stride=out.strides[0],
+            add=0 if residual is None else residual,
+            add_stride=0 if residual is None else residual.strides[0],
+            scratch=np.empty(threads * scratch, np.uint8),
+            scratch_stride=scratch,
+        )
+        assert (out[:, rows:] == GUARD).all()
+        return out[:, :rows]
+
+    def expected(self):
+        return rounded(self.x) @ rounded(self.weights).T
+
+
+def assert_close(found, expected):
+    assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_products(run_kernel, name, threads):
+    product = Product(name, 13, 3 * LONG + 96, 71)
+    found = product.run(run_kernel, threads)
+    assert_close(found, product.expected())
+    np.testing.assert_array_equal(product.run(run_kernel, threads), found)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 6, 7, 20])
+@pytest.mark.parametrize("rows", [1, 8, 15, 16, 17, 32, 40])
+def test_tails_of_tokens_and_rows(run_kernel, tokens, rows):
+    product = Product("f16", tokens, 64, rows)
+    assert_close(product.run(run_kernel, 2), product.expected())
+
+
+def test_a_residual_is_added_once(run_kernel):
+    product = Product("bf16", 8, 2 * LONG, 24)
+    found = product.run(run_kernel, 2, product.residual)
+    assert_close(found, product.expected() + product.residual)
+
+
+def test_the_largest_words_do_not_overflow(run_kernel):
+    product = Product("f16", 6, 64, 16)
+    product.x[:] = -1
+    product.weights = np.ones((16, 64), np.float32)
+    product.stored = quants.encode(product.weights, product.dtype).view(np.uint8).reshape(-1)
+    assert_close(product.run(run_kernel, 1), product.expected())
+
+
+def test_small_numbers_become_nothing(run_kernel):
+    product = Product("f16", 3, 64, 8)
+    product.x[1, :32] = 1e-41
+    product.x[2] = 0
+    found = product.run(run_kernel, 1)
+    product.x[1, :32] = 0
+    assert_close(found, product.expected())
+    assert (found[2] == 0).all()
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_token_and_row(run_kernel, strange):
+    product = Product("f16", 4, 96, 10)
+    product.x[1, 40] = strange
+    stored = product.stored.view(np.float16).reshape(10, 96)
+    stored[7, 3] = strange
+    found = product.run(run_kernel, 2)
+    assert np.isnan(found[1]).all()
+    assert np.isnan(found[:, 7]).all()
+    product.x[1, 40] = 0
+    rest = np.ix_([0, 2, 3], [*range(7), 8, 9])
+    assert_close(found[rest], product.expected()[rest])
+
+
+def test_words_are_nearer_than_what_others_round_to(run_kernel):
+    """llama.cpp rounds activations to the type of the weights."""
+    product = Product("bf16", 16, 576, 64)
+    exact = product.x.astype(np.float64) @ product.weights.T.astype(np.float64)
+    halves = product.x.astype(np.float16).astype(np.float64) @ product.weights.T
+    error = np.square(product.run(run_kernel, 2) - exact).mean()
+    assert error < np.square(halves - exact).mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["generic", "avx2"])
+def test_with_lesser_instruction_sets(isa):
+    """This file again, in a process of its own."""
+    from hotplug_cpu.jit.target import host_target
+
+    if isa == "avx2" and host_target().isa != "vnni":
+        pytest.skip("the AVX2 forms are this processor's own, or it has none")
+    again = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", __file__],
+        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout[-3000:]
