@@ -86,8 +86,9 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
     asked = f"matmul {y.dtype} {a.dtype} {b.dtype} {bucket(rows, columns, depth)}"
     geometry = lowering.choose(asked, _TILES[lowering.capabilities.is_cpu])
     items = geometry["SIDE"] ** 2
+    beside = "1" if b_row == 1 != b_step and not b.dtype.quantised else None
     lowering.launch(
-        Variant.of("matmul", {**_types(a, b, y), **geometry, "ITEMS": items}),
+        Variant.of("matmul", {**_types(a, b, y), **geometry, "BESIDE": beside, "ITEMS": items}),
         (across * -(-rows // _TILE), math.prod(lead)), items,
         *views, y.place, i64(y.at), shape_bytes(lead), i32(rows), i32(columns), i32(depth),
         i32(across),

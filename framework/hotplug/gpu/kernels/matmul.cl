@@ -1,7 +1,7 @@
 // y[r][c] = sum over k of a[r][k] * b[c][k], any strides: a work-group of SIDE x SIDE items makes a
 // tile of 32 x 32 values from slices of a and b in local memory; quantised weights are decoded on the
 // way there. An item has EACH x EACH values and sums DOWN x ACROSS of them at a time in registers.
-// Views are as in matvec.cl.
+// Views are as in matvec.cl. With BESIDE columns of b lie beside each other, and items load along them.
 #define TILE 32
 #define DEPTH 32
 #define EACH (TILE / SIDE)
@@ -9,14 +9,15 @@
 #define STEP (ITEMS < DEPTH ? ITEMS : DEPTH) // neighbouring items load along k
 #define RUNS (ITEMS < TILE ? 1 : ITEMS / TILE)
 #define LINES (ITEMS < DEPTH ? 1 : ITEMS / DEPTH)
+#define PADDING (ITEMS > 1) // so that items beside each other store to different banks
 
 KERNEL(ITEMS)
 matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv, GLOBAL char *y,
        const LONG y_at, const Shape lead, const int rows, const int columns, const int depth,
        const int across)
 {
-    LOCAL NUM left[TILE][DEPTH + 1];
-    LOCAL NUM right[DEPTH][TILE + 1];
+    LOCAL NUM left[TILE][DEPTH + PADDING];
+    LOCAL NUM right[DEPTH][TILE + PADDING];
     const int row = GROUP_X / across * TILE;
     const int column = GROUP_X % across * TILE;
     const LONG a_base = place(av, lead, GROUP_Y);
@@ -35,7 +36,18 @@ matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
                 left[line][k - start] =
                     there && k < depth ? LOAD(A, a + av.at, at + k * av.stride[4]) : 0;
         }
-#ifndef QUANT
+#ifdef BESIDE
+        const int lines = columns - column < TILE ? columns - column : TILE;
+        for (int k = ITEM / TILE; k < DEPTH; k += RUNS) {
+            const LONG at = b_base + (start + k) * bv.stride[4] + column;
+            const int there = start + k < depth ? lines : 0;
+            for (int line = ITEM % TILE; line < there; line += ITEMS < TILE ? ITEMS : TILE)
+                right[k][line] = LOAD(B, b + bv.at, at + line);
+            for (int line = ITEM % TILE; line < TILE; line += ITEMS < TILE ? ITEMS : TILE)
+                if (line >= there)
+                    right[k][line] = 0;
+        }
+#elif !defined(QUANT)
         for (int line = ITEM / DEPTH; line < TILE; line += LINES) {
             const int there = column + line < columns;
             const LONG at = b_base + (column + line) * bv.stride[3];
@@ -43,8 +55,7 @@ matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
                 right[k - start][line] =
                     there && k < depth ? LOAD(B, b + bv.at, at + k * bv.stride[4]) : 0;
         }
-#endif
-#ifdef QUANT
+#else
         // A sixteen's scale is read once.
         for (int line = ITEM % TILE; line < TILE; line += ITEMS) {
             const int there = column + line < columns;
