@@ -77,6 +77,7 @@ def measure(
 ) -> dict[str, Any]:
     """GFLOP/s of both at one size."""
     product = Product(device, size)
+    actions: dict[str, Callable[[], None]]
     actions = {"hotplug": product.ours, "clblast": lambda: product.theirs(blas)}
     for name, action in actions.items():
         action()
