@@ -53,17 +53,18 @@ def as_bytes(values):
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
-def rounding(x):
-    """By how much activations may differ once they are bytes in blocks of 32."""
+def rounding(x, largest):
+    """By how much numbers may differ once blocks of 32 are integers up to the largest."""
     blocks = np.abs(x).reshape(len(x), x.shape[1] // 32, 32).max(-1).astype(np.float64)
-    return np.repeat(blocks * 0.501 / 127, 32, axis=1)
+    return np.repeat(blocks * 0.501 / largest, 32, axis=1)
 
 
 @st.composite
 def products(draw):
     name = draw(st.sampled_from([*LEGACY, *SUPER, *PLAIN]))
     step = dtypes.get(name).block if name not in PLAIN else 1
-    width = step * draw(st.integers(1, 5 if step > 1 else 90))
+    widths = st.integers(1, 5) if step > 1 else st.integers(1, 90) | st.sampled_from([32, 64, 576])
+    width = step * draw(widths)
     tokens = draw(st.integers(1, 8) | st.integers(9, 40))
     precision = draw(st.sampled_from(["exact", "default"]))
     sizes = tokens, draw(st.integers(1, 75)), width
@@ -99,7 +100,11 @@ def test_products(case):
     scale = np.abs(x[ordinary]).astype(np.float64) @ np.abs(weights).T
     bound = 3e-6 * scale + 1e-30
     if precision == "default" and name not in PLAIN:
-        bound += rounding(x[ordinary]) @ np.abs(weights).T
+        bound += rounding(x[ordinary], 127) @ np.abs(weights).T
+    elif precision == "default" and name != "f32" and width % 32 == 0:
+        largest = np.abs(weights) + rounding(weights, 8191)
+        bound += rounding(x[ordinary], 8191) @ largest.T
+        bound += np.abs(x[ordinary]) @ rounding(weights, 8191).T
     assert (np.abs(found[ordinary] - expected[ordinary]) <= bound).all()
     if precision == "exact" and not np.isfinite(x[strange]).all():
         # Weights of 0 make NaN of infinity, others keep it.
