@@ -70,7 +70,7 @@ class OpenCLDriver(Driver):
                 raise self._typed(error, 0) from error
             log = _log_of(error)
             raise self._refusal(kernel, source, _first_error(source, log), log) from error
-        too_large = self._too_large(cl.Kernel(program, kernel))
+        too_large = self._too_large(program, kernel)
         if too_large:
             raise self._refusal(kernel, source, too_large)
         return program
@@ -81,10 +81,11 @@ class OpenCLDriver(Driver):
         text = f"the compiler of {self._id} refused kernel {kernel}: {why}"
         return KernelCompileError(text, kernel=kernel, source=source, log=log)
 
-    def _too_large(self, kernel: Any) -> str:
+    def _too_large(self, program: Program, name: str) -> str:
         """Why the device cannot run a kernel that its compiler took; empty if it can."""
         facts = cl.kernel_work_group_info
         with self._errors():
+            kernel = cl.Kernel(program, name)
             items = kernel.get_work_group_info(facts.COMPILE_WORK_GROUP_SIZE, self._device)[0]
             most = kernel.get_work_group_info(facts.WORK_GROUP_SIZE, self._device)
             local = kernel.get_work_group_info(facts.LOCAL_MEM_SIZE, self._device)
