@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -187,6 +188,12 @@ class _Kernel:
     name: str
 
 
+@functools.lru_cache(maxsize=512)
+def _parsed(image: bytes) -> Module:
+    """A module; all devices of a process share one that is loaded again."""
+    return Module.parse(image.decode())
+
+
 _devices: dict[int, SimulatedDevice] = {}
 _creating = threading.Lock()
 
@@ -277,7 +284,7 @@ class SimulatedRuntime:
         """Parse PTX; there is no other image here."""
         self._device.check()
         try:
-            module = Module.parse(image.decode())
+            module = _parsed(image)
         except (PTXError, UnicodeDecodeError) as error:
             raise SimulatedError(_INVALID_IMAGE, f"no PTX that is known: {error}") from error
         if name not in module.kernels:
