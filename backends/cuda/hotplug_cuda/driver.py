@@ -29,6 +29,7 @@ from hotplug_cuda import nvrtc
 from hotplug_cuda.discovery import Found
 from hotplug_cuda.launches import Captured, KernelLaunch, ProductLaunch, Program
 from hotplug_cuda.nvrtc import Compiler
+from hotplug_cuda.peers import Peers
 from hotplug_cuda.runtime import OUT_OF_MEMORY, STICKY, Blas, Direction, Graph, Runtime
 
 __all__ = ["CUDADriver"]
@@ -37,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_GROUPS_Y = 65535
 _OPTIONS = ("--disable-warnings",)
-_TRIAL = bytes(range(256)) * 16
 
 
 class _Block:
@@ -115,7 +115,7 @@ class CUDADriver(Driver):
         Raises:
             DeviceUnavailableError: CUDA refuses.
         """
-        self._id = info.id
+        self.id = info.id
         self.index = info.index
         self._runtime = runtime
         self._compiler = compiler
@@ -124,7 +124,7 @@ class CUDADriver(Driver):
         self._lost = ""
         self._capturing = threading.Lock()
         self._blas: tuple[Blas, Blas] | None = None
-        self._peers: dict[int, bool] = {}
+        self._peers = Peers(self)
         self._preparing = threading.Lock()
         try:
             with runtime.current():
@@ -134,7 +134,7 @@ class CUDADriver(Driver):
                 total = runtime.memory()[1]
         except runtime.errors as error:
             raise DeviceUnavailableError(
-                f"{self._id} gives no stream: {error}", device=self._id
+                f"{self.id} gives no stream: {error}", device=self.id
             ) from error
         self._staging = Staging(Link(runtime, self.stream))
         self.capabilities = Capabilities(
@@ -231,14 +231,15 @@ class CUDADriver(Driver):
 
     def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
         """Queue a copy from another CUDA device; each stream waits for the other by an event."""
-        if not isinstance(origin, CUDADriver) or not self._receives_from(origin):
+        if not isinstance(origin, CUDADriver) or not self._peers.receive_from(origin):
             return False
-        self._queue_peer_copy(origin, source, target, nbytes)
+        self.queue_peer_copy(origin, source, target, nbytes)
         return True
 
-    def _queue_peer_copy(
+    def queue_peer_copy(
         self, origin: CUDADriver, source: Memory, target: Memory, nbytes: int
     ) -> None:
+        """Queue a copy, whether or not it is known that copies arrive."""
         made = origin.mark()
         with self._entered():
             self.stream.wait_event(made)
@@ -247,33 +248,10 @@ class CUDADriver(Driver):
             )
         origin.wait_for(self.mark())
 
-    def _receives_from(self, origin: CUDADriver) -> bool:
-        """Whether copies from another device arrive, which the first one of a pair is asked."""
-        with self._preparing:
-            known = self._peers.get(origin.index)
-            if known is None:
-                known = self._peers[origin.index] = self._try_peer(origin)
-            return known
-
-    def _try_peer(self, origin: CUDADriver) -> bool:
-        """Copy a few bytes: some systems let devices reach each other and lose what they send."""
-        way = f"copies from {origin._id} to {self._id}"
-        try:
-            with self._entered():
-                direct = self._runtime.reach(origin.index)
-            source, target = origin.allocate(len(_TRIAL)), self.allocate(len(_TRIAL))
-            origin.write(source, 0, memoryview(_TRIAL))
-            self._queue_peer_copy(origin, source, target, len(_TRIAL))
-            arrived = bytearray(len(_TRIAL))
-            self.read(target, 0, memoryview(arrived))
-        except (ExecutionError, OutOfDeviceMemoryError) as error:
-            _log.warning("%s go through the host: %s", way, error)
-            return False
-        if arrived != _TRIAL:
-            _log.warning("%s go through the host: others do not arrive as they were sent", way)
-            return False
-        _log.info("%s are %s", way, "direct" if direct else "left to CUDA: no direct way is there")
-        return True
+    def reach(self, origin: CUDADriver) -> bool:
+        """Have copies from another device go without the host; False if the two can't do that."""
+        with self._entered():
+            return self._runtime.reach(origin.index)
 
     def mark(self) -> Any:
         """An event at the present end of the stream."""
@@ -299,7 +277,7 @@ class CUDADriver(Driver):
         if groups[1] > _MOST_GROUPS_Y:
             raise ExecutionError(
                 f"{kernel} needs {groups[1]} groups along y; CUDA has {_MOST_GROUPS_Y}",
-                device=self._id,
+                device=self.id,
             )
         return KernelLaunch(program, groups, items, arguments)
 
@@ -365,12 +343,12 @@ class CUDADriver(Driver):
         """Calls of the runtime; what they raise becomes typed, and the end of a device is kept."""
         if os.getpid() != self._process:
             raise ExecutionError(
-                f"{self._id} was opened before this process was forked off; CUDA does not reach it",
-                device=self._id,
+                f"{self.id} was opened before this process was forked off; CUDA does not reach it",
+                device=self.id,
                 remedy="start processes by 'spawn', or open devices in the child alone",
             )
         if self._lost:
-            raise DeviceLostError(self._lost, device=self._id)
+            raise DeviceLostError(self._lost, device=self.id)
         try:
             with self._runtime.current():
                 yield
@@ -380,19 +358,19 @@ class CUDADriver(Driver):
     def _raise(self, error: Exception, requested: int) -> NoReturn:
         status = getattr(error, "status", None)
         if status in STICKY:
-            self._lost = f"{self._id} is gone: {error}"
-            raise DeviceLostError(self._lost, device=self._id) from error
+            self._lost = f"{self.id} is gone: {error}"
+            raise DeviceLostError(self._lost, device=self.id) from error
         if status == OUT_OF_MEMORY:
             raise self._no_room(requested) from error
-        raise ExecutionError(f"{self._id} failed: {error}", device=self._id) from error
+        raise ExecutionError(f"{self.id} failed: {error}", device=self.id) from error
 
     def _no_room(self, requested: int) -> OutOfDeviceMemoryError:
         free = self.memory().free
         return OutOfDeviceMemoryError(
-            f"{self._id} has no room for {requested} bytes, {free} are free"
+            f"{self.id} has no room for {requested} bytes, {free} are free"
             if requested
-            else f"{self._id} ran out of memory",
-            device=self._id,
+            else f"{self.id} ran out of memory",
+            device=self.id,
             requested=requested,
             free=free,
         )
