@@ -1,6 +1,6 @@
 // Convolution with few products in a sum, or few outputs of a group: an item per output.
 
-KERNEL(ITEMS)
+BUSY_KERNEL(ITEMS)
 conv_direct(GLOBAL const char *x, const View xv, GLOBAL const char *w, const View wv,
             GLOBAL const char *table, const LONG axes, GLOBAL char *y, const LONG y_at,
             const Shape in, const Shape out, const int size, const int places, const int groups,

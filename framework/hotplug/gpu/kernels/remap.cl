@@ -20,20 +20,23 @@ remap(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, cons
     const int target = i;
     LONG from = 0;
     int inside = 1;
-    for (int axis = shape.rank - 1; axis >= 0; --axis) {
-        const int length = source.length[axis];
-        const int rest = i / shape.length[axis];
-        int at = i - rest * shape.length[axis] - before.length[axis];
-        i = rest;
-        if (mode == WRAP_MODE)
-            at = ((at % length) + length) % length;
-        else if (mode == REFLECT_MODE)
-            at = at < 0 ? -at : at >= length ? 2 * (length - 1) - at : at;
-        else if (mode == NEAREST_MODE)
-            at = (int)((LONG)at * length / shape.length[axis]);
-        else if (at < 0 || at >= length)
-            inside = 0;
-        from += (LONG)at * xv.stride[axis];
+    IN_REGISTERS
+    for (int axis = AXES - 1; axis >= 0; --axis) {
+        if (axis < shape.rank) {
+            const int length = source.length[axis];
+            const int rest = i / shape.length[axis];
+            int at = i - rest * shape.length[axis] - before.length[axis];
+            i = rest;
+            if (mode == WRAP_MODE)
+                at = ((at % length) + length) % length;
+            else if (mode == REFLECT_MODE)
+                at = at < 0 ? -at : at >= length ? 2 * (length - 1) - at : at;
+            else if (mode == NEAREST_MODE)
+                at = (int)((LONG)at * length / shape.length[axis]);
+            else if (at < 0 || at >= length)
+                inside = 0;
+            from += (LONG)at * xv.stride[axis];
+        }
     }
     ((GLOBAL WORD *)(y + y_at))[target] =
         inside ? ((GLOBAL const WORD *)(x + xv.at))[from] : (WORD)value;

@@ -15,7 +15,7 @@
                 : 0;                                                                     \
     BARRIER();
 
-KERNEL(ITEMS)
+BUSY_KERNEL(ITEMS)
 solve(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv, GLOBAL char *y,
       const LONG y_at, const Shape lead, const LONG a_row, const LONG a_column, const LONG b_row,
       const LONG b_column, const LONG y_row, const int n, const int m, const int across,
