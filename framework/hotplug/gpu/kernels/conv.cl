@@ -64,7 +64,7 @@ conv(GLOBAL const char *x, const View xv, GLOBAL const char *w, const View wv,
                     sum[r0][c0][r][q] = 0;
 
     for (int start = 0; start < depth; start += DEPTH) {
-        for (int d = ITEM; d < DEPTH && start + d < depth; d += ITEMS) {
+        for (int d = ITEM; d < DEPTH; d += ITEMS) {
             const int channel = (start + d) / elements;
             const int element = (start + d) % elements;
             const int j0 = element / c.count / b.count;
@@ -86,22 +86,20 @@ conv(GLOBAL const char *x, const View xv, GLOBAL const char *w, const View wv,
             const int there = output + o < outputs && start + d < depth;
             left[d][o] = there ? (NUM)LOAD(W, w + wv.at, w_base + o * wv.stride[1] + w_from[d]) : 0;
         }
-        for (int p = ITEM % PLACES; p < PLACES; p += PLACE_STEP) {
-            const int at0 = spot[0][p];
-            const int at1 = spot[1][p];
-            const int at2 = spot[2][p];
-            const LONG from = base[p];
-            for (int d = ITEM / PLACES; d < DEPTH; d += DEPTH_STEP) {
-                NUM value = 0;
-                if (start + d < depth) {
-                    const int i0 = at0 + reach[0][d];
-                    const int i1 = at1 + reach[1][d];
-                    const int i2 = at2 + reach[2][d];
-                    if (i0 >= 0 && i0 < in.length[0] && i1 >= 0 && i1 < in.length[1] && i2 >= 0 &&
-                        i2 < in.length[2])
-                        value = (NUM)LOAD(X, x + xv.at, from + x_from[d]);
-                }
-                right[d][p] = value;
+        for (int d = ITEM / PLACES; d < DEPTH; d += DEPTH_STEP) {
+            const int there = start + d < depth;
+            const int reach0 = reach[0][d];
+            const int reach1 = reach[1][d];
+            const int reach2 = reach[2][d];
+            const LONG from = x_from[d];
+            EACH_PART
+            for (int p = ITEM % PLACES; p < PLACES; p += PLACE_STEP) {
+                const int at0 = spot[0][p] + reach0;
+                const int at1 = spot[1][p] + reach1;
+                const int at2 = spot[2][p] + reach2;
+                const int met = there && at0 >= 0 && at0 < in.length[0] && at1 >= 0 &&
+                                at1 < in.length[1] && at2 >= 0 && at2 < in.length[2];
+                right[d][p] = met ? (NUM)LOAD(X, x + xv.at, from + base[p]) : 0;
             }
         }
         BARRIER();
