@@ -27,7 +27,6 @@ from hotplug.node import Node
 __all__: list[str] = []
 
 _FEW_ROWS = 8
-_TILE = 32
 _ROWS_AT_ONCE = 4
 _GROUPS_Y = 65535  # CUDA's limit
 _NOTHING = view_bytes(0, (0,))
@@ -82,30 +81,42 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
             i32(columns), i32(depth), i32(blocks), i32(0), i32(0),
         )  # fmt: skip
         return
-    across = -(-columns // _TILE)
     asked = f"matmul {y.dtype} {a.dtype} {b.dtype} {bucket(rows, columns, depth)}"
-    geometry = lowering.choose(asked, _TILES[lowering.capabilities.is_cpu])
-    items = geometry["SIDE"] ** 2
+    geometry = lowering.choose(asked, _tiles_for(lowering, rows, columns, y.dtype.nbytes(1)))
+    items, tile = geometry["SIDE"] ** 2, geometry["TILE"]
+    across = -(-columns // tile)
     beside = "1" if b_row == 1 != b_step and not b.dtype.quantised else None
     lowering.launch(
         Variant.of("matmul", {**_types(a, b, y), **geometry, "BESIDE": beside, "ITEMS": items}),
-        (across * -(-rows // _TILE), math.prod(lead)), items,
+        (across * -(-rows // tile), math.prod(lead)), items,
         *views, y.place, i64(y.at), shape_bytes(lead), i32(rows), i32(columns), i32(depth),
         i32(across),
     )  # fmt: skip
 
 
-def _tiles(*shapes: tuple[int, int, int]) -> tuple[Geometry, ...]:
-    names = ("SIDE", "DOWN", "ACROSS")
+def _tiles(*shapes: tuple[int, int, int, int]) -> tuple[Geometry, ...]:
+    names = ("TILE", "SIDE", "DOWN", "ACROSS")
     return tuple(dict(zip(names, shape, strict=True)) for shape in shapes)
 
 
 _TILES = {
     # A processor's one item has the whole tile, and some of its values in vector registers.
-    True: _tiles((1, 4, 16), (1, 2, 16), (1, 8, 16), (1, 4, 32), (1, 8, 8)),
-    False: _tiles((8, 4, 4), (8, 2, 4), (16, 2, 2), (16, 1, 2)),
+    True: (
+        *_tiles((64, 1, 4, 16), (64, 1, 8, 8), (64, 1, 2, 16), (64, 1, 4, 32)),
+        *_tiles((32, 1, 4, 16), (32, 1, 8, 8), (32, 1, 2, 16)),
+    ),
+    False: _tiles((32, 8, 4, 4), (32, 8, 2, 4), (32, 16, 2, 2), (64, 16, 4, 4), (64, 16, 2, 4)),
 }
 """Geometries of matmul.cl, by whether the device is a processor."""
+
+
+def _tiles_for(lowering: Lowering, rows: int, columns: int, width: int) -> tuple[Geometry, ...]:
+    """Those that leave no half of a processor idle, and that local memory has room for."""
+    is_cpu = lowering.capabilities.is_cpu
+    few = rows * columns < 8 * 64 * 64 if is_cpu else width > 4
+    small = tuple(one for one in _TILES[is_cpu] if one["TILE"] == 32)
+    return small if few else _TILES[is_cpu]
+
 
 _SIXTEEN = 16  # elements of a block that an item decodes at once
 

@@ -1,8 +1,7 @@
 // y[r][c] = sum over k of a[r][k] * b[c][k], any strides: a work-group of SIDE x SIDE items makes a
-// tile of 32 x 32 values from slices of a and b in local memory; quantised weights are decoded on the
+// tile of TILE x TILE values from slices of a and b in local memory; quantised weights are decoded on the
 // way there. An item has EACH x EACH values and sums DOWN x ACROSS of them at a time in registers.
 // Views are as in matvec.cl. With BESIDE columns of b lie beside each other, and items load along them.
-#define TILE 32
 #define DEPTH 32
 #define EACH (TILE / SIDE)
 #define RUN 16

@@ -122,7 +122,16 @@ def test_matmul(device, architecture, type_):
     """Tiles in shared memory; edges that fill none."""
     variant = Variant.of(
         "matmul",
-        {"A": type_, "B": type_, "TYPE": type_, "ITEMS": 64, "SIDE": 8, "DOWN": 4, "ACROSS": 4},
+        {
+            "A": type_,
+            "B": type_,
+            "TYPE": type_,
+            "ITEMS": 64,
+            "TILE": 32,
+            "SIDE": 8,
+            "DOWN": 4,
+            "ACROSS": 4,
+        },
     )
     module = compiled(variant, architecture)
     dtype = "f4" if type_ == "f32" else "f8"
