@@ -16,7 +16,7 @@ from hotplug_cuda import backend
 
 LONG = frozenset({
     "argmax", "argsort", "cast", "conv", "conv_transpose", "cumsum", "decoder", "gated_delta_rule",
-    "gated_linear_attention", "matmul", "matmul_grouped", "rms_norm",
+    "gated_linear_attention", "interpolate", "matmul", "matmul_grouped", "rms_norm",
     "scaled_dot_product_attention", "scatter_rows", "selective_scan", "softmax",
     "solve_triangular", "sum", "take", "wkv6",
 })  # fmt: skip
