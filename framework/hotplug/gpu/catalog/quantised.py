@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hotplug.dtypes import DTYPES, DType
-from hotplug.gpu.catalog.table import ITEMS, Lowering, Part, groups_of, i32, i64
+from hotplug.dtypes import DTYPES, DType, get
+from hotplug.gpu.catalog.table import ITEMS, Lowering, groups_of, i32, i64
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import (
@@ -20,7 +20,7 @@ from hotplug.node import Node
 from hotplug.quants import can_encode
 
 __all__ = [
-    "QUANTS", "conversion", "decode", "decoded", "encode", "scatter_blocks", "take_blocks",
+    "QUANTS", "conversion", "decode", "decoded", "encode", "in_blocks", "take_blocks",
 ]  # fmt: skip
 
 QUANTS = frozenset(name for name, dtype in DTYPES.items() if dtype.quantised)
@@ -41,48 +41,32 @@ def conversion(node: Node, source: DType, capabilities: Capabilities) -> str:
 
 
 def take_blocks(lowering: Lowering, table: Tensor, ids: Tensor, y: Tensor) -> None:
-    """Rows of a quantised table by index, decoded."""
+    """Rows of a quantised table by index, decoded to floats."""
     lengths, (steps,) = joined(ids.shape, [ids.strides])
-    strides = table.byte_strides()
-    indices: list[Part] = [ids.place, view_bytes(ids.at, steps)]
-    wide = ids.dtype.name == "i64"
-    inner = (table.shape[0], strides[0], table.shape[1:], strides[1:])
-    _take(lowering, table, inner, (indices, lengths, wide), y)
-
-
-def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
-    """A whole quantised tensor to floats: the one row of a table of one row."""
-    first = lowering.constant(i32(0))
-    indices: list[Part] = [first, view_bytes(first.at, (0,))]
-    _take(lowering, x, (1, 0, x.shape, x.byte_strides()), (indices, (1,), False), y)
-
-
-def _take(
-    lowering: Lowering,
-    table: Tensor,
-    rows: tuple[int, int, tuple[int, ...], tuple[int, ...]],
-    ids: tuple[list[Part], tuple[int, ...], bool],
-    y: Tensor,
-) -> None:
-    """Launch the kernel: rows, bytes from row to row, shape and strides in one; its indices."""
-    count, stride, shape, strides = rows
-    indices, lengths, wide = ids
-    across = shape[-1] // _SIXTEEN
+    stride, *strides = table.byte_strides()
+    *lead, width = table.shape[1:]
+    across = width // _SIXTEEN
     items, each = (1, _EACH) if lowering.capabilities.is_cpu else (ITEMS, 1)
     defines = {"QUANT": table.dtype.name, "TYPE": y.dtype.name, "ITEMS": items, "EACH": each}
     lowering.launch(
         Variant.of("take_blocks", defines), groups_of(y.size // _SIXTEEN, items * each), items,
-        table.place, view_bytes(table.at, strides), *indices, y.place, i64(y.at),
-        shape_bytes(lengths), shape_bytes((*shape[:-1], across)), i32(count), i64(stride),
-        i32(across), i32(wide),
+        table.place, view_bytes(table.at, strides), ids.place, view_bytes(ids.at, steps), y.place,
+        i64(y.at), shape_bytes(lengths), shape_bytes((*lead, across)), i32(table.shape[0]),
+        i64(stride), i32(across), i32(ids.dtype.name == "i64"),
     )  # fmt: skip
+
+
+def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
+    """A whole quantised tensor to floats: the one row of a table."""
+    table = Tensor(x.place, x.dtype, Layout((1, *x.shape), (0, *x.strides), x.layout.offset))
+    take_blocks(lowering, table, contiguous(lowering.constant(i32(0)), get("i32"), (1,)), y)
 
 
 def decoded(lowering: Lowering, x: Tensor) -> Tensor:
     """A quantised tensor as f32, in memory that lasts for this node; any other as it is."""
     if not x.dtype.quantised:
         return x
-    f32 = DTYPES["f32"]
+    f32 = get("f32")
     y = contiguous(lowering.temporary(f32.nbytes(x.size)), f32, x.shape)
     decode(lowering, x, y)
     return y
@@ -90,7 +74,7 @@ def decoded(lowering: Lowering, x: Tensor) -> Tensor:
 
 def encode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     """A plain tensor to blocks."""
-    lengths, strides = _blocks(x, y.dtype)
+    lengths, strides = in_blocks(x.shape, x.strides, y.dtype)
     defines = {"TYPE": x.dtype.name, "TARGET": y.dtype.name, "ITEMS": ITEMS}
     lowering.launch(
         Variant.of("encode", defines), groups_of(y.size // y.dtype.block), ITEMS,
@@ -99,22 +83,11 @@ def encode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     )  # fmt: skip
 
 
-def scatter_blocks(lowering: Lowering, ids: Tensor, rows: Tensor, y: Tensor) -> None:
-    """Rows of plain numbers into a quantised table."""
-    row = Tensor(rows.place, rows.dtype, Layout(rows.shape[1:], rows.strides[1:]))
-    lengths, strides = _blocks(row, y.dtype)
-    items = lowering.reducing_items
-    defines = {"TYPE": rows.dtype.name, "TARGET": y.dtype.name, "ITEMS": items}
-    lowering.launch(
-        Variant.of("scatter_blocks", defines), rows.shape[0] if y.size else 0, items,
-        rows.place, view_bytes(rows.at, strides), ids.place, view_bytes(ids.at, ids.strides),
-        y.place, i64(y.at), shape_bytes(lengths), i32(rows.shape[0]), i32(y.shape[0]),
-        i64(rows.strides[0]), i32(ids.dtype.name == "i64"), i64(rows.strides[-1]),
-    )  # fmt: skip
-
-
-def _blocks(x: Tensor, target: DType) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A walk over the blocks that a tensor's elements will be."""
-    shape = (*x.shape[:-1], x.shape[-1] // target.block)
-    lengths, (strides,) = joined(shape, [(*x.strides[:-1], x.strides[-1] * target.block)])
+def in_blocks(
+    shape: tuple[int, ...], strides: tuple[int, ...], target: DType
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A walk over the blocks that elements will be: lengths and strides."""
+    count = shape[-1] // target.block
+    steps = (*strides[:-1], strides[-1] * target.block)
+    lengths, (strides,) = joined((*shape[:-1], count), [steps])
     return lengths, strides

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.dtypes import Kind
-from hotplug.gpu.catalog.quantised import conversion, decoded, scatter_blocks, take_blocks
+from hotplug.gpu.catalog.quantised import conversion, decoded, in_blocks, take_blocks
 from hotplug.gpu.catalog.table import (
     ITEMS,
     Lowering,
@@ -73,19 +73,21 @@ def _scatter_check(node: Node, capabilities: Capabilities) -> str:
 def _scatter(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     del node
     ids, rows = present(*operands[1:])
-    if y.dtype.quantised and rows.dtype != y.dtype:
-        scatter_blocks(lowering, ids, decoded(lowering, rows), y)
-        return
-    if y.dtype.quantised:
-        rows, y = as_bytes(rows), as_bytes(y)
-    inner, (steps,) = joined(rows.shape[1:], [rows.strides[1:]])
+    encoded = y.dtype.quantised and rows.dtype != y.dtype
+    if encoded:
+        rows = decoded(lowering, rows)
+        inner, steps = in_blocks(rows.shape[1:], rows.strides[1:], y.dtype)
+    else:
+        rows, y = (as_bytes(x) if x.dtype.quantised else x for x in (rows, y))
+        inner, (steps,) = joined(rows.shape[1:], [rows.strides[1:]])
     items = lowering.reducing_items
-    defines = {"TYPE": rows.dtype.name, "TABLE": y.dtype.name, "ITEMS": items}
+    target = "TARGET" if encoded else "TABLE"
+    defines = {"TYPE": rows.dtype.name, target: y.dtype.name, "ITEMS": items}
     lowering.launch(
         Variant.of("scatter", defines), rows.shape[0] if y.size else 0, items,
         rows.place, view_bytes(rows.at, steps), ids.place, view_bytes(ids.at, ids.strides), y.place,
         i64(y.at), shape_bytes(inner), i32(rows.shape[0]), i32(y.shape[0]), i64(rows.strides[0]),
-        i32(ids.dtype.name == "i64"),
+        i32(ids.dtype.name == "i64"), i64(rows.strides[-1]),
     )  # fmt: skip
 
 
