@@ -38,8 +38,17 @@ class Decoder:
         context: int,
         cache_dtype: str = "f16",
         precision: str = "default",
+        vocabulary: int | None = None,
     ) -> None:
         """Check that the file's tensors are those of the architecture, no more and no fewer.
+
+        Args:
+            shape: the model's hyperparameters.
+            tensors: types of its tensors by name.
+            context: rows of the KV cache.
+            cache_dtype: dtype of keys and values.
+            precision: of products with quantised weights.
+            vocabulary: logits that are tokens'; None for all. Embeddings may be padded.
 
         Raises:
             ModelError: a tensor is missing, of another shape, or would be ignored.
@@ -49,8 +58,9 @@ class Decoder:
         self._tensors = tensors
         self._cache_dtype = cache_dtype
         self._precision = precision
+        self._vocabulary = vocabulary
         self._weights: dict[str, Node] = {}
-        self._graphs: dict[tuple[int, int], Graph] = {}
+        self._graphs: dict[tuple[int, int, int], Graph] = {}
         self.graph(tokens=1)
         self._refuse_unused()
 
@@ -59,17 +69,23 @@ class Decoder:
         """Rows of the embedding table, and length of the logits."""
         return self._tensors["token_embd.weight"].shape[0]
 
-    def graph(self, tokens: int, outputs: int = 1) -> Graph:
+    def graph(self, tokens: int, outputs: int = 1, largest: int = 0) -> Graph:
         """The graph for so many tokens; made once.
 
-        Its output is "logits" (outputs, vocabulary), besides new states.
+        Its output is "logits" (outputs, vocabulary), besides new states; or of a single row the
+        largest ones alone: "ids" (largest,) i32 and their "logits" (largest,), largest first.
+
+        Args:
+            tokens: width of the batch.
+            outputs: rows whose logits are wanted.
+            largest: how many of one row's logits are wanted; 0 for all.
         """
-        wanted = tokens, outputs
+        wanted = tokens, outputs, largest
         if wanted not in self._graphs:
             self._graphs[wanted] = self._build(*wanted)
         return self._graphs[wanted]
 
-    def _build(self, count: int, rows: int) -> Graph:
+    def _build(self, count: int, rows: int, largest: int) -> Graph:
         tokens = ops.input(name="tokens", dtype="i32", shape=(count,))
         positions = ops.input(name="positions", dtype="i32", shape=(count,))
         outputs = ops.input(name="outputs", dtype="i32", shape=(rows,))
@@ -79,7 +95,17 @@ class Decoder:
             x = self._block(x, positions, layer, updates)
         x = self._norm(ops.take(x, outputs), "output_norm", self._shape.width)
         logits = ops.matmul(x, self._head(), transpose_b=True, precision=self._precision)
-        return Graph.build({"logits": logits}, updates)
+        results = self._largest(logits, largest) if largest else {"logits": logits}
+        return Graph.build(results, updates)
+
+    def _largest(self, logits: Node, count: int) -> dict[str, Node]:
+        """So many of a row's largest logits, with their ids. What is no token is left out."""
+        tokens = self._vocabulary or logits.shape[-1]
+        row = ops.slice(logits, starts=(0, 0), stops=(1, tokens))
+        ids = ops.argmax(row, axis=-1) if count == 1 else ops.top_k(row, k=count)
+        ids = ops.reshape(ids, shape=(count,))
+        column = ops.reshape(row, shape=(tokens, 1))
+        return {"ids": ids, "logits": ops.reshape(ops.take(column, ids), shape=(count,))}
 
     def _block(
         self,

@@ -10,10 +10,12 @@ import bisect
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hotplug.backend import DeviceType
 from hotplug.errors import ContextLengthError, StatesLostError
 from hotplug.session import Program, Session
 from hotplug_llm.decoder import Decoder
@@ -64,15 +66,27 @@ class Evaluator:
         """The tokens whose keys and values the cache holds."""
         return tuple(self._past)
 
-    def program(self, tokens: int, outputs: int = 1) -> Program:
-        """The compiled graph of one width; made once."""
-        return self._session.compile(self._decoder.graph(tokens, outputs))
+    def program(self, tokens: int, outputs: int = 1, largest: int = 0) -> Program:
+        """The compiled graph of one width, see `Decoder.graph`; made once."""
+        return self._session.compile(self._decoder.graph(tokens, outputs, largest))
 
-    def prepare(self, count: int) -> None:
-        """Compile what reading so many tokens needs."""
+    def finds(self, largest: int) -> bool:
+        """Whether so many largest logits had better be found where they are computed.
+
+        That is so on a device that is far from the host, as a GPU is, and has kernels for it.
+        """
+        device = self._session.devices[0]
+        if device.buffers.is_host or device.info.type is DeviceType.CPU:
+            return False
+        outputs = self._decoder.graph(1, 1, largest).outputs
+        ids = dict(outputs)["ids"].operands[0]
+        return bool(device.supports(ids))
+
+    def prepare(self, count: int, largest: int = 0) -> None:
+        """Compile what reading so many tokens needs, for all logits or the largest."""
         for length in {length for _, length in self._pieces(count)}:
             try:
-                self.program(width_for(length))
+                self.program(width_for(length), largest=largest)
             except StatesLostError as error:
                 self._recover(error)
 
@@ -104,14 +118,44 @@ class Evaluator:
         Raises:
             ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
         """
+        logits: npt.NDArray[np.float32] = self._last(ids, 0, proceed)["logits"][0]
+        return logits
+
+    def last_largest(
+        self,
+        ids: Sequence[int],
+        largest: int,
+        *,
+        proceed: Callable[[int], None] | None = None,
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+        """Continue the sequence by `ids`; the largest logits after the last of them.
+
+        Args:
+            ids: at least one token id.
+            largest: how many.
+            proceed: as for `last_logits`.
+
+        Returns:
+            Token ids in ascending order, and their logits.
+
+        Raises:
+            ContextLengthError: as for `last_logits`.
+        """
+        found = self._last(ids, largest, proceed)
+        order = found["ids"].argsort()
+        return found["ids"][order].astype(np.intp), found["logits"][order]
+
+    def _last(
+        self, ids: Sequence[int], largest: int, proceed: Callable[[int], None] | None
+    ) -> dict[str, npt.NDArray[Any]]:
         self.check_room(len(ids))
-        logits = np.empty(0, np.float32)
+        found: dict[str, npt.NDArray[Any]] = {}
         for start, length in self._pieces(len(ids)):
-            logits = self._step(ids[start : start + length], last_only=True)[0]
+            found = self._step(ids[start : start + length], last_only=True, largest=largest)
             if proceed is not None:
                 proceed(start + length)
         self._met.add(width_for(len(ids) % BATCH))
-        return logits
+        return found
 
     def all_logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Continue the sequence by `ids`; logits (tokens, vocabulary) after each of them.
@@ -121,7 +165,7 @@ class Evaluator:
         """
         self.check_room(len(ids))
         pieces = [
-            self._step(ids[start : start + LOGIT_ROWS], last_only=False)
+            self._step(ids[start : start + LOGIT_ROWS], last_only=False)["logits"]
             for start in range(0, len(ids), LOGIT_ROWS)
         ]
         return np.concatenate(pieces)
@@ -138,11 +182,13 @@ class Evaluator:
         step = 1 if singly else max(rest, 1)
         return pieces + [(full * BATCH + start, step) for start in range(0, rest, step)]
 
-    def _step(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
+    def _step(
+        self, ids: Sequence[int], *, last_only: bool, largest: int = 0
+    ) -> dict[str, npt.NDArray[Any]]:
         """Evaluate one batch, whatever becomes of devices: lost caches are made again."""
         while True:
             try:
-                return self._evaluate(ids, last_only=last_only)
+                return self._evaluate(ids, last_only=last_only, largest=largest)
             except StatesLostError as error:
                 self._recover(error)
 
@@ -152,7 +198,9 @@ class Evaluator:
         for start in range(0, len(past), BATCH):
             self._step(past[start : start + BATCH], last_only=True)
 
-    def _evaluate(self, ids: Sequence[int], *, last_only: bool) -> npt.NDArray[np.float32]:
+    def _evaluate(
+        self, ids: Sequence[int], *, last_only: bool, largest: int
+    ) -> dict[str, npt.NDArray[Any]]:
         count = len(ids)
         width = width_for(count)
         tokens = np.zeros(width, np.int32)
@@ -160,13 +208,14 @@ class Evaluator:
         positions = np.full(width, -1, np.int32)
         positions[:count] = np.arange(len(self._past), len(self._past) + count)
         outputs = np.arange(count - 1, count) if last_only else np.arange(width)
-        program = self.program(width, len(outputs))
+        program = self.program(width, len(outputs), largest)
         result = program.run(
             {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
         )
         self._past.extend(ids)
-        logits = np.asarray(result["logits"])
-        return logits if last_only else logits[:count]
+        if not last_only:
+            result["logits"] = result["logits"][:count]
+        return result
 
     def check_room(self, count: int) -> None:
         """Check that the sequence can go on for `count` tokens.

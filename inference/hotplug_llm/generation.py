@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from hotplug import progress
 from hotplug.backend import DeviceInfo
@@ -137,25 +134,42 @@ class Generation:
         with self._evaluator.lock:
             self.reused = self._evaluator.reuse(self.prompt_ids)
             rest = self.prompt_ids[self.reused :]
-            self._evaluator.prepare(len(rest))
-            self._evaluator.prepare(1)
+            largest = self._largest()
+            self._evaluator.prepare(len(rest), largest)
+            self._evaluator.prepare(1, largest)
             began = time.perf_counter()
             with progress.task("read the prompt", len(rest)) as advance:
-                logits = self._evaluator.last_logits(rest, proceed=advance)
+                token = self._continued(rest, history, advance)
             self.prefill_seconds = time.perf_counter() - began
-        return self._sample(logits, history)
+        return token
 
     def _next_token(self, history: list[int]) -> int:
         began = time.perf_counter()
         with self._evaluator.lock:
             # All but the last token, as a rule: unless the model made something else in between.
             held = self._evaluator.reuse(history)
-            logits = self._evaluator.last_logits(history[held:])
-        token = self._sample(logits, history)
+            token = self._continued(history[held:], history)
         self.decode_seconds += time.perf_counter() - began
         return token
 
-    def _sample(self, logits: npt.NDArray[np.float32], history: list[int]) -> int:
+    def _largest(self) -> int:
+        """How many logits a GPU gives out, because no more are needed; 0 for all."""
+        needed = self._sampler.needed
+        within = needed is not None and needed <= self._model.tokenizer.vocabulary_size
+        return needed if needed and within and self._evaluator.finds(needed) else 0
+
+    def _continued(
+        self,
+        ids: Sequence[int],
+        history: list[int],
+        proceed: Callable[[int], None] | None = None,
+    ) -> int:
+        """The token after the history, of which ids are what is to be read yet."""
+        largest = self._largest()
+        if largest:
+            found = self._evaluator.last_largest(ids, largest, proceed=proceed)
+            return self._sampler.choose(*found)
+        logits = self._evaluator.last_logits(ids, proceed=proceed)
         # Embeddings may be padded with rows that are no tokens.
         return self._sampler.sample(logits[: self._model.tokenizer.vocabulary_size], history)
 

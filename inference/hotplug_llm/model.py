@@ -129,7 +129,12 @@ class Model:
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
         types = {name: info.type for name, info in self._file.tensors.items()}
         decoder = Decoder(
-            self.shape, types, context=self.context, cache_dtype=cache_dtype, precision=precision
+            self.shape,
+            types,
+            context=self.context,
+            cache_dtype=cache_dtype,
+            precision=precision,
+            vocabulary=self.tokenizer.vocabulary_size,
         )
         if decoder.vocabulary_size < self.tokenizer.vocabulary_size:
             raise ModelError(

@@ -82,15 +82,35 @@ class Sampler:
             ExecutionError: a logit is NaN or +inf, or all are -inf.
         """
         logits = self._penalised(logits, history)
-        # The likeliest of equals is the first, and a NaN counts as more than any number.
-        best = int(logits.argmax())
-        if not math.isfinite(logits[best]):
-            raise ExecutionError(
-                f"the model computed no usable logits: that of token {best} is {logits[best]}"
-            )
+        best = _best(logits)
         if self._options.temperature == 0:
             return best
-        return self._draw(logits, self._candidates(logits))
+        ids = self._candidates(logits)
+        return self._draw(ids, logits[ids])
+
+    @property
+    def needed(self) -> int | None:
+        """How many of the largest logits are enough to choose from; None if all are needed."""
+        options = self._options
+        if options.repetition_penalty != 1 and options.repetition_window:
+            return None
+        return 1 if options.temperature == 0 else options.top_k or None
+
+    def choose(self, ids: npt.NDArray[np.intp], logits: npt.NDArray[np.float32]) -> int:
+        """The next token, from the `needed` largest logits alone; what `sample` says of them all.
+
+        Args:
+            ids: tokens in ascending order.
+            logits: theirs.
+
+        Raises:
+            ExecutionError: as for `sample`.
+        """
+        best = _best(logits, ids)
+        if self._options.temperature == 0:
+            return best
+        left = self._filtered(logits)
+        return self._draw(ids[left], logits[left])
 
     def _penalised(
         self, logits: npt.NDArray[np.float32], history: Sequence[int]
@@ -106,22 +126,41 @@ class Sampler:
 
     def _candidates(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
         """Ids that may be drawn, in ascending order."""
-        options = self._options
-        ids = _largest(logits, options.top_k or len(logits))
-        if options.top_p < 1:
-            ids = ids[_nucleus(logits[ids], options.top_p)]
-        if options.min_p > 0:
-            left = logits[ids]
-            ids = ids[left >= left.max() + math.log(options.min_p)]
-        return ids
+        ids = _largest(logits, self._options.top_k or len(logits))
+        return ids[self._filtered(logits[ids])]
 
-    def _draw(self, logits: npt.NDArray[np.float32], ids: npt.NDArray[np.intp]) -> int:
-        left = logits[ids].astype(np.float64)
+    def _filtered(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+        """Places of what top-p and min-p leave of what top-k left."""
+        places = np.arange(len(logits))
+        if self._options.top_p < 1:
+            places = _nucleus(logits, self._options.top_p)
+        if self._options.min_p > 0:
+            left = logits[places]
+            places = places[left >= left.max() + math.log(self._options.min_p)]
+        return places
+
+    def _draw(self, ids: npt.NDArray[np.intp], logits: npt.NDArray[np.float32]) -> int:
+        left = logits.astype(np.float64)
         with np.errstate(over="ignore"):  # a tiny temperature makes -inf, which is right
             scaled = (left - left.max()) / self._options.temperature
         cumulative = np.exp(scaled).cumsum()
         place = np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right")
         return int(ids[place])
+
+
+def _best(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.intp] | None = None) -> int:
+    """The likeliest token; of equals the first, and a NaN counts as more than any number.
+
+    Raises:
+        ExecutionError: there is none.
+    """
+    place = int(logits.argmax())
+    token = place if ids is None else int(ids[place])
+    if not math.isfinite(logits[place]):
+        raise ExecutionError(
+            f"the model computed no usable logits: that of token {token} is {logits[place]}"
+        )
+    return token
 
 
 def _largest(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:

@@ -8,6 +8,7 @@ import pytest
 from hotplug.dtypes import get
 from hotplug.errors import FallbackWarning
 from hotplug.formats.gguf import GGUFFile, write
+from hotplug.gpu.memory import GPUBuffer
 from hotplug.quants import encode
 from hotplug.session import Session
 from hotplug.tensor import HostTensor, TensorType
@@ -156,3 +157,39 @@ def test_a_device_lost_on_the_way_leaves_the_same_tokens(model, expected):
     devices = [*simulated(1), cpu.open(cpu.probe()[0])]
     with pytest.warns(FallbackWarning, match="cuda:0 is set aside.*launch failure"):
         compare(run(model, devices, fallback="warn", meanwhile=kernel_fault), expected)
+
+
+def test_of_a_gpu_s_logits_only_the_largest_are_read(model, monkeypatch):
+    read = []
+    reads = GPUBuffer.read
+
+    def counted(buffer, offset, target):
+        read.append(target.nbytes)
+        reads(buffer, offset, target)
+
+    monkeypatch.setattr(GPUBuffer, "read", counted)
+    with GGUFFile.open(model) as file:
+        types = {name: info.type for name, info in file.tensors.items()}
+        shape = read_hyperparameters(file.fields())
+        decoder = Decoder(shape, types, context=64, cache_dtype="f32", vocabulary=37)
+        weights = {name: file.tensor(name) for name in file.tensors}
+        with Session(simulated(1), weights) as session:
+            evaluator = Evaluator(session, decoder)
+            logits = np.array(evaluator.last_logits(PROMPT))[:37]
+            assert evaluator.finds(1)
+            assert evaluator.finds(5)
+            for largest in (1, 5):
+                read.clear()
+                evaluator.rewind(0)
+                ids, values = evaluator.last_largest(PROMPT, largest)
+                assert sum(read) == 2 * 4 * largest
+                assert ids.tolist() == sorted(np.argsort(-logits, kind="stable")[:largest])
+                assert values.tolist() == logits[ids].tolist()
+
+
+def test_a_processor_s_logits_are_at_hand(model):
+    with GGUFFile.open(model) as file:
+        types = {name: info.type for name, info in file.tensors.items()}
+        decoder = Decoder(read_hyperparameters(file.fields()), types, context=64)
+        with Session([cpu.open(cpu.probe()[0])]) as session:
+            assert not Evaluator(session, decoder).finds(1)

@@ -165,3 +165,36 @@ def test_options_out_of_range_are_named(option, values):
     for value in values:
         with pytest.raises(UsageError, match=option):
             SamplingOptions(**{option: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SamplingOptions(seed=3),
+        SamplingOptions(seed=3, top_k=1),
+        SamplingOptions(seed=3, temperature=2.5, top_k=200, top_p=0.7, min_p=0.0),
+        SamplingOptions(temperature=0, top_p=0.1),
+    ],
+    ids=str,
+)
+def test_the_largest_logits_are_enough(options):
+    """Many are equal, so that it matters which of them are taken."""
+    random = np.random.default_rng(7)
+    whole, few = Sampler(options), Sampler(options)
+    for _ in range(50):
+        logits = random.integers(-20, 6, 300).astype(np.float32) / 2
+        ids = np.sort(np.argsort(-logits, kind="stable")[: few.needed])
+        assert few.choose(ids, logits[ids]) == whole.sample(logits, [1, 2])
+
+
+def test_when_all_logits_are_needed():
+    assert Sampler(SamplingOptions(top_k=0)).needed is None
+    assert Sampler(SamplingOptions(temperature=0, repetition_penalty=1.1)).needed is None
+    assert Sampler(SamplingOptions(repetition_penalty=1.1, repetition_window=0)).needed == 40
+    assert Sampler(SamplingOptions(temperature=0)).needed == 1
+
+
+def test_a_largest_logit_that_is_no_number_is_an_error():
+    ids = np.array([5, 9])
+    with pytest.raises(ExecutionError, match="token 9 is nan"):
+        Sampler(SamplingOptions()).choose(ids, np.array([1, math.nan], np.float32))

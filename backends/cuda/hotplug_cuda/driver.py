@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -303,6 +304,18 @@ class CUDADriver(Driver):
     def _blas_on(self, stream: Any) -> Blas:
         assert self._blas is not None, "products are bound before they are queued"
         return self._blas[stream is self._capture_stream]
+
+    def timed(self, launches: Sequence[BoundLaunch]) -> list[float]:
+        """Times between events beside the launches."""
+        runtime, stream = self._runtime, self.stream
+        with self._entered():
+            events = [runtime.event(timed=True) for _ in range(len(launches) + 1)]
+            events[0].record(stream)
+            for launch, event in zip(launches, events[1:], strict=True):
+                launch.queue(runtime, stream)
+                event.record(stream)
+            stream.synchronize()
+            return [runtime.elapsed(*pair) for pair in itertools.pairwise(events)]
 
     def capture(self, launches: Sequence[BoundLaunch]) -> Sequence[BoundLaunch]:
         """The launches as a graph, which the host queues by one call; as they are if CUDA refuses.

@@ -178,5 +178,8 @@ class Runtime(Protocol):
     def stream(self) -> Stream:
         """A new stream, independent of the default one."""
 
-    def event(self) -> Event:
-        """A new event."""
+    def event(self, *, timed: bool = False) -> Event:
+        """A new event, and whether it notes when it is reached."""
+
+    def elapsed(self, start: Any, end: Any) -> float:
+        """Seconds from one timed event to another, both of which were reached."""

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -143,9 +144,10 @@ class _Mark:
 
     stream: SimulatedStream
     reached: bool = False
+    at: float = 0.0
 
     def reach(self) -> None:
-        self.reached = True
+        self.reached, self.at = True, time.perf_counter()
 
     def wait(self) -> None:
         self.stream.run_until(lambda: self.reached)
@@ -317,10 +319,17 @@ class SimulatedRuntime:
         self._device.check()
         return SimulatedStream(self._device)
 
-    def event(self) -> SimulatedEvent:
-        """A new event."""
+    def event(self, *, timed: bool = False) -> SimulatedEvent:
+        """A new event; all note the time."""
+        del timed
         self._device.check()
         return SimulatedEvent()
+
+    def elapsed(self, start: SimulatedEvent, end: SimulatedEvent) -> float:
+        """By the host's clock."""
+        assert start.mark is not None
+        assert end.mark is not None
+        return end.mark.at - start.mark.at
 
 
 def _to_host(address: int, data: bytes) -> None:

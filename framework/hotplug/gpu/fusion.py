@@ -1,6 +1,7 @@
 """Which nodes one kernel computes together; found in the graph, before anything is lowered.
 
-    rope         a rotation of few tokens that only goes into rows of a table, such as a cache
+    heads        what attention reads of few new tokens: queries and keys turned, keys and values
+                 put into the cache
     norm         a sum of two values and its norm; the sum is stored too
     elementwise  nodes of which only the last is needed elsewhere
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from hotplug.dtypes import Kind
 from hotplug.gpu.catalog.chains import OPERANDS, chain, ends_chain, in_chain, operands_of
 from hotplug.gpu.catalog.reduction import NORMS, norm_of_sum
-from hotplug.gpu.catalog.rows import rope_into_rows
+from hotplug.gpu.catalog.rotation import CachedHeads
 from hotplug.gpu.catalog.table import Lowering
 from hotplug.gpu.tensors import Tensor
 from hotplug.graph import Graph
@@ -27,7 +28,9 @@ from hotplug.verify import reads_state
 __all__ = ["Fused", "find"]
 
 _MOST_NODES = 32  # of a chain
-_MOST_TOKENS = 8  # each looks through those after it for its own row
+_MOST_TOKENS = 8  # each looks through those after it for its row of the cache
+
+_CACHED = frozenset({"f32", "f16", "bf16"})
 
 Emit = Callable[[Lowering, Sequence[Node], Mapping[Node, Tensor]], None]
 
@@ -43,35 +46,95 @@ def find(graph: Graph) -> tuple[Fused, ...]:
     """All patterns of a graph; no node is in two."""
     taken: set[Node] = set()
     found = []
-    for pattern in (_ropes, _norms, _chains):
+    for pattern in (_cached_heads, _norms, _chains):
         for fused in pattern(graph, taken):
             taken.update(fused.nodes)
             found.append(fused)
     return tuple(found)
 
 
-def _only_used_by(graph: Graph, node: Node, user: Node) -> bool:
-    return node not in graph.results and graph.consumers[node] == (user,)
-
-
-def _ropes(graph: Graph, taken: set[Node]) -> Iterator[Fused]:
-    del taken
+def _cached_heads(graph: Graph, taken: set[Node]) -> Iterator[Fused]:
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    found = set(taken)
     for node in graph.nodes:
-        if node.op == "scatter_rows":
-            table, _, rows = node.operands
-            path = [rows.operands[0], rows] if rows.op == "reshape" else [rows]
-            users = [*path[1:], node]
-            whole = all(map(_only_used_by, [graph] * len(path), path, users))
-            if whole and _fits_rows(path[0], table) and not any(map(reads_state, path)):
-                yield Fused((*path, node), frozenset({node}), rope_into_rows)
+        if node.op != "scaled_dot_product_attention":
+            continue
+        heads = _heads_of(node.operands[0], *map(_reshaped, node.operands[1:3]))
+        members = _members(heads) if heads else set()
+        if heads and not members & found and _may_wait(graph, order, heads):
+            found |= members
+            stored = frozenset({heads.queries, heads.key_rows, heads.value_rows})
+            yield Fused(tuple(sorted(members, key=order.__getitem__)), stored, _emitted(heads))
 
 
-def _fits_rows(node: Node, table: Node) -> bool:
-    if node.op != "rope" or len(node.shape) != 3:
-        return False
-    same = table.dtype == node.dtype
-    narrows = node.dtype.name == "f32" and table.dtype.kind is Kind.FLOAT
-    return node.shape[0] <= _MOST_TOKENS and node.type.size > 0 and (same or narrows)
+def _reshaped(node: Node) -> Node:
+    """What a node is, in another shape maybe."""
+    while node.op == "reshape":
+        node = node.operands[0]
+    return node
+
+
+def _heads_of(q: Node, keys: Node, values: Node) -> CachedHeads | None:
+    """What an attention's operands are made by, if that is what one kernel does."""
+    if q.op != "rope" or keys.op != "scatter_rows" or values.op != "scatter_rows":
+        return None
+    k, v = _reshaped(keys.operands[2]), values.operands[2]
+    fits = (
+        k.op == "rope"
+        and k.params == q.params
+        and k.inputs[1:] == q.inputs[1:]
+        and keys.operands[1] == values.operands[1]
+        and keys.operands[0].op == values.operands[0].op == "state"
+        and keys.shape[0] == values.shape[0]
+        and len(q.shape) == len(k.shape) == 3
+        and 0 < q.shape[0] <= _MOST_TOKENS
+        and q.type.size > 0 < v.type.size
+        and {node.dtype.name for node in (keys, values)} <= _CACHED
+        and {node.dtype.name for node in (q, k, v)} == {"f32"}
+    )
+    return CachedHeads(q, k, keys, values) if fits else None
+
+
+def _members(heads: CachedHeads) -> set[Node]:
+    """All that is computed, and the keys' other shapes on the way."""
+    members = {heads.queries, heads.keys, heads.key_rows, heads.value_rows}
+    node = heads.key_rows.operands[2]
+    while node != heads.keys:
+        members.add(node)
+        node = node.operands[0]
+    return members
+
+
+def _may_wait(graph: Graph, order: Mapping[Node, int], heads: CachedHeads) -> bool:
+    """Whether all may be computed when the last of them is due, and nobody sees a difference."""
+    members = _members(heads)
+    last = max(map(order.__getitem__, members))
+    results = (heads.queries, heads.key_rows, heads.value_rows)
+    early = (user for node in results for user in _users(graph, node) if order[user] < last)
+    inside = members - set(results)
+    shared = (user for node in inside for user in graph.consumers[node] if user not in members)
+    # Whoever else reads a cache might do so in between.
+    caches = [update.operands[0] for update in (heads.key_rows, heads.value_rows)]
+    readers = (user for cache in caches for user in graph.consumers[cache] if user not in members)
+    reads = map(reads_state, (heads.queries, heads.keys))
+    return not (inside & graph.results or any((*early, *shared, *readers)) or any(reads))
+
+
+def _users(graph: Graph, node: Node) -> Iterator[Node]:
+    """Who reads a node's value, in another shape maybe."""
+    for user in graph.consumers[node]:
+        if user.op == "reshape":
+            yield from _users(graph, user)
+        else:
+            yield user
+
+
+def _emitted(heads: CachedHeads) -> Emit:
+    def emit(lowering: Lowering, nodes: Sequence[Node], tensors: Mapping[Node, Tensor]) -> None:
+        del nodes
+        heads.lower(lowering, tensors)
+
+    return emit
 
 
 def _norms(graph: Graph, taken: set[Node]) -> Iterator[Fused]:

@@ -65,7 +65,8 @@ class _Pass:
                     self._single(node)
             elif group.nodes[-1] == node:
                 with self._lowering.computing(*group.nodes):
-                    self._copy_operand(node)
+                    for stored in group.stored:
+                        self._copy_operand(stored)
                     group.emit(self._lowering, group.nodes, self._tensors)
         for name, node in self._plan.output_copies:
             self._copy_to(node, f"output:{name}")

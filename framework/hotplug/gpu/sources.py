@@ -29,6 +29,8 @@ _INCLUDES = {
     "im2col": ("window.h",),
     "col2im": ("window.h",),
     "pool": ("window.h",),
+    "rope": ("rope.h",),
+    "cached_heads": ("rope.h",),
 }
 """What a kernel's file needs besides common.h, and the pages on blocks of QUANT and TARGET."""
 
@@ -81,7 +83,8 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
     lines += [f"#define {key} {_continued(text)}" for key, text in defines.items()]
     if f64:
         lines.append("#define HAS_F64")
-    dialects = [dialect, "processor"] if defines["ITEMS"] == "1" else [dialect]
+    alone = dialect == "opencl" and defines["ITEMS"] == "1"
+    dialects = [dialect, "processor"] if alone else [dialect]
     texts = [_text(f"dialects/{name}.h") for name in dialects]
     texts += [_text(f"kernels/{name}") for name in pages]
     return "\n".join([*lines, *texts])

@@ -27,6 +27,7 @@ CALLS = {
     "function": (b"no image", "kernel"),
     "launch": (FUNCTION, (1, 1), 32, 0, STREAM),
     "event": (),
+    "elapsed": (STREAM, STREAM),
     "reach": (1,),
     "blas": (STREAM,),
 }

@@ -58,13 +58,29 @@ def centred():
     return Graph.build({"y": ops.layer_norm(total, w, b), "total": total})
 
 
-def cached(positions=3, table="f16", **params):
-    at = leaf("at", positions, dtype="i32")
-    x = ops.rope(leaf("k", positions, 4, 16), at, **params)
-    state = ops.state(name="keys", dtype=table, shape=(12, 64))
-    rows = ops.reshape(x, shape=(positions, 64))
-    return Graph.build({}, {"keys": ops.scatter_rows(state, at, rows)})
+def cached(tokens=3, table="f16", flat=True, then=None, **params):
+    """Attention over a cache that new tokens go into.
 
+    Args:
+        flat: whether a row of the cache is one axis.
+        then: what else is done with queries or rows of the cache, by name.
+    """
+    at = leaf("at", tokens, dtype="i32")
+    queries = ops.rope(leaf("q", tokens, 6, 16), at, **params)
+    keys = ops.rope(leaf("k", tokens, 2, 16), at, **params)
+    values = ops.transpose(leaf("v", 2, tokens, 8), axis0=0, axis1=1)
+    rows = {}
+    for name, heads in (("keys", keys), ("values", values)):
+        new = ops.reshape(heads, shape=(tokens, -1)) if flat else heads
+        state = ops.state(name=name, dtype=table, shape=(12, *new.shape[1:]))
+        rows[name] = ops.scatter_rows(state, at, new)
+    caches = [ops.reshape(row, shape=(12, 2, -1)) if flat else row for row in rows.values()]
+    mixed = ops.scaled_dot_product_attention(queries, *caches, None, at, causal=True)
+    more = then(queries, keys, rows) if then else {}
+    return Graph.build({"y": mixed, **more}, rows)
+
+
+CACHED = ["rope", "rope", "reshape", "scatter_rows", "scatter_rows"]
 
 CASES = {
     "gate": (gate, [["scale", "sigmoid", "mul", "mul"]]),
@@ -73,10 +89,10 @@ CASES = {
     "transposed": (transposed, [["square", "tanh", "add"]]),
     "residual": (residual, [["add", "rms_norm"], ["relu", "add"]]),
     "centred": (centred, [["add", "layer_norm"]]),
-    "cached": (cached, [["rope", "reshape", "scatter_rows"]]),
+    "cached": (cached, [CACHED]),
     "cached in part": (
-        lambda: cached(table="f32", layout="interleaved", dims=8),
-        [["rope", "reshape", "scatter_rows"]],
+        lambda: cached(table="f32", flat=False, layout="interleaved", dims=8),
+        [["rope", "rope", "scatter_rows", "scatter_rows"]],
     ),
 }
 
@@ -173,12 +189,30 @@ def test_a_sum_that_is_needed_before_its_norm_stays_apart():
 
 
 def test_many_tokens_are_rotated_apart():
-    assert patterns(cached(positions=9)) == []
+    assert patterns(cached(tokens=9)) == []
+
+
+def test_heads_that_others_need_are_left_alone():
+    graph = cached(then=lambda queries, keys, rows: {"keys": ops.sum(keys, axis=0)})
+    assert patterns(graph) == []
+    old = ops.state(name="keys", dtype="f16", shape=(12, 32))
+    graph = cached(then=lambda queries, keys, rows: {"old": ops.sum(old, axis=0)})
+    assert patterns(graph) == []
+    graph = cached(then=lambda queries, keys, rows: {"new": ops.sum(rows["keys"], axis=0)})
+    assert patterns(graph) == [CACHED]
+
+
+def test_heads_that_two_attentions_read_are_made_once():
+    def again(queries, keys, rows):
+        caches = [ops.reshape(row, shape=(12, 2, -1)) for row in rows.values()]
+        return {"z": ops.scaled_dot_product_attention(queries, *caches)}
+
+    assert patterns(cached(then=again)) == [CACHED]
 
 
 def test_a_decoder_needs_fewer_launches():
     found = patterns(decoder(DecoderShape(layers=2, width=64, heads=2, kv_heads=1, head=32)))
-    assert found.count(["rope", "reshape", "scatter_rows"]) == 2
+    assert found.count(CACHED) == 2
     assert found.count(["add", "rms_norm"]) == 3
 
 

@@ -1,4 +1,4 @@
-"""Reductions along an axis, order, softmax and norms: a work-group per row."""
+"""Reductions along an axis, softmax and norms: a work-group per row."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__ = ["NORMS", "alibi_slopes", "norm_of_sum"]
+__all__ = ["NORMS", "alibi_slopes", "norm_of_sum", "rows_beside"]
 
 _FUNCTIONS = ("sum", "prod", "mean", "max", "min")
-_SORTED_ROWS = 8192  # sorting by counting is quadratic
 
 
 def _first(operands: Sequence[Tensor | None]) -> Tensor:
     return present(operands[0])[0]
 
 
-def _rows(x: Tensor, axis: int) -> tuple[bytes, bytes, int, int, int]:
+def rows_beside(x: Tensor, axis: int) -> tuple[bytes, bytes, int, int, int]:
     """Shape and View of what is beside an axis; number of rows, their length and stride."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     strides = x.strides[:axis] + x.strides[axis + 1 :]
@@ -50,24 +49,12 @@ def _axis(node: Node) -> int:
 @row(*_FUNCTIONS, check=plain_type)
 def _reduce(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     x = _first(operands)
-    shape, view, rows, count, stride = _rows(x, _axis(node))
+    shape, view, rows, count, stride = rows_beside(x, _axis(node))
     items = lowering.reducing_items
     lowering.launch(
         Variant.of("reduce", {"TYPE": x.dtype.name, "ITEMS": items}), rows, items,
         x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride),
         i32(_FUNCTIONS.index(node.op)),
-    )  # fmt: skip
-
-
-@row("argmax", "argmin", check=plain_type)
-def _argmax(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
-    x = _first(operands)
-    shape, view, rows, count, stride = _rows(x, _axis(node))
-    items = lowering.reducing_items
-    lowering.launch(
-        Variant.of("argmax", {"TYPE": x.dtype.name, "ITEMS": items}), rows, items,
-        x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride),
-        i32(node.op == "argmin"),
     )  # fmt: skip
 
 
@@ -83,26 +70,6 @@ def _cumsum(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
         Variant.of("scan", {"TYPE": x.dtype.name, "ITEMS": items}), math.prod(beside), items,
         x.place, view_bytes(x.at, xs), y.place, view_bytes(y.at, ys), shape_bytes(lengths),
         i32(x.shape[axis]), i64(x.strides[axis]), i64(y.strides[axis]),
-    )  # fmt: skip
-
-
-def _sort_check(node: Node, capabilities: Capabilities) -> str:
-    length = node.operands[0].shape[-1] if node.operands[0].shape else 1
-    if length > _SORTED_ROWS:
-        return f"rows of more than {_SORTED_ROWS} values are not sorted here"
-    return plain_type(node, capabilities)
-
-
-@row("argsort", "top_k", check=_sort_check)
-def _sort(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
-    x = _first(operands)
-    shape, view, rows, count, stride = _rows(x, len(x.shape) - 1)
-    descending = node.op == "top_k" or bool(node.param("descending"))
-    items = lowering.reducing_items
-    lowering.launch(
-        Variant.of("sort", {"TYPE": x.dtype.name, "ITEMS": items}), rows if count else 0, items,
-        x.place, view, y.place, i64(y.at), shape, i32(count), i64(stride), i32(descending),
-        i32(y.shape[-1]),
     )  # fmt: skip
 
 

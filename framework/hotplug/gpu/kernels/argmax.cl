@@ -1,5 +1,6 @@
 // The index of the largest (sign 1) or smallest (sign -1) element along an axis, the first of equals;
-// NaN comes before all. A work-group per result.
+// NaN comes before all. A work-group per chunk of `chunk` elements of a row. With VALUES, what it finds
+// goes to the next launch, value and place; with PLACES, elements have places of their own.
 
 FUNCTION int before(NUM a, int a_at, NUM b, int b_at, int smallest)
 {
@@ -13,20 +14,30 @@ FUNCTION int before(NUM a, int a_at, NUM b, int b_at, int smallest)
 }
 
 KERNEL(ITEMS)
-argmax(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, const Shape shape,
-       const int count, const LONG stride, const int smallest)
+argmax(GLOBAL const char *x, const View xv, GLOBAL const char *found, const LONG found_at,
+       GLOBAL char *y, const LONG y_at, GLOBAL char *best_of, const LONG best_at, const Shape shape,
+       const int count, const LONG stride, const int chunk, const int smallest)
 {
     LOCAL NUM values[ITEMS];
     LOCAL int places[ITEMS];
-    const LONG base = place(xv, shape, GROUP_X);
+    const int chunks = (count + chunk - 1) / chunk;
+    const int row = GROUP_X / chunks;
+    const int start = GROUP_X % chunks * chunk;
+    const int stop = start + chunk < count ? start + chunk : count;
+    const LONG base = place(xv, shape, row);
     const GLOBAL char *from = x + xv.at;
-    NUM best = LOAD(TYPE, from, base);
-    int at = 0;
-    for (int k = ITEM; k < count; k += ITEMS) {
+#ifdef PLACES
+#define PLACE(k) ((GLOBAL const int *)(found + found_at))[(LONG)row * count + (k)]
+#else
+#define PLACE(k) (k)
+#endif
+    NUM best = LOAD(TYPE, from, base + start * stride);
+    int at = PLACE(start);
+    for (int k = start + ITEM; k < stop; k += ITEMS) {
         const NUM value = LOAD(TYPE, from, base + k * stride);
-        if (before(value, k, best, at, smallest)) {
+        if (before(value, PLACE(k), best, at, smallest)) {
             best = value;
-            at = k;
+            at = PLACE(k);
         }
     }
     values[ITEM] = best;
@@ -41,6 +52,10 @@ argmax(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, con
         }
         BARRIER();
     }
-    if (ITEM == 0)
+    if (ITEM == 0) {
         ((GLOBAL int *)(y + y_at))[GROUP_X] = places[0];
+#ifdef VALUES
+        ((GLOBAL NUM *)(best_of + best_at))[GROUP_X] = values[0];
+#endif
+    }
 }

@@ -224,7 +224,11 @@ class BlockWriter:
         elif isinstance(operand.base, Immediate):
             base = self.constant(operand.base, "s64")
         elif SIZES[self._type(operand.base.name)] == 4:
-            base = f"{self.use(operand.base, 'u32')}.astype({self.dtype('i8')})"
+            # The sum has 32 bits, too: NVRTC makes negative bases with offsets that undo them.
+            base = self.use(operand.base, "u32")
+            if operand.offset:
+                base = f"({base} + {self.constant(operand.offset % 2**32, 'u32')})"
+            return f"{base}.astype({self.dtype('i8')})"
         else:
             base = self.use(operand.base, "s64")
         return f"{base} + {self.constant(operand.offset, 's64')}" if operand.offset else base

@@ -195,7 +195,7 @@ def test_argmax(device, architecture):
     x[3, 77] = np.nan
     y = device.put(np.zeros(6, "i4"))
     device.run(
-        module, (6, 1), 128, device.put(x), view_bytes(0, (500,)), y, long(0), shape_bytes((6,)),
-        integer(500), long(1), integer(0),
+        module, (6, 1), 128, device.put(x), view_bytes(0, (500,)), y, long(0), y, long(0), y,
+        long(0), shape_bytes((6,)), integer(500), long(1), integer(1024), integer(0),
     )  # fmt: skip
     assert device.get(y, "i4", 6).tolist() == np.argmax(x, axis=1).tolist()

@@ -183,6 +183,21 @@ def test_variables_of_the_module(launch):
     assert got.tolist() == [267, 277, 287, 297] * 2
 
 
+def test_short_addresses_and_offsets_are_added_in_32_bits(launch):
+    body = """
+        .shared .align 4 .b8 part[256];
+        mov.u32 %r0, %tid.x;
+        mov.u32 %r1, part;
+        add.u32 %r1, %r1, -512;
+        st.shared.u32 [%r1+512], %r0;
+        ld.shared.u32 %r2, [part];
+        ld.param.u64 %rd1, [p0];
+        st.global.u32 [%rd1], %r2;
+    """
+    (got,) = launch(body, np.full(1, 7, "u4"), block=(1, 1, 1))
+    assert got.tolist() == [0]
+
+
 def test_dynamic_shared_memory(launch):
     before = ".extern .shared .align 16 .b8 dynamic[];"
     text = (

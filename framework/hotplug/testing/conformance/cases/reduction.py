@@ -84,6 +84,9 @@ def _corners() -> Iterator[Case]:
         for op in ("sum", "prod", "cumsum", "max", "min", "argmax", "argmin"):
             x = leaf("x", dtype, (4, 9))
             yield single(f"{op}/{dtype}/whole range", ops.get(op)(x), {"x": whole_range})
+    for op in _BY_INDEX:
+        x = leaf("x", "f32", (2, 1100))
+        yield single(f"{op}/f32/long", ops.get(op)(x, axis=-1), {"x": integers(-99, 99)})
     for op in ("sum", "prod"):
         x = leaf("x", "f32", (3, 0))
         yield single(f"{op}/f32/of nothing", ops.get(op)(x))
@@ -113,6 +116,8 @@ def _top_k() -> Iterator[Case]:
         yield single(f"top_k/{dtype}/ties", result, {"x": integers(-2, 2)})
     for layout, make in LAYOUTS.items():
         yield single(f"top_k/f32/{layout}", ops.top_k(make("x", "f32", (4, 6)), k=3))
+    long = leaf("x", "f32", (2, 1100))
+    yield single("top_k/f32/long", ops.top_k(long, k=40), {"x": integers(-99, 99)})
 
 
 def _count_equal() -> Iterator[Case]:
