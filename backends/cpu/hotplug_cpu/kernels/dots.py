@@ -53,7 +53,13 @@ Body: TypeAlias = Callable[[Any, Any, list[Any], Any, Any, list[list[Any]]], Non
 
 
 def products(
-    body: Body, nbytes: int, *, per: int = 1, unrolled: bool = True, pairs: bool = False
+    body: Body,
+    nbytes: int,
+    *,
+    per: int = 1,
+    unrolled: bool = True,
+    pairs: bool = False,
+    ahead: int = _AHEAD,
 ) -> Any:
     """Instructions for 1 to MOST tokens, by their number.
 
@@ -64,15 +70,18 @@ def products(
         unrolled: whether one token takes several pieces at once, each with totals of its own;
             otherwise the body has all four totals of the token.
         pairs: whether each total comes with a second one, f32x4, of which element 1 counts.
+        ahead: how many bytes further on is what is fetched meanwhile; 0 leaves that to processors.
     """
     return {
-        tokens: _product(body, (nbytes, per), tokens, unrolled and tokens == 1, pairs)
+        tokens: _product(body, (nbytes, per, ahead), tokens, unrolled and tokens == 1, pairs)
         for tokens in range(1, MOST + 1)
     }
 
 
-def _product(body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, pairs: bool) -> Any:
-    nbytes, per = sizes
+def _product(
+    body: Body, sizes: tuple[int, int, int], tokens: int, unrolled: bool, pairs: bool
+) -> Any:
+    nbytes, per, ahead = sizes
     each = _UNROLLED if tokens == 1 else 1
     step = _UNROLLED if unrolled else 1
 
@@ -98,8 +107,8 @@ def _product(body: Body, sizes: tuple[int, int], tokens: int, unrolled: bool, pa
             # Last: LLVM counts from the address that comes first, and instructions with offsets of
             # more than a byte fill Zen 4's cache of them so fast that all took 1.4 times as long.
             here = builder.add(row, builder.mul(first, ir.Constant(I64, nbytes)))
-            for line in range(0, step * nbytes, _LINE):
-                simd.prefetch_at(builder, at_offset(builder, here, _AHEAD + line))
+            for line in range(0, step * nbytes if ahead else 0, _LINE):
+                simd.prefetch_at(builder, at_offset(builder, here, ahead + line))
         if step > 1:
             first = builder.mul(rounds, ir.Constant(I64, step))
             with cgutils.for_range(builder, builder.sub(pieces, first)) as loop:
@@ -254,4 +263,5 @@ def of_plain(nbytes: int, load_eight: Callable[[Any, Any], Any]) -> Any:
             at = builder.add(x, builder.mul(index, ir.Constant(I64, 32)))
             add_product(builder, total, weight, load(builder, at, _FLOATS))
 
-    return products(body, nbytes)
+    # So little is done with a line that fetching it costs more than it gains, a tenth on Zen 4.
+    return products(body, nbytes, ahead=0)
