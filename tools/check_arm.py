@@ -27,7 +27,7 @@ CPUS = "cortex-a72,neoverse-n1,max"
 
 TESTS = [
     *(f"tests/unit/cpu/test_{name}_kernels.py" for name in ("decode", "attention", "random")),
-    *(f"tests/unit/cpu/test_{name}.py" for name in ("gemm", "threads")),
+    *(f"tests/unit/cpu/test_{name}.py" for name in ("gemm", "random_rows", "threads")),
 ]
 PACKAGES = ["numpy", "numba", "llvmlite", "psutil", "platformdirs", "packaging", "rich"]
 TOOLS = ["pytest", "pytest-timeout", "hypothesis"]

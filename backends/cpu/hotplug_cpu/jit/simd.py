@@ -1,7 +1,7 @@
 """The vocabulary of kernels: loads and stores, vector arithmetic, atomics.
 
-Addresses are int64. Nothing needs alignment. A vector has 8 floats or 32 bytes on every machine;
-where registers are narrower, LLVM uses several. `u7` means bytes 0..127.
+Addresses are int64. Nothing needs alignment but words that threads share. A vector has 8 floats or
+32 bytes on every machine; where registers are narrower, LLVM uses several. `u7` means bytes 0..127.
 """
 
 from __future__ import annotations
@@ -52,8 +52,13 @@ inline = njit(forceinline=True, error_model="numpy", nogil=True)
 
 @instruction(types.int64, address, types.int64)
 def word(builder: Any, at: Any, index: Any) -> Any:
-    """The int64 number `index` of an array."""
+    """The int64 number `index` of an array at a multiple of 8, whole though others write it."""
     return builder.load(builder.gep(builder.inttoptr(at, I64.as_pointer()), [index]))
+
+
+@instruction(types.int64, address)
+def load_i64(builder: Any, at: Any) -> Any:
+    return load(builder, at, I64)
 
 
 @instruction(types.int32, address)
@@ -317,22 +322,10 @@ def maximum(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-@instruction(f32x8, f32x8, f32x8)
-def minimum(builder: Any, a: Any, b: Any) -> Any:
-    """The smaller; b where either is NaN."""
-    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
-
-
 @instruction(f32x8, f32x8)
 def swap_pairs(builder: Any, value: Any) -> Any:
     """Each even element exchanged with the next."""
     return shuffle(builder, value, value, [1, 0, 3, 2, 5, 4, 7, 6])
-
-
-@instruction(f32x8, f32x8)
-def absolute(builder: Any, value: Any) -> Any:
-    bits = builder.and_(builder.bitcast(value, I32X8), splat(0x7FFFFFFF, I32, 8))
-    return builder.bitcast(bits, F32X8)
 
 
 @instruction(f32, f32)
@@ -371,6 +364,29 @@ def max_of(builder: Any, value: Any) -> Any:
         low, high = (_lanes(builder, value, start, width) for start in (0, width))
         value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
     return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+def largest_bits(builder: Any, values: list[Any]) -> Any:
+    """Bits of the largest magnitude in four vectors, as i32: those of NaN are above all others."""
+    kept = splat(0x7FFFFFFF, I32, 8)
+    bits = [builder.and_(builder.bitcast(value, I32X8), kept) for value in values]
+    while len(bits) > 1:
+        bits = [_larger(builder, *pair) for pair in zip(bits[::2], bits[1::2], strict=True)]
+    (most,) = bits
+    for width in (4, 2, 1):
+        most = _larger(builder, *(_lanes(builder, most, start, width) for start in (0, width)))
+    return builder.extract_element(most, ir.Constant(I32, 0))
+
+
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+@instruction(f32, four_f32x8)
+def largest_magnitude(builder: Any, values: Any) -> Any:
+    """Largest magnitude of 32 floats, NaN if there is one."""
+    parts = [builder.extract_value(values, index) for index in range(4)]
+    return builder.bitcast(largest_bits(builder, parts), F32)
 
 
 def sums_together(builder: Any, values: list[Any]) -> Any:

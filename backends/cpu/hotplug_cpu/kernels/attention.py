@@ -101,7 +101,7 @@ def _finish(
         top = max(largest, sink)
         factor = exp_f32(largest - top)
         total = total * factor + exp_f32(sink - top)
-    by = simd.splat_f32(factor / total if total > ZERO else ZERO)
+    by = simd.splat_f32(factor / total if total != ZERO else ZERO)  # NaN stays
     for column in range(0, 4 * width, 32):
         simd.store_f32x8(at + column, simd.load_f32x8(values + column) * by)
 

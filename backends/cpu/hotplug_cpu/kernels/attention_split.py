@@ -70,10 +70,12 @@ def attention_combine(
         at = out + token * out_stride + 4 * head * value_width
         for column in range(0, 4 * value_width, 32):
             simd.store_f32x8(at + column, simd.zero())
-        largest = NOTHING
+        largest, total = NOTHING, ZERO
         for split in range(splits):
-            largest = max(largest, simd.load_f32(first + split * stride))
-        if largest == NOTHING:
+            partial = first + split * stride
+            largest = max(largest, simd.load_f32(partial))
+            total += simd.load_f32(partial + 4)
+        if total == ZERO:  # and not NaN
             continue
         total = ZERO
         if sinks != 0:
@@ -82,10 +84,10 @@ def attention_combine(
             total = exp_f32(sink - largest)
         for split in range(splits):
             partial = first + split * stride
-            score = simd.load_f32(partial)
-            if score > NOTHING:
-                weight = exp_f32(score - largest)
-                total += simd.load_f32(partial + 4) * weight
+            part = simd.load_f32(partial + 4)
+            if part != ZERO:
+                weight = exp_f32(simd.load_f32(partial) - largest)
+                total += part * weight
                 _add_row(partial + PARTIAL_HEAD, weight, at, value_width)
         scale_row(at, value_width, _ONE / total)
 

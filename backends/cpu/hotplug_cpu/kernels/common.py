@@ -21,5 +21,5 @@ def share(count: int, thread: int, threads: int) -> Any:
 def index_of(indices: int, position: int, wide: int) -> Any:
     """A number of an array of i32, or of i64 if `wide`."""
     if wide:
-        return simd.word(indices, position)
+        return simd.load_i64(indices + 8 * position)
     return types.int64(simd.load_i32(indices + 4 * position))

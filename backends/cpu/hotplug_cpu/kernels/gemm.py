@@ -76,12 +76,7 @@ def _quantise_block(x: int, block: int, token: int) -> None:
         simd.load_f32x8(x + 64),
         simd.load_f32x8(x + 96),
     )
-    largest = simd.max_of(
-        simd.maximum(
-            simd.maximum(simd.absolute(a), simd.absolute(b)),
-            simd.maximum(simd.absolute(c), simd.absolute(d)),
-        )
-    )
+    largest = simd.largest_magnitude((a, b, c, d))
     factor = simd.splat_f32(_LARGEST / largest if largest > _NONE else _NONE)
     bytes_ = simd.round_to_i8((a * factor, b * factor, c * factor, d * factor))
     scale = largest / _LARGEST

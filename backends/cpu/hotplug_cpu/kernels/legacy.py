@@ -100,12 +100,7 @@ ZERO = {"q4_0": 8, "q5_0": 16, "q8_0": 0, "iq4_nl": 0}
 @_inline
 def quantise_block(a: Any, b: Any, c: Any, d: Any, row: int, blocks: int, index: int) -> None:
     """32 floats as block number `index` of a row of activations, with its part of the planes."""
-    largest = simd.max_of(
-        simd.maximum(
-            simd.maximum(simd.absolute(a), simd.absolute(b)),
-            simd.maximum(simd.absolute(c), simd.absolute(d)),
-        )
-    )
+    largest = simd.largest_magnitude((a, b, c, d))
     factor = simd.splat_f32(_LARGEST / largest if largest > _NONE else _NONE)
     numbers = simd.round_to_i8((a * factor, b * factor, c * factor, d * factor))
     scale = largest / _LARGEST

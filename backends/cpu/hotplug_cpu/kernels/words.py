@@ -24,7 +24,6 @@ from hotplug_cpu.jit.vectors import (
     concatenate,
     f32,
     instruction,
-    shuffle,
     splat,
     store,
     vector,
@@ -44,28 +43,11 @@ _NEXT = 4 * PANEL
 _ROW = 2 * BLOCK
 
 
-def _largest(builder: Any, values: list[Any]) -> Any:
-    """The bits of the largest magnitude; those of infinity and NaN are above all others."""
-    kept = splat(0x7FFFFFFF, I32, 8)
-    bits = [builder.and_(builder.bitcast(value, vector(I32, 8)), kept) for value in values]
-    while len(bits) > 1:
-        bits = [_larger(builder, *pair) for pair in zip(bits[::2], bits[1::2], strict=True)]
-    (most,) = bits
-    for width in (4, 2, 1):
-        halves = ([*range(start, start + width)] for start in (0, width))
-        most = _larger(builder, *(shuffle(builder, most, most, lanes) for lanes in halves))
-    return builder.extract_element(most, ir.Constant(I32, 0))
-
-
-def _larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.icmp_signed(">", a, b), a, b)
-
-
 @instruction(f32, address, four_f32x8)
 def _store_words(builder: Any, at: Any, values: Any) -> Any:
     """32 floats as words; returns their scale."""
     parts = [builder.extract_value(values, n) for n in range(4)]
-    bits = _largest(builder, parts)
+    bits = simd.largest_bits(builder, parts)
     scale = builder.fmul(builder.bitcast(bits, F32), ir.Constant(F32, 1 / _LARGEST))
     small = builder.fcmp_ordered("<", scale, ir.Constant(F32, _SMALLEST))
     factor = builder.fdiv(ir.Constant(F32, 1.0), scale)
