@@ -126,6 +126,13 @@ def prefetch(builder: Any, at: Any) -> None:
     prefetch_at(builder, at)
 
 
+def room_at(builder: Any, kind: Any) -> Any:
+    """Address of memory of a call's own. It is not cleared: that may take a call of `memset`."""
+    with builder.goto_entry_block():
+        room = builder.alloca(kind)
+    return builder.ptrtoint(room, I64)
+
+
 # --- vectors in memory
 
 

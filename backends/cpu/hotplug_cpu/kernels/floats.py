@@ -11,10 +11,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import float32, types
-from numba.core import cgutils
 
 from hotplug_cpu.jit import simd
-from hotplug_cpu.jit.vectors import F32, I64, instruction
+from hotplug_cpu.jit.vectors import F32, instruction
 from hotplug_cpu.kernels.blocks import (
     bytes_of_q2_k,
     bytes_of_q3_k,
@@ -39,8 +38,7 @@ _NEXT = 4 * PANEL
 @instruction(types.int64)
 def _room(builder: Any) -> Any:
     """Address of memory of this call's: ROWS rows of a block of floats."""
-    room = cgutils.alloca_once(builder, ir.ArrayType(F32, BLOCK * ROWS))
-    return builder.ptrtoint(room, I64)
+    return simd.room_at(builder, ir.ArrayType(F32, BLOCK * ROWS))
 
 
 def _plain(size: int, load_vector: Any, load_number: Any) -> Any:

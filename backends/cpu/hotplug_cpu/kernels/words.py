@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from hotplug_cpu.jit import simd
 from hotplug_cpu.jit.simd import four_f32x8
@@ -18,7 +18,6 @@ from hotplug_cpu.jit.vectors import (
     F32,
     I16,
     I32,
-    I64,
     address,
     broadcast,
     concatenate,
@@ -96,8 +95,7 @@ def quantise_words(
 @instruction(types.int64)
 def _room(builder: Any) -> Any:
     """Address of memory of this call's own: ROWS rows of a block of words."""
-    room = cgutils.alloca_once(builder, ir.ArrayType(I16, BLOCK * ROWS))
-    return builder.ptrtoint(room, I64)
+    return simd.room_at(builder, ir.ArrayType(I16, BLOCK * ROWS))
 
 
 def _unpacker(load_eight: Any) -> Any:
