@@ -75,8 +75,8 @@ class Evaluator:
 
         That is so on a device that is far from the host, as a GPU is, and has kernels for it.
         """
-        device = self._session.devices[0]
-        if device.buffers.is_host or device.info.type is DeviceType.CPU:
+        device = next(iter(self._session.devices), None)  # none once it is closed
+        if device is None or device.buffers.is_host or device.info.type is DeviceType.CPU:
             return False
         outputs = self._decoder.graph(1, 1, largest).outputs
         ids = dict(outputs)["ids"].operands[0]

@@ -102,7 +102,10 @@ class ScriptedModel:
         del self.past[common:]
         return common
 
-    def prepare(self, count):
+    def finds(self, largest):
+        return False
+
+    def prepare(self, count, largest=0):
         pass
 
     def last_logits(self, ids, *, proceed=None):
