@@ -8,7 +8,9 @@ between them.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import is_
@@ -73,6 +75,7 @@ class PlanExecutable(Executable):
         self._calls: list[tuple[Callable[[], object], str, str]] = []
         self._alone = _operations(self.graph) <= FEW
         self._lock = threading.Lock()  # one arena serves one run at a time
+        _executables.add(self)
         threads.team(self.threads)
 
     def run(self, bindings: Mapping[str, Buffer], stream: Stream | None = None) -> None:
@@ -121,6 +124,11 @@ class PlanExecutable(Executable):
         with self._lock:
             self._names, self._bound, self._calls = (), (), []
             self._arena.free()
+
+    def forget(self) -> None:
+        """Start anew in a forked child: a run of the parent's other threads ends there only."""
+        self._lock = threading.Lock()
+        self._names = ()  # rows are bound again, whose counters such a run has moved
 
     def _do(self, call: Callable[[], object], what: str, op: str) -> None:
         try:
@@ -176,6 +184,18 @@ class PlanExecutable(Executable):
         if self._alone:
             return threads.team(self.threads).alone(rows)
         return partial(_run, self.threads, rows)
+
+
+_executables: weakref.WeakSet[PlanExecutable] = weakref.WeakSet()
+
+
+def _forget_runs() -> None:
+    for executable in list(_executables):
+        executable.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_runs)
 
 
 def _run(count: int, rows: Words) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,21 +219,3 @@ def test_large_scores_do_not_overflow(run_kernel: Any) -> None:
     # Scores of 10^5 are known to about 10^-2 only.
     assert np.abs(case.whole(run_kernel, 2) - case.expected()).max() < 0.1
     assert np.abs(case.split(run_kernel, 2, 3) - case.expected()).max() < 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["generic", "avx2"])
-def test_with_lesser_instruction_sets(isa: str) -> None:
-    """This file again, in a process of its own."""
-    from hotplug_cpu.jit.target import host_target
-
-    if isa == "avx2" and host_target().isa != "vnni":
-        pytest.skip("the AVX2 forms are this processor's own, or it has none")
-    again = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", __file__],
-        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stdout[-3000:]

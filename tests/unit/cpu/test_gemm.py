@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -224,21 +221,3 @@ def test_more_threads_than_work(run_kernel: Any) -> None:
     product = Product("q4_0", 2, 32, 3)
     found = product.run(run_kernel, integers=True, threads=5)
     assert_close(found, product.expected(integers=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["generic", "avx2"])
-def test_with_lesser_instruction_sets(isa: str) -> None:
-    """This file again, in a process of its own."""
-    from hotplug_cpu.jit.target import host_target
-
-    if isa == "avx2" and host_target().isa != "vnni":
-        pytest.skip("the AVX2 forms are this processor's own, or it has none")
-    again = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", __file__],
-        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stdout[-3000:]

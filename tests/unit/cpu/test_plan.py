@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+import signal
+import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -303,24 +303,36 @@ def test_random_graphs(seed):
         ).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["avx2", "generic"])
-def test_lesser_instruction_sets_give_the_same(isa):
-    tests = Path(__file__).parent
-    arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    arguments += [str(tests / "test_decode_kernels.py"), str(tests / "test_plan.py")]
-    # The instruction set is settled before the tests' own fixtures clear the environment.
-    text = (
-        "import sys, pytest; from hotplug_cpu.jit.target import host_target;"
-        f"assert host_target().isa == {isa!r}; sys.exit(pytest.main({arguments!r}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "this processor runs" in done.stdout + done.stderr:
-        pytest.skip(f"this processor has no {isa}")
-    assert done.returncode == 0, done.stdout[-3000:]
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_in_the_middle_of_a_run_can_run_the_same_plan():
+    x = ops.input(name="x", dtype="f32", shape=(64, 576))
+    w = ops.weight(name="w", dtype="f32", shape=(1536, 576))
+    graph = Graph.build({"y": ops.matmul(x, w, transpose_b=True)})
+    plan, buffers = planned(graph), buffers_for(graph, leaves_of(graph))
+    plan.run(buffers)
+    expected = bytes(buffers["output:y"].host())
+    done = threading.Event()
+
+    def run():
+        while not done.is_set():
+            plan.run(buffers)
+
+    other = threading.Thread(target=run)
+    other.start()
+    try:
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # ends the child if it waits for its parent's run
+                try:
+                    plan.run(buffers)
+                    os._exit(0 if bytes(buffers["output:y"].host()) == expected else 1)
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(2)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        done.set()
+        other.join()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -139,21 +135,3 @@ def test_words_are_nearer_than_what_others_round_to(run_kernel):
     halves = product.x.astype(np.float16).astype(np.float64) @ product.weights.T
     error = np.square(product.run(run_kernel, 2) - exact).mean()
     assert error < np.square(halves - exact).mean()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["generic", "avx2"])
-def test_with_lesser_instruction_sets(isa):
-    """This file again, in a process of its own."""
-    from hotplug_cpu.jit.target import host_target
-
-    if isa == "avx2" and host_target().isa != "vnni":
-        pytest.skip("the AVX2 forms are this processor's own, or it has none")
-    again = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", __file__],
-        env={**os.environ, "HOTPLUG_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stdout[-3000:]
