@@ -236,8 +236,8 @@ def _map_regular(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Linux then reads the file in pages of 2 MB where its file system has such: sooner at
-        # first, and with fewer translations of addresses ever after. It may refuse.
+        # Where the file system has large folios, Linux then reads the file in pages of 2 MB, and
+        # every later reading of it is some percent faster: docs/decisions/0012. It may refuse.
         with contextlib.suppress(OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
     return mapped
