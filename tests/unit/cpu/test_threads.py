@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 
@@ -121,48 +119,38 @@ def test_threads_end_when_a_team_is_closed():
     assert threading.active_count() == before
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_has_threads_of_its_own():
+def test_a_forked_child_has_threads_of_its_own(in_a_child):
     work = Counting(4)
     threads.team(2).run(work.plan)
-    child = os.fork()
-    if child == 0:
-        try:
-            threads.team(2).run(work.plan)
-            os._exit(0 if work.values[0] == 8 else 1)
-        finally:
-            os._exit(2)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+
+    def run():
+        threads.team(2).run(work.plan)
+        return work.values[0] == 8
+
+    assert in_a_child(run)
     threads.team(2).run(work.plan)
     assert work.values[0] == 8
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_forked_in_the_middle_of_another_thread_s_run_can_run_too():
+def test_a_child_forked_in_the_middle_of_another_thread_s_run_can_run_too(in_a_child):
     busy, done = Counting(50), threading.Event()
 
     def run():
         while not done.is_set():
             threads.team(2).run(busy.plan)
 
+    def run_too():
+        work = Counting(4)
+        threads.team(2).run(work.plan)
+        return work.values.tolist() == [4.0] * COUNT
+
     other = threading.Thread(target=run)
     other.start()
     try:
         for _ in range(3):
-            child = os.fork()
-            if child == 0:
-                signal.alarm(20)  # ends the child if it waits for its parent's threads
-                try:
-                    work = Counting(4)
-                    threads.team(2).run(work.plan)
-                    os._exit(0 if work.values.tolist() == [4.0] * COUNT else 1)
-                finally:
-                    os._exit(2)
-            _, status = os.waitpid(child, 0)
-            assert os.waitstatus_to_exitcode(status) == 0
+            assert in_a_child(run_too)
     finally:
         done.set()
         other.join()
