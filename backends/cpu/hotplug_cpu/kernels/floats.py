@@ -25,6 +25,7 @@ from hotplug_cpu.kernels.blocks import (
     scale_of_k4,
     scale_of_q3_k,
 )
+from hotplug_cpu.kernels.common import transpose_rows
 from hotplug_cpu.kernels.panels import BLOCK, ROWS
 from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_transposed
 from hotplug_cpu.kernels.wide import PANEL
@@ -93,20 +94,7 @@ def _blocks(decode: Any) -> Any:
             for row in range(ROWS):
                 decode(source + min(row, rows - 1) * row_bytes, part, room + 4 * BLOCK * row)
             for at in range(room, room + 4 * BLOCK, 32):
-                store_transposed(
-                    panel,
-                    _NEXT,
-                    (
-                        simd.load_f32x8(at),
-                        simd.load_f32x8(at + 4 * BLOCK),
-                        simd.load_f32x8(at + 8 * BLOCK),
-                        simd.load_f32x8(at + 12 * BLOCK),
-                        simd.load_f32x8(at + 16 * BLOCK),
-                        simd.load_f32x8(at + 20 * BLOCK),
-                        simd.load_f32x8(at + 24 * BLOCK),
-                        simd.load_f32x8(at + 28 * BLOCK),
-                    ),
-                )
+                transpose_rows(at, 4 * BLOCK, panel, _NEXT)
                 panel += 8 * _NEXT
         return 0
 

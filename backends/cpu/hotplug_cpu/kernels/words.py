@@ -27,9 +27,9 @@ from hotplug_cpu.jit.vectors import (
     store,
     vector,
 )
+from hotplug_cpu.kernels.common import transpose_rows
 from hotplug_cpu.kernels.panels import BLOCK, ROWS, WORDS_BLOCK
 from hotplug_cpu.kernels.shares import next_unit
-from hotplug_cpu.kernels.tiles import store_transposed
 from hotplug_cpu.kernels.wide import PANEL
 
 __all__ = ["KERNELS"]
@@ -116,20 +116,7 @@ def _unpacker(load_eight: Any) -> Any:
                 simd.store_f32(panel + 4 * row, _store_words(room + _ROW * row, parts))
             panel += _NEXT
             for at in (room, room + 32):
-                store_transposed(
-                    panel,
-                    _NEXT,
-                    (
-                        simd.load_f32x8(at),
-                        simd.load_f32x8(at + _ROW),
-                        simd.load_f32x8(at + 2 * _ROW),
-                        simd.load_f32x8(at + 3 * _ROW),
-                        simd.load_f32x8(at + 4 * _ROW),
-                        simd.load_f32x8(at + 5 * _ROW),
-                        simd.load_f32x8(at + 6 * _ROW),
-                        simd.load_f32x8(at + 7 * _ROW),
-                    ),
-                )
+                transpose_rows(at, _ROW, panel, _NEXT)
                 panel += 8 * _NEXT
             source += 2 * BLOCK
         return 0
