@@ -10,17 +10,26 @@ from hotplug.dtypes import get
 from hotplug_cpu.kernels import panels
 
 GUARD = 77.0
-LARGEST = 8191
 LONG = panels.CHUNK_WORDS * panels.BLOCK
+BITS = 13
+LENGTH = 46363.5
+"""How long a block of activations may be as a vector: that of weights times it is under 2^31."""
 
 
-def rounded(x):
-    """Numbers as blocks of words hold them: in float32, since some lie near the middle of two."""
-    blocks = x.reshape(len(x), -1, panels.BLOCK)
-    scale = np.abs(blocks).max(-1, keepdims=True) * np.float32(1 / LARGEST)
-    factor = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
-    words = np.rint(blocks * factor)
-    return (words.astype(np.float64) * scale).reshape(x.shape)
+def rounded(weights):
+    """Weights as blocks of words hold them: multiples of a power of two, the largest of 13 bits."""
+    blocks = weights.reshape(len(weights), -1, panels.BLOCK).astype(np.float64)
+    _, exponent = np.frexp(np.abs(blocks).max(-1, keepdims=True))
+    words = np.rint(np.ldexp(blocks, BITS - exponent))
+    assert np.abs(words).max() * np.sqrt(panels.BLOCK) * LENGTH < 2**31
+    return np.ldexp(words, exponent - BITS).reshape(weights.shape)
+
+
+def parts_of(words, tokens):
+    """Scales and words of blocks of activations."""
+    blocks = words.reshape(tokens, -1, panels.WORDS_BLOCK)
+    scale = np.ascontiguousarray(blocks[..., :4]).view(np.float32).astype(np.float64)
+    return scale, np.ascontiguousarray(blocks[..., 4:]).view(np.int16).astype(np.float64)
 
 
 class Product:
@@ -29,16 +38,19 @@ class Product:
     def __init__(self, name, tokens, width, rows):
         rng = np.random.default_rng(tokens + width + rows)
         self.dtype = get(name)
-        values = rng.standard_normal((rows, width)).astype(np.float32)
-        self.stored = quants.encode(values, self.dtype).view(np.uint8).reshape(-1)
-        self.weights = quants.decode(self.stored, self.dtype, (rows, width))
+        self.weigh(rng.standard_normal((rows, width)))
         self.x = rng.standard_normal((tokens, width)).astype(np.float32)
         self.residual = rng.standard_normal((tokens, rows)).astype(np.float32)
+
+    def weigh(self, weights):
+        weights = np.asarray(weights, np.float32)
+        self.stored = quants.encode(weights, self.dtype).view(np.uint8).reshape(-1)
+        self.weights = quants.decode(self.stored, self.dtype, weights.shape)
 
     def run(self, runner, threads, residual=None):
         (tokens, width), rows = self.x.shape, len(self.weights)
         blocks = width // panels.BLOCK
-        words = np.empty(panels.words_bytes(tokens, width), np.uint8)
+        words = self.words = np.empty(panels.words_bytes(tokens, width), np.uint8)
         activations = {"x": self.x, "x_stride": self.x.strides[0], "tokens": tokens}
         runner("quantise_words", threads=threads, **activations, blocks=blocks, words=words)
         out = np.full((tokens, rows + 3), GUARD, np.float32)
@@ -67,7 +79,9 @@ class Product:
         return out[:, :rows]
 
     def expected(self):
-        return rounded(self.x) @ rounded(self.weights).T
+        """Of the words that were made of the activations."""
+        scale, words = parts_of(self.words, len(self.x))
+        return (scale * words).reshape(self.x.shape) @ rounded(self.weights).T
 
 
 def assert_close(found, expected):
@@ -98,10 +112,35 @@ def test_a_residual_is_added_once(run_kernel):
 
 def test_the_largest_words_do_not_overflow(run_kernel):
     product = Product("f16", 6, 64, 16)
-    product.x[:] = -1
-    product.weights = np.ones((16, 64), np.float32)
-    product.stored = quants.encode(product.weights, product.dtype).view(np.uint8).reshape(-1)
+    alike = np.linspace(-0.9995, 0.9995, 64)
+    product.weigh(np.where(np.arange(16)[:, None] % 2, alike, 0.9995))
+    product.x[:3], product.x[3:] = -1, alike
     assert_close(product.run(run_kernel, 1), product.expected())
+
+
+def test_large_weights_do_not_overflow(run_kernel):
+    """What a block's words sum up to, times their scale alone, float32 does not hold."""
+    product = Product("bf16", 7, 96, 33)
+    product.weigh(product.weights * np.float32(2.0**123))  # 1e37
+    product.x *= np.float32(1e-3)
+    found = product.run(run_kernel, 2)
+    assert np.isfinite(found).all()
+    assert_close(found, product.expected())
+
+
+def test_activations_have_as_many_bits_as_sums_allow(run_kernel):
+    product = Product("f16", 9, 96, 1)
+    product.x[0], product.x[1] = 1, -1
+    product.x[2:4, 5] *= [300, 1e30]  # longer by one number than by all others
+    product.x[4, :32] = 0
+    product.run(run_kernel, 2)
+    scale, words = parts_of(product.words, 9)
+    blocks = product.x.reshape(9, 3, 32).astype(np.float64)
+    assert (np.abs(scale * words - blocks) <= 0.501 * scale).all()
+    assert np.linalg.norm(words, axis=-1).max() < LENGTH
+    assert np.abs(words).max() == 32767
+    needed = np.maximum(np.abs(blocks).max(-1) / 32767, np.linalg.norm(blocks, axis=-1) / 46360)
+    np.testing.assert_allclose(scale[..., 0], needed, rtol=1e-6)
 
 
 def test_small_numbers_become_nothing(run_kernel):
@@ -109,8 +148,8 @@ def test_small_numbers_become_nothing(run_kernel):
     product.x[1, :32] = 1e-41
     product.x[2] = 0
     found = product.run(run_kernel, 1)
-    product.x[1, :32] = 0
     assert_close(found, product.expected())
+    assert (parts_of(product.words, 3)[0][1, 0] == 0).all()
     assert (found[2] == 0).all()
 
 

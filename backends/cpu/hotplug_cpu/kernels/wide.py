@@ -206,8 +206,10 @@ def _words(
     for block, own, variables in zip(blocks, dots, sums, strict=True):
         x_scale = broadcast(builder, load(builder, block, F32), LANES)
         for total, scale, variable in zip(own, scales, variables, strict=True):
-            value = builder.fmul(builder.sitofp(total, _FLOATS), scale)
-            after = forms.fused_multiply_add(builder, value, x_scale, builder.load(variable))
+            # First the scales: a sum times one of them may be more than float32 holds.
+            both = builder.fmul(scale, x_scale)
+            value = builder.sitofp(total, _FLOATS)
+            after = forms.fused_multiply_add(builder, value, both, builder.load(variable))
             builder.store(after, variable)
 
 

@@ -1,8 +1,13 @@
 """Floats as words of 16 bits: activations, and weights in f16 and bf16, what `gemm_i16` multiplies.
 
-A block of 32 numbers becomes integers of -LARGEST..LARGEST and a scale. LARGEST is so chosen that
-no sum of a block's products overflows 32 bits. Blocks with a number that is not finite have the
-scale NaN.
+A block of 32 numbers becomes integers and a scale. No sum of products of two blocks overflows 32
+bits, since it is at most the product of their lengths as vectors (Cauchy-Schwarz):
+
+- Weights are multiples of a power of two, the largest of 13 bits. So the 8 or 11 bits that a weight
+  has are kept, but of those that are far smaller than the block's largest.
+- Activations have words up to LARGEST, or less where the block would be longer than LONGEST.
+
+Blocks with a number that is not finite have the scale NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import forms, simd
 from hotplug_cpu.jit.simd import four_f32x8
 from hotplug_cpu.jit.vectors import (
     F32,
@@ -20,6 +25,7 @@ from hotplug_cpu.jit.vectors import (
     I32,
     address,
     broadcast,
+    call,
     concatenate,
     f32,
     instruction,
@@ -35,25 +41,60 @@ from hotplug_cpu.kernels.wide import PANEL
 __all__ = ["KERNELS"]
 
 _inline = simd.inline
-_LARGEST = 8191.0
-_INFINITY = 0x7F800000
-_SMALLEST = 2.0**-126
+_BITS = 13
+_LARGEST = 32767.0
+# Weights of 11 bits in 13 are 8188 at most, and a block of them 8188 * sqrt(32) long. 2^31 divided
+# by that is 46363, and rounding makes a block longer by sqrt(32) / 2 at most.
+_LONGEST = 46360.0
+_ENDLESS = 0x7F800000  # bits of infinity; those of NaN are above
+_MANTISSA = 23
 _NEXT = 4 * PANEL
 _ROW = 2 * BLOCK
 
 
 @instruction(f32, address, four_f32x8)
-def _store_words(builder: Any, at: Any, values: Any) -> Any:
-    """32 floats as words; returns their scale."""
+def _store_weights(builder: Any, at: Any, values: Any) -> Any:
+    """32 weights as words; returns their scale."""
     parts = [builder.extract_value(values, n) for n in range(4)]
     bits = simd.largest_bits(builder, parts)
-    scale = builder.fmul(builder.bitcast(bits, F32), ir.Constant(F32, 1 / _LARGEST))
-    small = builder.fcmp_ordered("<", scale, ir.Constant(F32, _SMALLEST))
-    factor = builder.fdiv(ir.Constant(F32, 1.0), scale)
-    endless = builder.icmp_signed(">=", bits, ir.Constant(I32, _INFINITY))
-    nothing = builder.or_(small, endless)
+    exponent = builder.and_(bits, ir.Constant(I32, _ENDLESS))
+    scale = builder.sub(exponent, ir.Constant(I32, (_BITS - 1) << _MANTISSA))
+    factor = builder.bitcast(builder.sub(ir.Constant(I32, 254 << _MANTISSA), scale), F32)
+    small = builder.icmp_signed("<", bits, ir.Constant(I32, _BITS << _MANTISSA))
+    return _finish(builder, at, parts, (bits, small, builder.bitcast(scale, F32), factor))
+
+
+@instruction(f32, address, four_f32x8)
+def _store_activations(builder: Any, at: Any, values: Any) -> Any:
+    """32 activations as words; returns their scale."""
+    parts = [builder.extract_value(values, n) for n in range(4)]
+    bits = simd.largest_bits(builder, parts)
+    largest, one = builder.bitcast(bits, F32), ir.Constant(F32, 1.0)
+    by = broadcast(builder, builder.fdiv(one, largest), 8)
+    parts = [builder.fmul(part, by) for part in parts]
+    squares = splat(0.0, F32, 8)
+    for part in parts:
+        squares = forms.fused_multiply_add(builder, part, part, squares)
+    length = call(builder, "llvm.sqrt.f32", F32, simd.sum_elements(builder, squares))
+    step = builder.fmul(length, ir.Constant(F32, 1 / _LONGEST))
+    least = ir.Constant(F32, 1 / _LARGEST)
+    step = builder.select(builder.fcmp_ordered(">", step, least), step, least)
+    scale, factor = builder.fmul(largest, step), builder.fdiv(one, step)
+    small = builder.icmp_signed("<", bits, ir.Constant(I32, 16 << _MANTISSA))
+    return _finish(builder, at, parts, (bits, small, scale, factor))
+
+
+def _finish(builder: Any, at: Any, parts: list[Any], numbers: tuple[Any, ...]) -> Any:
+    """Parts times a factor as words; returns their scale.
+
+    `numbers` are the bits of the largest, whether it is so small that there is no scale, the scale
+    and the factor.
+    """
+    bits, small, scale, factor = numbers
+    endless = builder.icmp_signed(">=", bits, ir.Constant(I32, _ENDLESS))
     zero = ir.Constant(F32, 0.0)
-    factor = broadcast(builder, builder.select(nothing, zero, factor), 8)
+    factor = builder.select(builder.or_(small, endless), zero, factor)
+    factor = broadcast(builder, factor, 8)
     words = []
     for part in parts:
         raised = builder.fadd(builder.fmul(part, factor), splat(simd.ROUNDER, F32, 8))
@@ -86,7 +127,7 @@ def quantise_words(
                 simd.load_f32x8(source + 64),
                 simd.load_f32x8(source + 96),
             )
-            simd.store_f32(target, _store_words(target + 4, parts))
+            simd.store_f32(target, _store_activations(target + 4, parts))
             source += 4 * BLOCK
             target += WORDS_BLOCK
         token = next_unit(counter, tokens, threads)
@@ -113,7 +154,7 @@ def _unpacker(load_eight: Any) -> Any:
                     load_eight(at + 32),
                     load_eight(at + 48),
                 )
-                simd.store_f32(panel + 4 * row, _store_words(room + _ROW * row, parts))
+                simd.store_f32(panel + 4 * row, _store_weights(room + _ROW * row, parts))
             panel += _NEXT
             for at in (room, room + 32):
                 transpose_rows(at, _ROW, panel, _NEXT)
