@@ -33,6 +33,13 @@ BYTES = {
 FLOATS = {name: "vfn?madd" if "x86" in OTHERS[name].triple else "fmla" for name in BYTES}
 """The fused multiplication and addition of floats."""
 
+WORDS = {"avx512vnni": "vpdpwssd", "avxvnni": r"\{vex\}\s+vpdpwssd"}
+"""The product of words of 16 bits, of targets that have one. Where LLVM finds it slow it writes two
+other instructions (vpmaddwd, vpaddd) for some."""
+
+OF_WIDEST = {"gemm_f32": "vfn?madd", "gemm_i16": "vpdpwssd|vpmaddwd"}
+"""Products that have the widest vectors there are (`Target.lanes`)."""
+
 ONE_TOKEN = [f"matvec_{name}" for name in QUANTISED]
 WIDE = ["gemm_u4", "gemm_u5", "gemm_i8", "gemm_halves"]
 PRODUCTS = [name for name in KERNELS if name.startswith(("matvec", "gemm"))]
@@ -98,6 +105,18 @@ def check(target: str, name: str, text: str) -> None:
         assert loops_with(FLOATS[target], text), f"{name} has no fused products in any loop"
     if name in ONE_TOKEN or name in WIDE:
         check_bytes(target, name, text)
+    if name == "gemm_i16" and target in WORDS:
+        assert loops_with(WORDS[target], text), f"{name} has no {WORDS[target]} in any loop"
+    if name in OF_WIDEST and OTHERS[target].lanes == 16:
+        check_width(OF_WIDEST[name], text)
+
+
+def check_width(products: str, text: str) -> None:
+    """Every product has registers of 512 bits, in the loops of all four micro-kernels."""
+    found = loops_with(products, text)
+    assert len(found) == 4
+    for loop in found:
+        assert count(f"({products}).*%zmm", loop) == count(products, loop), "\n".join(loop)
 
 
 def check_bytes(target: str, name: str, text: str) -> None:
@@ -118,6 +137,11 @@ def check_bytes(target: str, name: str, text: str) -> None:
 def test_products_of_bytes(target: str, tmp_path: Path) -> None:
     for name, text in compiled(target, ["gemm_u4", "matvec_q4_1"], tmp_path).items():
         check(target, name, text)
+
+
+def test_products_of_words_and_floats_have_512_bits(tmp_path: Path) -> None:
+    for name, text in compiled("avx512vnni", [*OF_WIDEST], tmp_path).items():
+        check("avx512vnni", name, text)
 
 
 @pytest.mark.slow

@@ -13,7 +13,9 @@ FILES = (
     "test_gemm",
     "test_plan",
     "test_random_kernels",
+    "test_random_products",
     "test_random_rows",
+    "test_random_strides",
     "test_words",
 )
 
