@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from figures import rounded
 from programs import peer_python
@@ -19,7 +21,7 @@ from hotplug_cpu.jit.target import architecture, host_target
 __all__ = ["commit", "describe"]
 
 _PACKAGES = ("hotplug-core", "numpy", "numba", "llvmlite")
-_PEER_VERSION = "from importlib import metadata; print(metadata.version('llama-cpp-python'))"
+_PEER = Path(__file__).with_name("peer_llama.py")
 
 
 def describe(threads: int, bandwidth: float) -> dict[str, Any]:
@@ -43,8 +45,15 @@ def describe(threads: int, bandwidth: float) -> dict[str, Any]:
         "load before": load_average(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _PACKAGES},
-        "llama-cpp-python": peer_version(),
+        "OpenBLAS": openblas(),
+        **peer_versions(),
     }
+
+
+def openblas() -> str:
+    """What NumPy multiplies matrices with."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{blas.get('version', 'unknown')} ({blas['name']}, in NumPy)"
 
 
 def load_average() -> float | None:
@@ -52,14 +61,15 @@ def load_average() -> float | None:
     return rounded(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None
 
 
-def peer_version() -> str:
+def peer_versions() -> dict[str, str]:
+    """What llama.cpp is and was built for."""
     python = peer_python()
     if python is None:
-        return "not installed"
-    done = subprocess.run(
-        [str(python), "-c", _PEER_VERSION], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+        return {"llama-cpp-python": "not installed"}
+    command = [str(python), str(_PEER), "--versions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def commit() -> str:

@@ -9,6 +9,7 @@
     peer_llama.py MODEL --quantise TARGET TYPE
     peer_llama.py MODEL --generate THREADS CONTEXT COUNT PROMPT
                             write the likeliest tokens, each as soon as it is there
+    peer_llama.py --versions                 what is installed, and what it was built for, as JSON
 
 Calls go to the C API, so that no Python of the binding is timed.
 """
@@ -21,6 +22,7 @@ import math
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -149,6 +151,20 @@ def quantise(source: str, target: str, kind: str) -> None:
         sys.exit(f"llama.cpp cannot make {kind} of {source}")
 
 
+def versions() -> dict[str, object]:
+    found: dict[str, object] = {"llama-cpp-python": metadata.version("llama-cpp-python")}
+    for path in (Path(llama_cpp.__file__).parent / "lib").glob("*ggml-base.*"):
+        library = ctypes.CDLL(str(path))
+        for call in (library.ggml_version, library.ggml_commit):
+            call.restype = ctypes.c_char_p
+        commit = library.ggml_commit().decode()
+        found["ggml, of llama.cpp"] = f"{library.ggml_version().decode()} ({commit})"
+        break
+    words = llama_cpp.llama_print_system_info().decode().replace("|", ":").split(":")
+    uses = [word.strip().removesuffix(" = 1") for word in words if word.strip().endswith(" = 1")]
+    return {**found, "llama.cpp built for": " ".join(uses)}
+
+
 def say(answer: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
@@ -158,7 +174,9 @@ if __name__ == "__main__":
     llama_cpp.llama_backend_init()
     quiet = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p())
-    if sys.argv[2] == "--quantise":
+    if sys.argv[1] == "--versions":
+        say(versions())
+    elif sys.argv[2] == "--quantise":
         quantise(sys.argv[1], *sys.argv[3:])
     elif sys.argv[2] == "--generate":
         threads, context, count = map(int, sys.argv[3:6])

@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", type=lambda given: given.split(","), default=names, metavar="A,B")
     parser.add_argument(
-        "--types", type=lambda given: given.split(","), help="of section types, only these"
+        "--types", type=lambda given: given.split(","), help="of types and accuracy, only these"
     )
     parser.add_argument(
         "--write-docs", action="store_true", help="renew the figures and pictures in docs/"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bench import NO_PEER, Bench, Outcome, Section
 from figures import Row, at_most, rounded
-from programs import Llama, peer_python
+from programs import Llama, peer_python, requantised
 
 import hotplug_llm
+from sections.generation import TYPES
 
 __all__ = ["SECTIONS"]
 
@@ -20,37 +21,44 @@ _TEXT = Path(__file__).parents[2] / "tests" / "inference" / "data" / "workshop.t
 
 
 def measure_accuracy(bench: Bench) -> Outcome:
+    """The model itself, and all other types of weights or those that are asked for."""
+    rows = [row_of("", bench, bench.model)]
+    for kind in bench.types or TYPES:
+        path = requantised(kind)
+        if path is not None:
+            rows.append(row_of(f"{kind.upper()}: ", bench, path))
+    return Outcome(rows)
+
+
+def row_of(name: str, bench: Bench, path: Path) -> Row:
     text = _TEXT.read_text(encoding="utf-8")
-    exact, ids = ours(bench, text, "exact")
-    default, _ = ours(bench, text, "default")
+    exact, ids = ours(bench, path, text, "exact")
+    default, _ = ours(bench, path, text, "default")
+    what = f"{name}NLL of {len(ids) - 1} tokens, distance from float32"
     distance = rounded(abs(default - exact))
-    what = f"NLL of {len(ids) - 1} tokens, distance from float32"
-    detail = {"float32": f"{exact:.5f}", "hotplug": f"{default:.5f}"}
-    theirs = peer_nll(bench, ids)
+    detail = {"float32": f"{exact:.6f}", "hotplug": f"{default:.6f}"}
+    theirs = peer_nll(bench, path, ids)
     if theirs is None:
-        return Outcome([Row(what, distance, "nats", None, {**detail, "llama.cpp": NO_PEER})])
+        return Row(what, distance, "nats", None, {**detail, "llama.cpp": NO_PEER})
     target = at_most(rounded(abs(theirs - exact)))
-    detail["llama.cpp"] = f"{theirs:.5f}"
-    return Outcome([Row(what, distance, "nats", target, detail)])
+    return Row(what, distance, "nats", target, {**detail, "llama.cpp": f"{theirs:.6f}"})
 
 
-def ours(bench: Bench, text: str, precision: str) -> tuple[float, list[int]]:
+def ours(bench: Bench, path: Path, text: str, precision: str) -> tuple[float, list[int]]:
     """The figure, and the tokens it is of."""
-    with hotplug_llm.load(
-        bench.model, "cpu", precision, context=2048, threads=bench.threads
-    ) as model:
+    with hotplug_llm.load(path, "cpu", precision, context=2048, threads=bench.threads) as model:
         ids = model.tokenize(text)[:_TOKENS]
-        return round(model.nll(ids), 6), ids
+        return model.nll(ids), ids
 
 
-def peer_nll(bench: Bench, ids: list[int]) -> float | None:
+def peer_nll(bench: Bench, path: Path, ids: list[int]) -> float | None:
     python = peer_python()
     if python is None:
         return None
-    peer = Llama(python, bench.model, bench.threads, 2048)
+    peer = Llama(python, path, bench.threads, 2048)
     nll = peer.nll(ids)
     peer.close()
-    return round(nll, 6)
+    return nll
 
 
 SECTIONS = (Section("accuracy", "negative log-likelihood of real text", measure_accuracy),)

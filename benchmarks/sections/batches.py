@@ -1,9 +1,13 @@
-"""Prompts of 1 to 512 tokens: between reading weights as they lie and unpacking them is no hole."""
+"""Prompts of 1 to 512 tokens: between reading weights as they lie and unpacking them is no hole.
+
+A round reads prompts of every size, so that sizes are compared within a round as programs are: the
+machine is not the same from one minute to the next.
+"""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 from bench import Bench, Outcome, Section, ratio_row
@@ -29,12 +33,15 @@ def measure_batches(bench: Bench) -> Outcome:
 
 def measure_curve(bench: Bench) -> Outcome:
     rates = rates_of(bench, CURVE)
-    best = {tokens: milliseconds(turns) for tokens, turns in rates.items()}
-    curves = {"hotplug": [[tokens, costs[0]] for tokens, costs in best.items()]}
+    costs = {tokens: milliseconds(turns) for tokens, turns in rates.items()}
+    curves = {"hotplug": [[tokens, cost[0]] for tokens, cost in costs.items()]}
     rows = [rise_row("batches of 1 to 512", rates)]
-    if len(best[1]) == 2:
-        curves["llama.cpp"] = [[tokens, costs[1]] for tokens, costs in best.items()]
-        ratios = {tokens: theirs / ours for tokens, (ours, theirs) in best.items()}
+    if len(costs[1]) == 2:
+        curves["llama.cpp"] = [[tokens, cost[1]] for tokens, cost in costs.items()]
+        ratios = {
+            tokens: statistics.median(ours / theirs for ours, theirs in turns)
+            for tokens, turns in rates.items()
+        }
         worst = min(ratios, key=lambda tokens: ratios[tokens])
         measured, detail = rounded(ratios[worst]), {"batch": worst}
         rows.insert(0, Row("batches of 1 to 512, worst", measured, "x llama.cpp", None, detail))
@@ -44,28 +51,37 @@ def measure_curve(bench: Bench) -> Outcome:
 def rates_of(bench: Bench, batches: Sequence[int]) -> dict[int, list[list[float]]]:
     """Tokens per second by size of batch; small ones are read several times in a turn."""
     with bench.pair() as pair:
-        turn = partial(take_turns, rounds=bench.rounds)
-        return {n: turn(pair.actions(prefill(n, max(1, 32 // n)))) for n in batches}
+        by_size = [pair.actions(prefill(n, max(1, 32 // n))) for n in batches]
+        turns = take_turns([action for actions in by_size for action in actions], bench.rounds)
+    programs = len(by_size[0])
+    return {
+        n: [turn[first : first + programs] for turn in turns]
+        for n, first in zip(batches, range(0, len(turns[0]), programs), strict=True)
+    }
 
 
 def milliseconds(turns: Sequence[Sequence[float]]) -> list[float]:
-    """Of a token, in the fastest turn of each program."""
-    return [rounded(1e3 / max(rates)) for rates in zip(*turns, strict=True)]
+    """Of a token, the median of each program's turns."""
+    return [rounded(1e3 / statistics.median(rates)) for rates in zip(*turns, strict=True)]
 
 
 def rise_row(what: str, rates: dict[int, list[list[float]]]) -> Row:
     """Whether hotplug takes longer per token than with the next smaller batch."""
-    rise, batch = steepest_rise({n: milliseconds(turns)[0] for n, turns in rates.items()})
+    rise, batch = steepest_rise({n: [turn[0] for turn in turns] for n, turns in rates.items()})
     name = f"{what}: per token, against the next smaller"
     return Row(name, rounded(rise), "x", at_most(_NOISE), {"worst at": batch})
 
 
-def steepest_rise(costs: dict[int, float]) -> tuple[float, int]:
-    """The largest cost per token over that of the next smaller batch, and where it is."""
+def steepest_rise(rates: dict[int, list[float]]) -> tuple[float, int]:
+    """The largest cost per token over that of the next smaller batch, and where it is.
+
+    Rates are tokens per second by size, round by round.
+    """
     steps = [
-        (costs[larger] / costs[smaller], larger) for smaller, larger in pairwise(sorted(costs))
+        ([a / b for a, b in zip(rates[smaller], rates[larger], strict=True)], larger)
+        for smaller, larger in pairwise(sorted(rates))
     ]
-    return max(steps)
+    return max((statistics.median(step), larger) for step, larger in steps)
 
 
 SECTIONS = (

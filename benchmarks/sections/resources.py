@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import psutil
@@ -27,16 +27,29 @@ _IDLE_SECONDS = 3.0
 
 
 def measure_memory(bench: Bench) -> Outcome:
-    ours = rounded(peak_bytes(hotplug_command(bench, _TOKENS)) / 1e6)
+    ours = peak_megabytes(bench, hotplug_command(bench, _TOKENS))
     command = peer_command(bench, _TOKENS)
-    theirs = rounded(peak_bytes(command) / 1e6) if command else None
+    theirs = peak_megabytes(bench, command) if command else None
     what = f"peak memory, {_TOKENS} tokens, context {CONTEXT}"
     if theirs is None:
         return Outcome([Row(what, ours, "MB", None, {"llama.cpp": NO_PEER})])
     return Outcome([Row(what, ours, "MB", at_most(theirs), {"llama.cpp": theirs})])
 
 
+def peak_megabytes(bench: Bench, command: Sequence[str]) -> float:
+    """The median of some processes."""
+    peaks = [peak_bytes(command) for _ in range(bench.rounds)]
+    return rounded(statistics.median(peaks) / 1e6)
+
+
 def measure_idle(bench: Bench) -> Outcome:
+    used = max(idle_seconds(bench) for _ in range(bench.rounds))
+    detail = {"over": f"{_IDLE_SECONDS:g} s after an answer", "most of": f"{bench.rounds} chats"}
+    return Outcome([Row("CPU time of an idle chat", used, "s", at_most(0), detail)])
+
+
+def idle_seconds(bench: Bench) -> float:
+    """Of the processor, which a chat uses while nobody asks anything."""
     command = [sys.executable, "-m", "hotplug", "chat", "-m", str(bench.model), "-d", "cpu"]
     command += ["-n", "32", "-t", str(bench.threads), "--json"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as chat:
@@ -51,8 +64,7 @@ def measure_idle(bench: Bench) -> Outcome:
         time.sleep(_IDLE_SECONDS)
         used = rounded(busy_seconds(chat.pid) - before)
         chat.stdin.close()
-    detail = {"over": f"{_IDLE_SECONDS:g} s after an answer"}
-    return Outcome([Row("CPU time of an idle chat", used, "s", at_most(0), detail)])
+    return used
 
 
 def busy_seconds(process: int) -> float:

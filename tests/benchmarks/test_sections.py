@@ -37,11 +37,12 @@ def test_a_share_of_the_bound_is_taken_round_by_round():
 
 
 def test_the_steepest_rise_is_against_the_next_smaller_batch():
-    assert batches.steepest_rise({1: 4.0, 8: 1.0, 2: 2.0, 4: 2.2}) == pytest.approx((1.1, 4))
+    rates = {1: [1, 2, 1], 8: [4, 9, 8], 2: [2, 4, 2], 4: [1.8, 1, 3]}
+    assert batches.steepest_rise(rates) == pytest.approx((2 / 1.8, 4))
 
 
-def test_costs_are_of_the_fastest_turns():
-    assert batches.milliseconds([[100.0, 50.0], [200.0, 40.0]]) == [5, 20]
+def test_costs_are_medians():
+    assert batches.milliseconds([[100.0, 50.0], [200.0, 40.0], [250.0, 80.0]]) == [5, 20]
 
 
 def test_a_ratio_needs_llama_cpp():
