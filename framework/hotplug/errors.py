@@ -25,7 +25,9 @@
     │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
     ├── KernelCompileError (RuntimeError)         source that a device's compiler refused
     ├── ExecutionError (RuntimeError)             a graph that failed while it ran
-    │   └── StatesLostError                       and the session's states start anew
+    │   ├── StatesLostError                       and the session's states start anew
+    │   ├── RunCancelledError                     ended from outside
+    │   └── VerificationError                     a device computed another value than it should
     └── RemoteError (ConnectionError)             the other end of an RPC link
 
 The text is one sentence for a person. `remedy`, where known, is what that person can do. Other
@@ -59,6 +61,7 @@ __all__ = [
     "OutOfDeviceMemoryError",
     "PlacementError",
     "RemoteError",
+    "RunCancelledError",
     "SelectorError",
     "SerializationError",
     "SettingsError",
@@ -66,6 +69,7 @@ __all__ = [
     "UnsupportedDTypeError",
     "UnsupportedOpError",
     "UsageError",
+    "VerificationError",
 ]
 
 
@@ -409,6 +413,36 @@ class StatesLostError(ExecutionError):
     The session goes on with other devices; all its states are zero. Whoever knows how they came
     about can make them again and repeat the run.
     """
+
+
+class RunCancelledError(ExecutionError):
+    """A run that was ended from outside; its states may be updated in part."""
+
+
+class VerificationError(ExecutionError):
+    """A node's value is further from what it should be than rounding explains.
+
+    Attributes:
+        node: the node's name, with the weights it takes.
+        error: the largest distance of an element from its right value.
+        allowed: what rounding explains at that element.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        op: str | None = None,
+        node: str | None = None,
+        error: float | None = None,
+        allowed: float | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, device=device, op=op, remedy=remedy)
+        self.node = node
+        self.error = error
+        self.allowed = allowed
 
 
 class RemoteError(HotplugError, ConnectionError):

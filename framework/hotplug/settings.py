@@ -10,6 +10,7 @@
     HOTPLUG_CACHE_BYTES    what they may take at most; the longest unused go first (1073741824)
     HOTPLUG_AUTOTUNE       off | gpu | all: devices that find kernels' best geometry by trying (gpu)
     HOTPLUG_AUTOTUNE_SECONDS  how long a device may try in a process (2)
+    HOTPLUG_DETERMINISTIC  on | off: the same bits on every run, see docs/watching.md (off)
     HOTPLUG_LOG            debug | info | warning | error: what the command line shows of the log
     HOTPLUG_PROBE          thread | process: where a backend looks for its devices (thread)
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
@@ -71,6 +72,7 @@ class Settings:
         backend_path: (name, "module:object") pairs.
         cache_bytes: size of the files with compiled kernels.
         autotune_seconds: of each device and process.
+        deterministic: whether nothing that is computed may depend on times or on what ran before.
         probe_timeout: seconds.
         opencl_subdevices: "numa", or compute units of each part.
         forbid: (op, backend or id of a device) pairs, in lower case.
@@ -87,6 +89,7 @@ class Settings:
     cache_bytes: int = _CACHE_BYTES
     autotune: Autotune = "gpu"
     autotune_seconds: float = 2.0
+    deterministic: bool = False
     log: LogLevel | None = None
     probe: ProbePlace = "thread"
     probe_timeout: float = 10.0
@@ -130,6 +133,7 @@ class Settings:
             cache_bytes=reader.count("CACHE_BYTES", most=10**18) or _CACHE_BYTES,
             autotune=cast("Autotune", reader.choice("AUTOTUNE", get_args(Autotune)) or "gpu"),
             autotune_seconds=reader.seconds("AUTOTUNE_SECONDS", default=2.0),
+            deterministic=reader.switch("DETERMINISTIC", default=False),
             log=cast("LogLevel | None", reader.choice("LOG", get_args(LogLevel))),
             probe=cast("ProbePlace", reader.choice("PROBE", get_args(ProbePlace)) or "thread"),
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
@@ -271,6 +275,7 @@ KNOWN_VARIABLES = tuple(
         "CACHE_BYTES",
         "AUTOTUNE",
         "AUTOTUNE_SECONDS",
+        "DETERMINISTIC",
         "LOG",
         "PROBE",
         "PROBE_TIMEOUT",

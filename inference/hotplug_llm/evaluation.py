@@ -18,6 +18,7 @@ import numpy.typing as npt
 from hotplug.backend import DeviceType
 from hotplug.errors import ContextLengthError, StatesLostError
 from hotplug.session import Program, Session
+from hotplug.settings import settings
 from hotplug_llm.decoder import Decoder
 
 __all__ = ["BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
@@ -49,6 +50,8 @@ class Evaluator:
 
     Attributes:
         context: most tokens that the sequence can hold.
+        deterministic: whether the same ids are always read in the same batches, so that what was
+            read before changes no bit of their logits.
         lock: to be held from `reuse` or `rewind` until the logits are there, so that no other
             thread puts its own sequence in between.
     """
@@ -59,6 +62,7 @@ class Evaluator:
         self._past: list[int] = []
         self._met: set[int] = {1}  # widths that were wanted before
         self.context = decoder.context
+        self.deterministic = settings().deterministic
         self.lock = threading.RLock()
 
     @property
@@ -178,7 +182,8 @@ class Evaluator:
         """
         full, rest = divmod(count, BATCH)
         pieces = [(number * BATCH, BATCH) for number in range(full)]
-        singly = rest <= _FEW and width_for(rest) not in self._met
+        new = rest <= _FEW and width_for(rest) not in self._met
+        singly = new and not self.deterministic
         step = 1 if singly else max(rest, 1)
         return pieces + [(full * BATCH + start, step) for start in range(0, rest, step)]
 

@@ -132,6 +132,8 @@ class Generation:
 
     def _first_token(self, history: list[int]) -> int:
         with self._evaluator.lock:
+            if self._evaluator.deterministic:
+                self._evaluator.rewind(0)
             self.reused = self._evaluator.reuse(self.prompt_ids)
             rest = self.prompt_ids[self.reused :]
             largest = self._largest()
@@ -148,9 +150,19 @@ class Generation:
         with self._evaluator.lock:
             # All but the last token, as a rule: unless the model made something else in between.
             held = self._evaluator.reuse(history)
+            if self._evaluator.deterministic and held < len(history) - 1:
+                held = self._read_again(history)
             token = self._continued(history[held:], history)
         self.decode_seconds += time.perf_counter() - began
         return token
+
+    def _read_again(self, history: Sequence[int]) -> int:
+        """Read all but the last token in the batches in which they were read at first."""
+        self._evaluator.rewind(0)
+        self._evaluator.last_logits(self.prompt_ids)
+        for token in history[len(self.prompt_ids) : -1]:
+            self._evaluator.last_logits([token])
+        return len(history) - 1
 
     def _largest(self) -> int:
         """How many logits a GPU gives out, because no more are needed; 0 for all."""

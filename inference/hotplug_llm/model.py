@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import GGUFFile
+from hotplug.node import Node
 from hotplug.ops.linear import PRECISIONS
-from hotplug.session import Session
+from hotplug.session import Observation, Observer, Session, Trace
 from hotplug.settings import Fallback, settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.decoder import Decoder
@@ -92,6 +93,7 @@ class Model:
         tokenizer: text to ids and back.
         context: most tokens of prompt and answer together.
         load_seconds: time that opening took.
+        weights: the file's tensors by name, as they lie there.
     """
 
     def __init__(
@@ -116,8 +118,8 @@ class Model:
         with contextlib.ExitStack() as held:
             self._file = held.enter_context(GGUFFile.open(self.path))
             decoder = self._read(context, cache_dtype, precision)
-            weights = {name: self._file.tensor(name) for name in self._file.tensors}
-            self._session = Session(device, weights, threads=threads, fallback=fallback)
+            self.weights = {name: self._file.tensor(name) for name in self._file.tensors}
+            self._session = Session(device, self.weights, threads=threads, fallback=fallback)
             self._evaluator = Evaluator(self._session, decoder)
             held.enter_context(self._session)
             self._held = held.pop_all()
@@ -264,6 +266,18 @@ class Model:
     def explain(self) -> str:
         """Where each step of generating a token runs, and why."""
         return self._evaluator.program(1).explain()
+
+    def traced(self, *, steps: bool = True) -> contextlib.AbstractContextManager[Trace]:
+        """Note what runs inside the context, where and when; see `hotplug.Session.traced`."""
+        return self._session.traced(steps=steps)
+
+    def observed(
+        self,
+        by: Observer | Callable[[Observation], object],
+        nodes: str | Callable[[Node], bool] | None = None,
+    ) -> contextlib.AbstractContextManager[None]:
+        """Let somebody look at nodes' values in the context; see `hotplug.Session.observed`."""
+        return self._session.observed(by, nodes)
 
     def close(self) -> None:
         """Give devices and file back."""

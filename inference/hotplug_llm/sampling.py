@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.errors import ExecutionError, UsageError
+from hotplug.settings import settings
 
 __all__ = ["Sampler", "SamplingOptions"]
 
@@ -38,7 +39,8 @@ class SamplingOptions:
         repetition_penalty: positive logits of recent tokens are divided by it, and negative ones
             multiplied; 1 is off. (Keskar et al., "CTRL", 2019.)
         repetition_window: how many tokens are recent, the prompt's included; 0 is none.
-        seed: the same seed and logits give the same tokens on every machine; None draws one.
+        seed: the same seed and logits give the same tokens on every machine; None draws one, or
+            takes 0 under HOTPLUG_DETERMINISTIC.
 
     Raises:
         UsageError: an option is out of range.
@@ -69,7 +71,8 @@ class Sampler:
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
         # Its sequence for a seed is promised to stay the same; that of NumPy's generators is not.
-        self._random = random.Random(options.seed)  # noqa: S311  # nothing secret
+        seed = 0 if options.seed is None and settings().deterministic else options.seed
+        self._random = random.Random(seed)  # noqa: S311  # nothing secret
 
     def sample(self, logits: npt.NDArray[np.float32], history: Sequence[int]) -> int:
         """The next token.

@@ -71,6 +71,7 @@ class ScriptedModel:
     """
 
     context = 64
+    deterministic = False
     load_seconds = 0.25
     name = "scripted"
     path = Path("scripted.gguf")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,7 +32,7 @@ from hotplug_cpu.jit import loader
 from hotplug_cpu.lowering import lower
 from hotplug_cpu.program import Address, KernelAddress, NumpyStep, Place, Program, Step, Store
 from hotplug_cpu.tensor_view import TensorView
-from hotplug_cpu.trace import Trace, trace
+from hotplug_cpu.trace import Trace, once, trace
 
 __all__ = ["FEW", "PlanExecutable"]
 
@@ -73,6 +74,7 @@ class PlanExecutable(Executable):
         self._bound: tuple[Buffer, ...] = ()
         self._words = np.zeros((0, ROW_WORDS), np.int64)
         self._calls: list[tuple[Callable[[], object], str, str]] = []
+        self._stretches: dict[Callable[[], object], Words] = {}  # calls that walk over rows
         self._alone = _operations(self.graph) <= FEW
         self._lock = threading.Lock()  # one arena serves one run at a time
         _executables.add(self)
@@ -87,13 +89,24 @@ class PlanExecutable(Executable):
         """
         del stream
         with self._lock:
-            names, buffers = tuple(bindings), tuple(bindings.values())
-            if names != self._names or not all(map(is_, buffers, self._bound)):
-                self._bind(bindings)
-                self._names, self._bound = names, buffers
+            self._ready(bindings)
             with np.errstate(all="ignore") if self._numpy else _NO_CONTEXT:
                 for call, what, op in self._calls:
                     self._do(call, what, op)
+
+    def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
+        """Run once with clocks between steps, and tell the seconds that each took.
+
+        Raises:
+            ExecutionError, OutOfDeviceMemoryError: as for `run`.
+        """
+        seconds: list[float] = []
+        with self._lock:
+            self._ready(bindings)
+            with np.errstate(all="ignore"):
+                for call, what, op in self._calls:
+                    self._do(partial(self._timed, call, seconds), what, op)
+        return seconds
 
     def explain(self) -> list[str]:
         """A line per step: kernel, nodes, threads; NumPy steps begin with "numpy"."""
@@ -123,12 +136,28 @@ class PlanExecutable(Executable):
         """Let go of the arena and of the buffers last bound."""
         with self._lock:
             self._names, self._bound, self._calls = (), (), []
+            self._stretches.clear()
             self._arena.free()
 
     def forget(self) -> None:
         """Start anew in a forked child: a run of the parent's other threads ends there only."""
         self._lock = threading.Lock()
         self._names = ()  # rows are bound again, whose counters such a run has moved
+
+    def _ready(self, bindings: Mapping[str, Buffer]) -> None:
+        names, buffers = tuple(bindings), tuple(bindings.values())
+        if names != self._names or not all(map(is_, buffers, self._bound)):
+            self._bind(bindings)
+            self._names, self._bound = names, buffers
+
+    def _timed(self, call: Callable[[], object], seconds: list[float]) -> None:
+        rows = self._stretches.get(call)
+        if rows is not None:
+            seconds += once(rows, threads.team(self.threads))
+            return
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
 
     def _do(self, call: Callable[[], object], what: str, op: str) -> None:
         try:
@@ -164,11 +193,14 @@ class PlanExecutable(Executable):
         self, rows: Words, place: Callable[[Store], tuple[Bytes, int]]
     ) -> list[tuple[Callable[[], object], str, str]]:
         calls: list[tuple[Callable[[], object], str, str]] = []
+        self._stretches.clear()
         start = stop = 0
 
         def flush() -> None:
             if stop > start:
-                calls.append((self._walk(rows[start:stop]), "a plan", "plan"))
+                walk = self._walk(rows[start:stop])
+                self._stretches[walk] = rows[start:stop]
+                calls.append((walk, "a plan", "plan"))
 
         for step in self._program.steps:
             if isinstance(step, Step):

@@ -23,7 +23,7 @@ from hotplug_cpu.threads import Team
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["StepTime", "Trace", "trace"]
+__all__ = ["StepTime", "Trace", "once", "trace"]
 
 _BARRIER = 1  # word of a row
 
@@ -55,6 +55,22 @@ class Trace:
 
     steps: Sequence[StepTime]
     seconds: float
+
+
+def once(rows: npt.NDArray[np.int64], team: Team) -> list[float]:
+    """Run a plan once; the seconds until each row was done after the one before it.
+
+    Waiting counts to the row that is waited for, so that the sum is the time that all took.
+    """
+    first = _first_rows(rows)
+    clock = np.zeros((len(rows) + len(first), team.threads), np.int64)
+    stamped, before = _with_stamps(rows, first, clock)
+    began = time.perf_counter()
+    team.run(stamped)
+    seconds = time.perf_counter() - began
+    work, waiting = _times(clock[None], before, first)
+    ticks = (work + waiting)[0]
+    return [float(share) for share in seconds * ticks / max(ticks.sum(), 1.0)]
 
 
 def trace(steps: Sequence[Step], rows: npt.NDArray[np.int64], team: Team, runs: int) -> Trace:

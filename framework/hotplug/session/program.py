@@ -13,13 +13,16 @@ from hotplug.errors import ExecutionError, HotplugError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
+from hotplug.session.observe import OBSERVED
 from hotplug.session.storage import Storage
-from hotplug.session.values import Slot, check_names
+from hotplug.session.trace import StepTime, Trace
+from hotplug.session.values import Slot, Value, check_names
+from hotplug.session.watch import Watch
 
 if TYPE_CHECKING:
     from hotplug.session.session import Session
 
-__all__ = ["Compiled", "DeviceFault", "Program", "StepTime", "at_device"]
+__all__ = ["Compiled", "DeviceFault", "Program", "at_device"]
 
 
 _log = logging.getLogger("hotplug.session")
@@ -79,21 +82,6 @@ class Program:
         return f"<Program {self.graph!r}>"
 
 
-@dataclass(frozen=True, slots=True)
-class StepTime:
-    """How long a step of a device took.
-
-    Attributes:
-        device: its id.
-        step: what it did, as `explain` says it.
-        seconds: on the device.
-    """
-
-    device: str
-    step: str
-    seconds: float
-
-
 class DeviceFault(Exception):  # noqa: N818 - control flow within a session, never seen outside
     """Something went wrong on a device.
 
@@ -127,32 +115,53 @@ def at_device(device: str) -> Iterator[None]:
 class _Step:
     """One part of a plan, ready to run: copies in, then one call."""
 
+    name: str
     device: str
     executable: Executable
     bindings: dict[str, Buffer]
-    copies: list[tuple[str, Buffer, Buffer]]  # device it comes from, from, to
+    copies: list[tuple[str, str, Buffer, Buffer]]  # name, device it comes from, from, to
+    results: dict[str, Slot]
 
     def run(self) -> None:
-        self._receive()
-        try:
+        for _, source, made, received in self.copies:
+            self._copy(source, made, received)
+        with at_device(self.device):
             self.executable.run(self.bindings)
-        except Exception as error:
-            raise DeviceFault(self.device, error) from error
+
+    def traced(self, trace: Trace) -> None:
+        """Run, and note how long each copy took, and the part or its steps."""
+        for name, source, made, received in self.copies:
+            began = trace.now()
+            self._copy(source, made, received)
+            lane = f"copies {source} -> {self.device}"
+            trace.span(lane, name, began, bytes=made.nbytes)
+        began = trace.now()
+        times = self._timed() if trace.steps else []
+        if not times:
+            with at_device(self.device):
+                self.executable.run(self.bindings)
+        trace.span(self.device, self.name, began)
+        trace.lay_out(began, times)
 
     def profile(self) -> list[StepTime]:
-        self._receive()
+        for _, source, made, received in self.copies:
+            self._copy(source, made, received)
+        times = self._timed()
+        if not times:
+            with at_device(self.device):
+                self.executable.run(self.bindings)
+        return times
+
+    def _timed(self) -> list[StepTime]:
+        """Run with clocks beside each step; empty where the device cannot, and has not run."""
         with at_device(self.device):
             seconds = self.executable.profile(self.bindings)
-            if not seconds:  # it cannot tell, and has not run
-                self.executable.run(self.bindings)
-                return []
-            lines = self.executable.explain()
+            lines = self.executable.explain() if seconds else []
             return [StepTime(self.device, *pair) for pair in zip(lines, seconds, strict=True)]
 
-    def _receive(self) -> None:
-        for source, made, received in self.copies:
-            with at_device(source if made.host() is None else self.device):
-                received.copy_from(made)
+    def _copy(self, source: str, made: Buffer, received: Buffer) -> None:
+        with at_device(source if made.host() is None else self.device):
+            received.copy_from(made)
 
 
 class Compiled:
@@ -191,7 +200,9 @@ class Compiled:
 
     def _add(self, part: Part, device: Device) -> None:
         partition = Partition(part.graph, part.arena_bytes, self._threads)
-        step = _Step(device.id, device.compile(partition), {}, [])
+        count = sum(not node.is_leaf for node in part.graph.nodes)
+        name = f"part {len(self._steps)}: {count} nodes"
+        step = _Step(name, device.id, device.compile(partition), {}, [], {})
         self._steps.append(step)
         for copy in part.receives:
             self._receive(copy, device, step)
@@ -204,14 +215,15 @@ class Compiled:
         for name, node in part.graph.outputs:
             buffer = self._allocate(name, node, device)
             step.bindings[f"output:{name}"] = buffer
-            self._outputs[name] = device.id, Slot(name, node.type, buffer)
+            step.results[name] = Slot(name, node.type, buffer)
+            self._outputs[name] = device.id, step.results[name]
 
     def _receive(self, copy: Copy, device: Device, step: _Step) -> None:
         """A value from another device: brought by the first part that needs it here."""
         if (device.id, copy.name) not in self._values:
             made = self._values[copy.source, copy.name]
             received = self._allocate(copy.name, copy.node, device)
-            step.copies.append((copy.source, made, received))
+            step.copies.append((copy.name, copy.source, made, received))
 
     def _input(self, node: Node, device: Device) -> Buffer:
         """The buffer of an input of the whole graph, or of a value that an earlier part made."""
@@ -225,17 +237,60 @@ class Compiled:
         buffer = self._values[device.id, name] = device.buffers.allocate(node.type.nbytes)
         return buffer
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Any], watch: Watch | None = None) -> dict[str, Any]:
         """Compute once.
+
+        Args:
+            inputs: a value for every input.
+            watch: who looks on, if anybody does.
 
         Raises:
             UsageError: the inputs are not those of the graph; nothing has been done.
             DeviceFault: a device failed on the way.
+            RunCancelledError: somebody who looked on wanted the run to end.
         """
+        if watch is not None:
+            return self._watched(inputs, watch)
         self._write(inputs)
         for step in self._steps:
             step.run()
         return {name: self._read(name) for name, _ in self.plan.graph.outputs}
+
+    def _watched(self, inputs: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+        trace = watch.trace
+        began = trace.now() if trace else 0.0
+        self._write(inputs)
+        watch.begin(self.plan.graph, self._leaf)
+        for step in self._steps:
+            if trace is None:
+                step.run()
+            else:
+                step.traced(trace)
+            if watch.observers:
+                watch.show(step.device, [(name, slot.read) for name, slot in step.results.items()])
+        names = [name for name, _ in self.plan.graph.outputs if not name.startswith(OBSERVED)]
+        results = {name: self._read(name) for name in names}
+        if trace:
+            trace.span("run", f"run of {len(self.plan.graph.nodes)} nodes", began)
+        return results
+
+    def _leaf(self, name: str) -> Value:
+        """The present value of an input or state."""
+        for _, held, slot in self._inputs:
+            if held == name:
+                return slot.read()
+        return self._storage.state(name).read()
+
+    def memory(self) -> dict[str, dict[str, float]]:
+        """Bytes held by device: of values that cross, inputs and outputs, and of arenas."""
+        found: dict[str, dict[str, float]] = {}
+        for (device, _), buffer in self._values.items():
+            use = found.setdefault(device, {"values": 0, "arenas": 0})
+            use["values"] += buffer.nbytes
+        for step in self._steps:
+            use = found.setdefault(step.device, {"values": 0, "arenas": 0})
+            use["arenas"] += step.executable.arena_bytes
+        return found
 
     def profile(self, inputs: Mapping[str, Any]) -> list[StepTime]:
         """Compute once, and tell how long each step took, where a device knows.

@@ -8,11 +8,12 @@ can tell how far it got: all states are made zero and `StatesLostError` is raise
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,10 +29,14 @@ from hotplug.errors import (
     UsageError,
 )
 from hotplug.graph import Graph
+from hotplug.node import Node
 from hotplug.placement import Plan, place
 from hotplug.registry import DeviceHandle, Registry, default
-from hotplug.session.program import Compiled, DeviceFault, Program, StepTime, at_device
+from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
+from hotplug.session.program import Compiled, DeviceFault, Program, at_device
 from hotplug.session.storage import Storage
+from hotplug.session.trace import StepTime, Trace
+from hotplug.session.watch import Watch
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
 
@@ -96,6 +101,7 @@ class Session:
         self._pins = dict(pins or {})
         self._storage = Storage(weights or {})
         self._compiled: OrderedDict[Graph, Compiled] = OrderedDict()
+        self._watch = Watch()
         self._lock = threading.RLock()
         self._handles: list[DeviceHandle] = []
         self._failed: dict[str, HotplugError] = {}
@@ -173,10 +179,14 @@ class Session:
     def run(self, graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Compute a graph's outputs and update its states; see `Program.run`."""
         with self._lock:
+            watch = self._watch or None
+            form = self._watch.form(graph)
             while True:
-                compiled = self.compiled(graph)
+                compiled = self.compiled(form)
+                if watch is not None:
+                    watch.count(self.memory())
                 try:
-                    return compiled.run(inputs)
+                    return compiled.run(inputs, watch)
                 except DeviceFault as fault:
                     self._set_aside(fault, states_changed=bool(graph.updates))
 
@@ -188,6 +198,64 @@ class Session:
                 return compiled.profile(inputs)
             except DeviceFault as fault:
                 raise fault.error from fault
+
+    @contextlib.contextmanager
+    def traced(self, *, steps: bool = True) -> Iterator[Trace]:
+        """Note what runs inside the context, where and when; `Trace.save` makes a file of it.
+
+        Args:
+            steps: also how long each step of a device took; see `Trace`.
+        """
+        trace = Trace(steps=steps)
+        with self._lock:
+            before, self._watch.trace = self._watch.trace, trace
+        try:
+            yield trace
+        finally:
+            with self._lock:
+                self._watch.trace = before
+
+    @contextlib.contextmanager
+    def observed(
+        self,
+        by: Observer | Callable[[Observation], object],
+        nodes: str | Callable[[Node], bool] | None = None,
+    ) -> Iterator[None]:
+        """Let somebody look at nodes' values inside the context, as soon as they are there.
+
+        A node that is looked at has to be stored, so that it is not computed together with its
+        neighbours: results may differ in rounding from those of runs that nobody looks at.
+
+        Args:
+            by: called with each observation; what it raises ends the run and reaches the caller.
+                If it returns False, the run is cancelled on all devices, and `RunCancelledError`
+                raised. States keep what the run had made of them.
+            nodes: which nodes, for a function: a regular expression found in their labels ("matmul
+                blk.0"), or a function of a node; None for all but views.
+
+        Raises:
+            UsageError: the expression is none.
+        """
+        observer = callback_observer(by, nodes) if callable(by) else by
+        with self._lock:
+            self._watch.add(observer)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watch.remove(observer)
+                for graph in [graph for graph in self._compiled if is_observed(graph)]:
+                    self._compiled.pop(graph).free()
+
+    def memory(self) -> dict[str, dict[str, float]]:
+        """Bytes that the session holds by device and use; of weights in mapped files too."""
+        found = self._storage.memory()
+        for compiled in self._compiled.values():
+            for device, uses in compiled.memory().items():
+                total = found.setdefault(device, {})
+                for use, nbytes in uses.items():
+                    total[use] = total.get(use, 0) + nbytes
+        return found
 
     def read(self, state: str) -> Any:
         """A copy of a state's value.

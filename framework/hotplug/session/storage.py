@@ -116,6 +116,17 @@ class Storage:
             raise UsageError(f"there is no state {name!r}; known: {known}")
         return Slot(name, state.type, state.buffer)
 
+    def memory(self) -> dict[str, dict[str, float]]:
+        """Bytes by device: of weights, mapped files among them, and of states."""
+        found: dict[str, dict[str, float]] = {}
+        for (device, _), buffer in self._uploaded.items():
+            use = found.setdefault(device, {"weights": 0, "states": 0})
+            use["weights"] += buffer.nbytes
+        for state in self._states.values():
+            use = found.setdefault(state.device, {"weights": 0, "states": 0})
+            use["states"] += state.buffer.nbytes
+        return found
+
     def has_states_on(self, device: str) -> bool:
         """Whether any state lives on a device."""
         return any(state.device == device for state in self._states.values())

@@ -14,6 +14,7 @@ from hotplug_llm.cli.options import (
     sampling_of,
 )
 from hotplug_llm.cli.texts import read_text
+from hotplug_llm.cli.watching import add_watching, watching
 from hotplug_llm.generation import Generation
 
 __all__ = ["GenerateCommand", "command"]
@@ -42,6 +43,7 @@ class GenerateCommand:
         )
         add_model(parser)
         add_sampling(parser)
+        add_watching(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Answer; 0 on success."""
@@ -58,21 +60,23 @@ class GenerateCommand:
                 stop=arguments.stop,
                 ignore_eos=arguments.ignore_eos,
             )
+            with watching(arguments, model):
+                _write(answer, quiet=arguments.json)
             if arguments.json:
-                _finish(answer)
                 print(json.dumps(answer.report(), ensure_ascii=False))
-                return 0
-            for piece in answer:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-            print()
-            print(figures(model.devices, answer), file=sys.stderr)
+            else:
+                print(figures(model.devices, answer), file=sys.stderr)
         return 0
 
 
-def _finish(answer: Generation) -> None:
-    for _ in answer:
-        pass
+def _write(answer: Generation, *, quiet: bool) -> None:
+    """Write the text as it comes, unless it is for a report alone."""
+    for piece in answer:
+        if not quiet:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    if not quiet:
+        print()
 
 
 command = GenerateCommand()

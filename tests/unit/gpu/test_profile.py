@@ -8,6 +8,7 @@ from hotplug import ops
 from hotplug.backend import Partition
 from hotplug.graph import Graph
 from hotplug.session import Session
+from hotplug.testing.fakes import FakeDevice
 
 VALUES = np.arange(64, dtype=np.float32).reshape(4, 16)
 
@@ -42,7 +43,7 @@ def test_a_program_tells_of_each_step_on_which_device_it_was(device):
 
 
 def test_devices_that_cannot_tell_run_all_the_same():
-    with Session("cpu") as session:
+    with Session([FakeDevice("gpu:0")]) as session:
         program = session.compile(graph())
         assert program.profile({"x": VALUES}) == []
         np.testing.assert_allclose(session.read("total").sum(), 4, rtol=1e-6)

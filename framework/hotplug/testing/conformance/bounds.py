@@ -258,10 +258,38 @@ def _matmul(node: Node, operands: Operands, want: Array) -> Array:
     x, w = _of(operands, 0), _of(operands, 1)
     error: Array = (x.shape[-1] + 8) * _terms(node, operands)
     weight = node.operands[1].dtype
-    if not weight.quantised or node.param("precision") == "exact" or not node.type.size:
+    if node.param("precision") == "exact" or not node.type.size:
         return error
-    rounding = _activation_step(node, x, w, operands, weight.block)
-    return np.asarray(error + rounding / _unit(node))
+    if weight.quantised:
+        error = error + _activation_step(node, x, w, operands, weight.block) / _unit(node)
+    elif weight.name in {"f16", "bf16"} and not x.shape[-1] % _WORDS:
+        error = error + _word_step(node, x, w, operands) / _unit(node)
+    return np.asarray(error)
+
+
+_WORDS = 32  # operands of f16 and bf16 weights may become blocks of so many 14-bit words
+
+
+def _word_step(node: Node, x: Array, w: Array, operands: Operands) -> Array:
+    """What rounding both operands to 14-bit blocks along k may cost: half a step of each element.
+
+    See PRECISIONS of `hotplug.ops.linear`, and docs/decisions/0010.
+    """
+    wide = [_rounded_up(x, -1), _rounded_up(w, -1 if _by_rows(node) else -2)]
+    return _again(node, [*wide, *operands[2:]]) - _terms(node, operands)
+
+
+def _by_rows(node: Node) -> bool:
+    """Whether the second operand holds as rows what is multiplied with x's rows."""
+    return node.op != "matmul" or bool(node.param("transpose_b"))
+
+
+def _rounded_up(values: Array, axis: int) -> Array:
+    """Absolute values and half a step of the blocks along an axis that they are in."""
+    rows = np.moveaxis(np.abs(values), axis, -1)
+    blocks = rows.reshape(*rows.shape[:-1], -1, _WORDS)
+    wide = blocks + blocks.max(axis=-1, keepdims=True, initial=0.0) / (2 * 8191)
+    return np.moveaxis(wide.reshape(rows.shape), -1, axis)
 
 
 def _activation_step(node: Node, x: Array, w: Array, operands: Operands, block: int) -> Array:
