@@ -20,6 +20,7 @@
     │   ├── DeviceNotFoundError (LookupError)     a selector that names nothing here
     │   ├── DeviceUnavailableError (RuntimeError) present but cannot be opened
     │   ├── DeviceLostError (RuntimeError)        was there, is gone
+    │   │   └── DeviceHungError (TimeoutError)    gives no answer
     │   └── OutOfDeviceMemoryError (MemoryError)  an allocation that the device refused
     ├── PlacementError (RuntimeError)             no assignment of nodes satisfies the request
     │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
@@ -27,6 +28,7 @@
     ├── ExecutionError (RuntimeError)             a graph that failed while it ran
     │   ├── StatesLostError                       and the session's states start anew
     │   ├── RunCancelledError                     ended from outside
+    │   │   └── DeadlineExceededError (TimeoutError)   by its time limit
     │   └── VerificationError                     a device computed another value than it should
     └── RemoteError (ConnectionError)             the other end of an RPC link
 
@@ -45,7 +47,9 @@ __all__ = [
     "BackendNotFoundError",
     "ContextLengthError",
     "DTypeError",
+    "DeadlineExceededError",
     "DeviceError",
+    "DeviceHungError",
     "DeviceLostError",
     "DeviceNotFoundError",
     "DeviceUnavailableError",
@@ -302,6 +306,10 @@ class DeviceLostError(DeviceError, RuntimeError):
     """A device that was there and is gone."""
 
 
+class DeviceHungError(DeviceLostError, TimeoutError):
+    """A device that gave no answer within its time, and was left alone."""
+
+
 class OutOfDeviceMemoryError(DeviceError, MemoryError):
     """An allocation that the device refused.
 
@@ -410,13 +418,32 @@ class ExecutionError(HotplugError, RuntimeError):
 class StatesLostError(ExecutionError):
     """A device failed, and what the states held went with it.
 
-    The session goes on with other devices; all its states are zero. Whoever knows how they came
-    about can make them again and repeat the run.
+    The session goes on with other devices. Whoever knows how the states came about can make them
+    again and repeat the run.
+
+    Attributes:
+        rows: where the run said which rows of states it writes: how many of their first rows still
+            hold what they held. All else is zero.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str | None = None,
+        rows: int = 0,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, device=device, remedy=remedy)
+        self.rows = rows
 
 
 class RunCancelledError(ExecutionError):
     """A run that was ended from outside; its states may be updated in part."""
+
+
+class DeadlineExceededError(RunCancelledError, TimeoutError):
+    """A run that was not done within the time it was given."""
 
 
 class VerificationError(ExecutionError):

@@ -11,6 +11,9 @@
     HOTPLUG_AUTOTUNE       off | gpu | all: devices that find kernels' best geometry by trying (gpu)
     HOTPLUG_AUTOTUNE_SECONDS  how long a device may try in a process (2)
     HOTPLUG_DETERMINISTIC  on | off: the same bits on every run, see docs/watching.md (off)
+    HOTPLUG_DEVICE_TIMEOUT seconds after which a device that gives no answer is given up; off (120)
+    HOTPLUG_STATE_COPY_BYTES  host memory for copies of states that live on other devices; 0 for
+                           none (268435456)
     HOTPLUG_LOG            debug | info | warning | error: what the command line shows of the log
     HOTPLUG_PROBE          thread | process: where a backend looks for its devices (thread)
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
@@ -47,6 +50,7 @@ __all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings"
 
 PREFIX = "HOTPLUG_"
 _CACHE_BYTES = 1 << 30
+_STATE_COPY_BYTES = 256 << 20
 
 Fallback: TypeAlias = Literal["error", "warn", "allow"]
 Precision: TypeAlias = Literal["default", "exact"]
@@ -73,6 +77,8 @@ class Settings:
         cache_bytes: size of the files with compiled kernels.
         autotune_seconds: of each device and process.
         deterministic: whether nothing that is computed may depend on times or on what ran before.
+        device_timeout: seconds; None if a device may take as long as it likes.
+        state_copy_bytes: of each session.
         probe_timeout: seconds.
         opencl_subdevices: "numa", or compute units of each part.
         forbid: (op, backend or id of a device) pairs, in lower case.
@@ -90,6 +96,8 @@ class Settings:
     autotune: Autotune = "gpu"
     autotune_seconds: float = 2.0
     deterministic: bool = False
+    device_timeout: float | None = 120.0
+    state_copy_bytes: int = _STATE_COPY_BYTES
     log: LogLevel | None = None
     probe: ProbePlace = "thread"
     probe_timeout: float = 10.0
@@ -134,6 +142,8 @@ class Settings:
             autotune=cast("Autotune", reader.choice("AUTOTUNE", get_args(Autotune)) or "gpu"),
             autotune_seconds=reader.seconds("AUTOTUNE_SECONDS", default=2.0),
             deterministic=reader.switch("DETERMINISTIC", default=False),
+            device_timeout=_device_timeout(reader),
+            state_copy_bytes=_state_copy_bytes(reader),
             log=cast("LogLevel | None", reader.choice("LOG", get_args(LogLevel))),
             probe=cast("ProbePlace", reader.choice("PROBE", get_args(ProbePlace)) or "thread"),
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
@@ -203,14 +213,14 @@ class _Reader:
             return text.lower() in _TRUE
         raise self.error(name, "on, true, yes or 1; or off, false, no or 0")
 
-    def count(self, name: str, *, most: int = 999_999) -> int | None:
+    def count(self, name: str, *, least: int = 1, most: int = 999_999) -> int | None:
         text = self.text(name)
         if text is None:
             return None
         # isdecimal alone would let other scripts' digits through
-        if text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) <= most:
+        if text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most:
             return int(text)
-        raise self.error(name, f"a whole number from 1 to {most}")
+        raise self.error(name, f"a whole number from {least} to {most}")
 
     def seconds(self, name: str, *, default: float) -> float:
         text = self.text(name)
@@ -240,6 +250,17 @@ def _allow_list(reader: _Reader) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise reader.error("BACKENDS", 'names of backends separated by commas, "-name" to deny one')
     denied = tuple(item[1:] for item in items if item.startswith("-"))
     return tuple(item for item in items if not item.startswith("-")), denied
+
+
+def _device_timeout(reader: _Reader) -> float | None:
+    if (reader.text("DEVICE_TIMEOUT") or "").lower() in _FALSE:
+        return None
+    return reader.seconds("DEVICE_TIMEOUT", default=120.0)
+
+
+def _state_copy_bytes(reader: _Reader) -> int:
+    count = reader.count("STATE_COPY_BYTES", least=0, most=10**18)
+    return _STATE_COPY_BYTES if count is None else count
 
 
 def _subdevices(reader: _Reader) -> Literal["numa"] | int | None:
@@ -276,6 +297,8 @@ KNOWN_VARIABLES = tuple(
         "AUTOTUNE",
         "AUTOTUNE_SECONDS",
         "DETERMINISTIC",
+        "DEVICE_TIMEOUT",
+        "STATE_COPY_BYTES",
         "LOG",
         "PROBE",
         "PROBE_TIMEOUT",

@@ -7,17 +7,27 @@ padding; widths are spaced so that padding stays under an eighth of the work abo
 from __future__ import annotations
 
 import bisect
+import contextlib
 import logging
+import os
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hotplug.backend import DeviceType
-from hotplug.errors import ContextLengthError, StatesLostError
-from hotplug.session import Program, Session
+from hotplug.errors import (
+    ContextLengthError,
+    HotplugError,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+    StatesLostError,
+)
+from hotplug.graph import Graph
+from hotplug.session import Control, Program, Session
 from hotplug.settings import settings
 from hotplug_llm.decoder import Decoder
 
@@ -36,7 +46,10 @@ _WIDTHS: tuple[int, ...] = (
 
 _FEW = 8
 
-LOGIT_ROWS = 32
+_LEAST_BATCH = 32
+"""Where a device has no room for the values of so many tokens, weights have to leave it."""
+
+LOGIT_ROWS = _LEAST_BATCH
 """Rows of logits computed at once when all are wanted: a vocabulary of 50k takes 6 MB for them."""
 
 
@@ -61,9 +74,11 @@ class Evaluator:
         self._decoder = decoder
         self._past: list[int] = []
         self._met: set[int] = {1}  # widths that were wanted before
+        self._batch = BATCH  # less where a device is short of memory
         self.context = decoder.context
         self.deterministic = settings().deterministic
         self.lock = threading.RLock()
+        _evaluators.add(self)
 
     @property
     def past(self) -> Sequence[int]:
@@ -72,7 +87,9 @@ class Evaluator:
 
     def program(self, tokens: int, outputs: int = 1, largest: int = 0) -> Program:
         """The compiled graph of one width, see `Decoder.graph`; made once."""
-        return self._session.compile(self._decoder.graph(tokens, outputs, largest))
+        graph = self._decoder.graph(tokens, outputs, largest)
+        with self._doubting():
+            return self._session.compile(graph, spill=tokens <= _LEAST_BATCH)
 
     def finds(self, largest: int) -> bool:
         """Whether so many largest logits had better be found where they are computed.
@@ -93,6 +110,22 @@ class Evaluator:
                 self.program(width_for(length), largest=largest)
             except StatesLostError as error:
                 self._recover(error)
+            except OutOfDeviceMemoryError as error:
+                self._narrow(width_for(length), error)
+                self.prepare(count, largest)
+                return
+
+    def _narrow(self, width: int, error: OutOfDeviceMemoryError) -> None:
+        """Take fewer tokens at once from now on, or give up.
+
+        Raises:
+            OutOfDeviceMemoryError: it is the one given, and the batch is as small as can be.
+        """
+        if width <= _LEAST_BATCH:
+            self._past.clear()  # the device has been left, and no other may take over
+            raise error
+        self._batch = max(_LEAST_BATCH, *(n for n in _WIDTHS if 2 * n <= width))
+        _log.info("%s; from now on %d tokens are read at once", error, self._batch)
 
     def rewind(self, length: int) -> None:
         """Forget what comes after the first `length` tokens."""
@@ -111,18 +144,24 @@ class Evaluator:
         return len(self._past)
 
     def last_logits(
-        self, ids: Sequence[int], *, proceed: Callable[[int], None] | None = None
+        self,
+        ids: Sequence[int],
+        *,
+        proceed: Callable[[int], None] | None = None,
+        control: Control | None = None,
     ) -> npt.NDArray[np.float32]:
         """Continue the sequence by `ids`; logits (vocabulary,) after the last of them.
 
         Args:
             ids: at least one token id.
             proceed: called with the number of tokens done after each batch; may raise to stop.
+            control: ends it from outside.
 
         Raises:
             ContextLengthError: the sequence would not fit in the context; nothing was evaluated.
+            RunCancelledError: it was ended; batches done until then are part of the sequence.
         """
-        logits: npt.NDArray[np.float32] = self._last(ids, 0, proceed)["logits"][0]
+        logits: npt.NDArray[np.float32] = self._last(ids, 0, proceed, control)["logits"][0]
         return logits
 
     def last_largest(
@@ -131,6 +170,7 @@ class Evaluator:
         largest: int,
         *,
         proceed: Callable[[int], None] | None = None,
+        control: Control | None = None,
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
         """Continue the sequence by `ids`; the largest logits after the last of them.
 
@@ -138,27 +178,33 @@ class Evaluator:
             ids: at least one token id.
             largest: how many.
             proceed: as for `last_logits`.
+            control: likewise.
 
         Returns:
             Token ids in ascending order, and their logits.
 
         Raises:
-            ContextLengthError: as for `last_logits`.
+            ContextLengthError, RunCancelledError: as for `last_logits`.
         """
-        found = self._last(ids, largest, proceed)
+        found = self._last(ids, largest, proceed, control)
         order = found["ids"].argsort()
         return found["ids"][order].astype(np.intp), found["logits"][order]
 
     def _last(
-        self, ids: Sequence[int], largest: int, proceed: Callable[[int], None] | None
+        self,
+        ids: Sequence[int],
+        largest: int,
+        proceed: Callable[[int], None] | None,
+        control: Control | None,
     ) -> dict[str, npt.NDArray[Any]]:
         self.check_room(len(ids))
         found: dict[str, npt.NDArray[Any]] = {}
         for start, length in self._pieces(len(ids)):
-            found = self._step(ids[start : start + length], last_only=True, largest=largest)
+            piece = ids[start : start + length]
+            found = self._step(piece, last_only=True, largest=largest, control=control)
             if proceed is not None:
                 proceed(start + length)
-        self._met.add(width_for(len(ids) % BATCH))
+        self._met.add(width_for(len(ids) % self._batch))
         return found
 
     def all_logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -180,31 +226,43 @@ class Evaluator:
         A few tokens are read one by one where a graph of their width was never wanted before: to
         compile it takes longer.
         """
-        full, rest = divmod(count, BATCH)
-        pieces = [(number * BATCH, BATCH) for number in range(full)]
+        full, rest = divmod(count, self._batch)
+        pieces = [(number * self._batch, self._batch) for number in range(full)]
         new = rest <= _FEW and width_for(rest) not in self._met
         singly = new and not self.deterministic
         step = 1 if singly else max(rest, 1)
-        return pieces + [(full * BATCH + start, step) for start in range(0, rest, step)]
+        return pieces + [(count - rest + start, step) for start in range(0, rest, step)]
 
     def _step(
-        self, ids: Sequence[int], *, last_only: bool, largest: int = 0
+        self,
+        ids: Sequence[int],
+        *,
+        last_only: bool,
+        largest: int = 0,
+        control: Control | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Evaluate one batch, whatever becomes of devices: lost caches are made again."""
         while True:
+            while len(ids) > self._batch:  # it has become smaller meanwhile
+                self._step(ids[: self._batch], last_only=True, control=control)
+                ids = ids[self._batch :]
             try:
-                return self._evaluate(ids, last_only=last_only, largest=largest)
+                return self._evaluate(ids, last_only=last_only, largest=largest, control=control)
             except StatesLostError as error:
-                self._recover(error)
+                self._recover(error, control)
+            except OutOfDeviceMemoryError as error:
+                self._narrow(width_for(len(ids)), error)
 
-    def _recover(self, error: StatesLostError) -> None:
-        _log.warning("%s; reading %d tokens again", error, len(self._past))
-        past, self._past = self._past, []
-        for start in range(0, len(past), BATCH):
-            self._step(past[start : start + BATCH], last_only=True)
+    def _recover(self, error: StatesLostError, control: Control | None = None) -> None:
+        kept = min(error.rows, len(self._past))
+        _log.warning("%s; reading %d tokens again", error, len(self._past) - kept)
+        lost = self._past[kept:]
+        del self._past[kept:]
+        for start in range(0, len(lost), self._batch):
+            self._step(lost[start : start + self._batch], last_only=True, control=control)
 
     def _evaluate(
-        self, ids: Sequence[int], *, last_only: bool, largest: int
+        self, ids: Sequence[int], *, last_only: bool, largest: int, control: Control | None
     ) -> dict[str, npt.NDArray[Any]]:
         count = len(ids)
         width = width_for(count)
@@ -213,14 +271,37 @@ class Evaluator:
         positions = np.full(width, -1, np.int32)
         positions[:count] = np.arange(len(self._past), len(self._past) + count)
         outputs = np.arange(count - 1, count) if last_only else np.arange(width)
-        program = self.program(width, len(outputs), largest)
-        result = program.run(
-            {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
-        )
+        inputs = {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
+        graph = self._decoder.graph(width, len(outputs), largest)
+        result = self._run(graph, inputs, count, control)
         self._past.extend(ids)
         if not last_only:
             result["logits"] = result["logits"][:count]
         return result
+
+    def _run(
+        self, graph: Graph, inputs: dict[str, Any], count: int, control: Control | None
+    ) -> dict[str, Any]:
+        start = len(self._past)
+        with self._doubting():
+            return self._session.run(
+                graph,
+                inputs,
+                rows=(start, start + count),
+                control=control,
+                spill=len(inputs["tokens"]) <= _LEAST_BATCH,
+            )
+
+    @contextlib.contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Where a device fails and no other may take over, nobody knows what the cache holds."""
+        try:
+            yield
+        except (StatesLostError, RunCancelledError, OutOfDeviceMemoryError):
+            raise  # these say what is left, or have touched nothing
+        except HotplugError:
+            self._past.clear()
+            raise
 
     def check_room(self, count: int) -> None:
         """Check that the sequence can go on for `count` tokens.
@@ -236,3 +317,16 @@ class Evaluator:
                 limit=self.context,
                 remedy="shorten the text or raise the context size",
             )
+
+
+_evaluators: weakref.WeakSet[Evaluator] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: a thread of the parent's may have held a lock."""
+    for evaluator in tuple(_evaluators):
+        evaluator.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_after_fork)

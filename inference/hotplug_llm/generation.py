@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from hotplug import progress
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ContextLengthError
+from hotplug.session import Control
 from hotplug_llm.evaluation import Evaluator
 from hotplug_llm.sampling import Sampler, SamplingOptions
 from hotplug_llm.streaming import TextStream
@@ -60,6 +61,7 @@ class Generation:
         prompt_ids: Sequence[int],
         sampling: SamplingOptions,
         stopping: Stopping,
+        control: Control | None = None,
     ) -> None:
         if len(prompt_ids) >= evaluator.context:
             raise ContextLengthError(
@@ -73,6 +75,7 @@ class Generation:
         self._evaluator = evaluator
         self._sampler = Sampler(sampling)
         self._stopping = stopping
+        self._control = control
         self._stream = TextStream(stopping.texts)
         self._pieces = self._run()
         self.prompt_ids = list(prompt_ids)
@@ -179,9 +182,11 @@ class Generation:
         """The token after the history, of which ids are what is to be read yet."""
         largest = self._largest()
         if largest:
-            found = self._evaluator.last_largest(ids, largest, proceed=proceed)
+            found = self._evaluator.last_largest(
+                ids, largest, proceed=proceed, control=self._control
+            )
             return self._sampler.choose(*found)
-        logits = self._evaluator.last_logits(ids, proceed=proceed)
+        logits = self._evaluator.last_logits(ids, proceed=proceed, control=self._control)
         # Embeddings may be padded with rows that are no tokens.
         return self._sampler.sample(logits[: self._model.tokenizer.vocabulary_size], history)
 

@@ -18,7 +18,7 @@ from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import GGUFFile
 from hotplug.node import Node
 from hotplug.ops.linear import PRECISIONS
-from hotplug.session import Observation, Observer, Session, Trace
+from hotplug.session import CancelToken, Observation, Observer, Session, Trace, control_of
 from hotplug.settings import Fallback, settings
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.decoder import Decoder
@@ -204,6 +204,8 @@ class Model:
         sampling: SamplingOptions | None = None,
         stop: str | Sequence[str] = (),
         ignore_eos: bool = False,
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
     ) -> Generation:
         """Continue a prompt. The result is an iterator over pieces of text.
 
@@ -214,6 +216,8 @@ class Model:
             sampling: how tokens are chosen; None takes the defaults.
             stop: a text that ends the answer, or several; it is not part of it.
             ignore_eos: go on after the model's end marks, and show them.
+            timeout: seconds from now after which the next piece raises DeadlineExceededError.
+            cancel: lets another thread end the answer, by RunCancelledError.
 
         In default precision a token's logits depend a little on how many tokens were computed with
         it, and thereby on what the cache still holds and on the number of threads; where two
@@ -229,7 +233,9 @@ class Model:
         ids = self.prompt_ids(prompt, raw=raw)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         stopping = Stopping(max_tokens, stops, ignore_eos)
-        return Generation(self, self._evaluator, ids, sampling or SamplingOptions(), stopping)
+        control = control_of(timeout, cancel)
+        chosen = sampling or SamplingOptions()
+        return Generation(self, self._evaluator, ids, chosen, stopping, control)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits (tokens, vocabulary) after each of the ids, from an empty context.

@@ -109,7 +109,7 @@ class ScriptedModel:
     def prepare(self, count, largest=0):
         pass
 
-    def last_logits(self, ids, *, proceed=None):
+    def last_logits(self, ids, *, proceed=None, control=None):
         self.past += ids
         self.evaluated.append(len(ids))
         if proceed is not None:

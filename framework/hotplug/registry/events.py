@@ -26,11 +26,17 @@ class EventKind(Enum):
     LOADED = "loaded"
     FAILED = "failed"
     """Loading a backend came to nothing; the reason says why."""
+    UNPLUGGING = "unplugging"
+    """A backend is to be unloaded: whoever holds its devices and can do without lets them go."""
     UNLOADED = "unloaded"
     DEVICE_ADDED = "device added"
     """A device of a loaded backend appeared, or is usable again."""
     DEVICE_REMOVED = "device removed"
     """A device of a loaded backend is gone, or was set aside; the reason says why."""
+    QUARANTINED = "quarantined"
+    """A session does without a device that failed; the reason says why."""
+    RESTORED = "restored"
+    """A session has brought a device back from its quarantine."""
 
 
 @dataclass(frozen=True, slots=True)

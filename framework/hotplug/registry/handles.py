@@ -25,7 +25,7 @@ __all__ = ["DeviceHandle", "Handles"]
 _log = logging.getLogger("hotplug.registry")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Opened:
     """A device, its holders' names by handle number, and why it is gone, once it is.
 
@@ -111,6 +111,7 @@ class Handles:
         # Reentrant, because garbage collection may release a handle at any line of these methods.
         self._lock = threading.RLock()
         self._opened: dict[str, _Opened] = {}  # by device id
+        self._retired: list[_Opened] = []  # held still, and shared with nobody new
         self._numbers = count()
 
     def acquire(
@@ -141,35 +142,49 @@ class Handles:
             if opened.holders or opened.gone:
                 return
             opened.gone = "its last holder has closed it"
-            self._opened.pop(opened.info.id, None)
+            self._forget(opened)
         _close(opened)
+
+    def _forget(self, opened: _Opened) -> None:
+        if opened in self._retired:
+            self._retired.remove(opened)
+        else:
+            self._opened.pop(opened.info.id, None)
+
+    def _of(self, backend: str) -> list[_Opened]:
+        held = [*self._opened.values(), *self._retired]
+        return [opened for opened in held if opened.info.backend == backend]
+
+    def retire(self, device: str) -> None:
+        """Share a device with nobody who asks for it from now on."""
+        with self._lock:
+            opened = self._opened.pop(device, None)
+            if opened is not None:
+                self._retired.append(opened)
 
     def holders(self, backend: str) -> tuple[str, ...]:
         """Who holds devices of a backend, as "holder (device)"."""
         with self._lock:
             return tuple(
-                f"{holder} ({device})"
-                for device, opened in tuple(self._opened.items())
-                if opened.info.backend == backend
+                f"{holder} ({opened.info.id})"
+                for opened in self._of(backend)
                 for holder in tuple(opened.holders.values())
             )
 
     def revoke(self, backend: str, why: str) -> None:
         """Close a backend's devices under their holders, who learn why at their next use."""
         with self._lock:
-            taken = [
-                opened for opened in tuple(self._opened.values()) if opened.info.backend == backend
-            ]
+            taken = self._of(backend)
             for opened in taken:
                 opened.gone = opened.revoked = why
-                self._opened.pop(opened.info.id, None)
+                self._forget(opened)
         for opened in taken:
             _close(opened)
 
     def abandon(self, why: str) -> list[str]:
         """Forget every device without closing it, in a forked child; returns their ids."""
         self._lock = threading.RLock()  # a thread that the fork left behind may hold the other
-        for opened in self._opened.values():
+        for opened in (*self._opened.values(), *self._retired):
             opened.gone = why
         return list(self._opened)
 

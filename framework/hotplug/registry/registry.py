@@ -151,6 +151,8 @@ class Registry:
     def unload(self, name: str, *, force: bool = False) -> None:
         """Let a backend go. It stays away until `load` names it.
 
+        Holders that can do without its devices, as sessions with others can, leave them first.
+
         Args:
             name: which one.
             force: take its devices from whoever holds them; they get `DeviceLostError`.
@@ -160,6 +162,8 @@ class Registry:
             BackendInUseError: somebody holds its devices; the text says who.
         """
         entry = self._entry(name)
+        if not force:
+            self._tell([Event(EventKind.UNPLUGGING, name)])
         with entry.lock:
             users = self._handles.holders(name)
             if users and not force:
@@ -279,14 +283,27 @@ class Registry:
             return check_memory(handle.device.memory(), info.id)
 
     def set_aside(self, device: str, reason: str) -> None:
-        """Keep a device from being chosen until `refresh`, as after it was lost.
+        """Keep a device from being chosen until `refresh` or `bring_back`, as after it was lost.
+
+        Who holds it keeps it; whoever opens it later gets it opened anew.
 
         Raises:
             BackendNotFoundError: it belongs to no backend that is here.
         """
         name = device.partition(":")[0]
         self._entry(name).device_faults[device] = reason
+        self._handles.retire(device)
         self._tell([Event(EventKind.DEVICE_REMOVED, name, device, reason)])
+
+    def bring_back(self, device: str) -> None:
+        """Let a device that was set aside be chosen again.
+
+        Raises:
+            BackendNotFoundError: it belongs to no backend that is here.
+        """
+        name = device.partition(":")[0]
+        if self._entry(name).device_faults.pop(device, None) is not None:
+            self._tell([Event(EventKind.DEVICE_ADDED, name, device)])
 
     def devices_of(self, name: str) -> Sequence[DeviceInfo]:
         """Usable devices of one backend, which is loaded; none if it is not there or cannot be."""

@@ -1,39 +1,29 @@
-"""Devices, the graphs compiled for them, and what happens when one of them fails.
-
-Recovery: a device that fails while compiling or running is set aside for the rest of the session.
-The graph is placed anew on the others and, as the policy HOTPLUG_FALLBACK allows, on the CPU. A run
-without states is simply repeated. If states were changed by the run or lived on the device, nobody
-can tell how far it got: all states are made zero and `StatesLostError` is raised.
-"""
+"""Devices, the graphs compiled for them, and runs that go on when one of them fails."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from hotplug.backend import Device
 from hotplug.devices import wanted
-from hotplug.errors import (
-    DeviceLostError,
-    FallbackWarning,
-    HotplugError,
-    OutOfDeviceMemoryError,
-    PlacementError,
-    StatesLostError,
-    UsageError,
-)
+from hotplug.errors import OutOfDeviceMemoryError, PlacementError, UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Plan, place
-from hotplug.registry import DeviceHandle, Registry, default
+from hotplug.registry import Registry
+from hotplug.session.compiled import Compiled, Kept
+from hotplug.session.control import Control
+from hotplug.session.copies import StateCopies
+from hotplug.session.faults import DeviceFault
+from hotplug.session.fleet import Fleet
+from hotplug.session.membership import Membership
 from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
-from hotplug.session.program import Compiled, DeviceFault, Program, at_device
+from hotplug.session.program import Program
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime, Trace
 from hotplug.session.watch import Watch
@@ -47,20 +37,11 @@ _log = logging.getLogger("hotplug.session")
 _KEPT = 16
 """Compiled graphs kept at once: each holds an arena, and a session may meet many widths."""
 
-_SHARE = 0.9
-"""Share of a device's free memory for weights and states; the rest is for arenas and the driver."""
-
-_LESS, _LEAST = 0.75, 0.25
-"""Where that was too much, the share is cut by a quarter, but not below a quarter."""
-
 MOST_THREADS = 256
 """More than that would stop a small machine, and wait for each other on a large one."""
 
-_RESERVE = "cpu"
-"""Selector of the devices that take over where others cannot."""
 
-
-class Session:
+class Session(Membership):
     """Runs graphs that share weights and states; one run at a time, from any thread.
 
     Attributes:
@@ -76,6 +57,8 @@ class Session:
         pins: Mapping[str, str] | None = None,
         fallback: Fallback | None = None,
         registry: Registry | None = None,
+        device_timeout: float | None = None,
+        hot_plug: bool = False,
     ) -> None:
         """Open devices.
 
@@ -88,6 +71,10 @@ class Session:
             pins: pattern of the names of weights and states -> id of the device they live on.
             fallback: None takes HOTPLUG_FALLBACK.
             registry: where devices come from; None takes the process' own.
+            device_timeout: seconds after which a device that gives no answer is given up; None
+                takes HOTPLUG_DEVICE_TIMEOUT.
+            hot_plug: whether devices that the selector names and that appear later are taken in
+                between two runs.
 
         Raises:
             SelectorError: the selector is not of the grammar.
@@ -96,34 +83,22 @@ class Session:
             UsageError: fewer than one thread, or more than MOST_THREADS.
         """
         now = settings()
-        self.fallback: Fallback = fallback or now.fallback
+        policy: Fallback = fallback or now.fallback
         self._threads = _checked(now.threads if threads is None else threads)
         self._pins = dict(pins or {})
-        self._storage = Storage(weights or {})
-        self._compiled: OrderedDict[Graph, Compiled] = OrderedDict()
+        timeout = now.device_timeout if device_timeout is None else device_timeout
+        fleet = Fleet(registry, f"session {id(self):#x}", timeout)
+        # Where nothing may take over, copies would serve nobody.
+        copies = StateCopies(0 if policy == "error" else now.state_copy_bytes)
+        super().__init__(fleet, Storage(weights or {}, copies), Kept(_KEPT, fleet), policy)
         self._watch = Watch()
-        self._lock = threading.RLock()
-        self._handles: list[DeviceHandle] = []
-        self._failed: dict[str, HotplugError] = {}
-        self._shares: dict[str, float] = {}
-        self._registry = registry
-        self._devices: dict[str, Device] = {}
         if device is None or isinstance(device, str):
-            self._open(wanted(device))
+            self._open(wanted(device), hot_plug=hot_plug)
         else:
-            self._devices = {item.id: item for item in device}
-        self._holds_reserve = False
-        self._closed = False
+            for item in device:
+                self._fleet.take(item)
 
-    @property
-    def devices(self) -> list[Device]:
-        """The devices in use, in order of preference."""
-        return list(self._devices.values())
-
-    @property
-    def failed(self) -> dict[str, HotplugError]:
-        """Device id -> why it was set aside."""
-        return dict(self._failed)
+    # Running
 
     def plan(self, graph: Graph) -> Plan:
         """Where each node of a graph would run, and why. Nothing is compiled.
@@ -135,19 +110,23 @@ class Session:
             UsageError: the session is closed.
         """
         with self._lock:
-            self._require_open()
-            self._leave_revoked()
+            self._attend()
             while True:
                 try:
                     return self._place(graph)
                 except DeviceFault as fault:
-                    self._set_aside(fault, states_changed=False)
+                    self._recovery.set_aside(fault, changed=False)
                 except PlacementError as error:
-                    if not self._add_reserve(str(error)):
+                    if not self._recovery.add_reserve(str(error)):
                         raise
 
-    def compile(self, graph: Graph) -> Program:
+    def compile(self, graph: Graph, *, spill: bool = True) -> Program:
         """Make a graph ready to run; a second time, it is ready already.
+
+        Args:
+            graph: what is to run.
+            spill: whether weights and states may go to other devices where one has no room left for
+                the graph's own values. If not, that raises, and a smaller graph may be tried.
 
         Raises:
             UsageError: a weight of the graph was not given, or is of another type; or the session
@@ -155,40 +134,55 @@ class Session:
             GraphError: the graph breaks a rule, or a state has another type than before.
             UnsupportedOpError: a node runs nowhere.
             PlacementError: there is no device left, or not enough memory.
+            OutOfDeviceMemoryError: see `spill`.
             StatesLostError: see `run`.
         """
-        self.compiled(graph)
+        self.compiled(graph, spill=spill)
         return Program(self, graph)
 
-    def compiled(self, graph: Graph) -> Compiled:
+    def compiled(
+        self, graph: Graph, *, spill: bool = True, control: Control | None = None
+    ) -> Compiled:
         """The executables of a graph, with their buffers; made if they are not there."""
         with self._lock:
-            self._require_open()
-            self._leave_revoked()
-            held = self._compiled.get(graph)
-            if held is not None:
-                self._compiled.move_to_end(graph)
-                return held
-            self._storage.check(graph)
-            made = self._compile(graph)
-            self._compiled[graph] = made
-            while len(self._compiled) > _KEPT:
-                self._compiled.popitem(last=False)[1].free()
-            return made
+            self._attend()
+            held = self._kept.get(graph)
+            if held is None:
+                self._storage.check(graph)
+                held = self._compile(graph, control, spill=spill)
+                self._kept.add(graph, held)
+            return held
 
-    def run(self, graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Any],
+        *,
+        rows: tuple[int, int] | None = None,
+        control: Control | None = None,
+        spill: bool = True,
+    ) -> dict[str, Any]:
         """Compute a graph's outputs and update its states; see `Program.run`."""
         with self._lock:
             watch = self._watch or None
             form = self._watch.form(graph)
             while True:
-                compiled = self.compiled(form)
+                compiled = self.compiled(form, spill=spill, control=control)
                 if watch is not None:
                     watch.count(self.memory())
                 try:
-                    return compiled.run(inputs, watch)
+                    results = compiled.run(inputs, control, watch)
                 except DeviceFault as fault:
-                    self._set_aside(fault, states_changed=bool(graph.updates))
+                    self._recover(fault, graph, rows, spill=spill)
+                except BaseException:
+                    if rows is not None:  # how far it got, nobody can tell
+                        self._storage.copies.wrote(rows[0], rows[0])
+                    self._changes.note_hung()
+                    raise
+                else:
+                    if rows is not None:
+                        self._copy_states(*rows)
+                    return results
 
     def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
         """Compute once and tell how long each step took; see `Program.profile`."""
@@ -198,6 +192,8 @@ class Session:
                 return compiled.profile(inputs)
             except DeviceFault as fault:
                 raise fault.error from fault
+
+    # Watching
 
     @contextlib.contextmanager
     def traced(self, *, steps: bool = True) -> Iterator[Trace]:
@@ -244,18 +240,19 @@ class Session:
         finally:
             with self._lock:
                 self._watch.remove(observer)
-                for graph in [graph for graph in self._compiled if is_observed(graph)]:
-                    self._compiled.pop(graph).free()
+                self._kept.drop(is_observed)
 
     def memory(self) -> dict[str, dict[str, float]]:
         """Bytes that the session holds by device and use; of weights in mapped files too."""
         found = self._storage.memory()
-        for compiled in self._compiled.values():
+        for compiled in self._kept:
             for device, uses in compiled.memory().items():
                 total = found.setdefault(device, {})
                 for use, nbytes in uses.items():
                     total[use] = total.get(use, 0) + nbytes
         return found
+
+    # States
 
     def read(self, state: str) -> Any:
         """A copy of a state's value.
@@ -277,23 +274,22 @@ class Session:
         with self._lock:
             self._require_open()
             self._storage.state(state).write(value)
+            self._storage.copies.rewind(0)
 
     def reset(self) -> None:
         """Make all states zero."""
         with self._lock:
-            self._drop_compiled()  # they are bound to the states' memory
-            self._storage.reset()
+            # Compiled graphs are bound to the states' memory.
+            self._fleet.give_back(self._kept.take_all() + self._storage.reset())
 
     def close(self) -> None:
         """Give everything back; a second call does nothing."""
         with self._lock:
             self._closed = True
-            self._drop_compiled()
-            self._storage.free()
-            for handle in self._handles:
-                handle.close()
-            self._handles.clear()
-            self._devices.clear()
+            self._changes.close()
+            frees = self._kept.take_all() + self._storage.leave_all()
+            for device in tuple(self._fleet.members):
+                self._fleet.leave(device, [free for free in frees if free[0] == device])
 
     def __enter__(self) -> Self:
         return self
@@ -307,148 +303,81 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Session on {', '.join(self._devices) or 'nothing'}>"
+        return f"<Session on {', '.join(self._fleet.members) or 'nothing'}>"
 
-    def _require_open(self) -> None:
-        # Else the CPU would take over from the devices given back, with states that are gone.
-        if self._closed:
-            raise UsageError("the session is closed")
+    # Within
 
-    def _open(self, selector: str) -> None:
-        registry = self._registry or default()
-        selection = registry.select(selector)
+    def _open(self, selector: str, *, hot_plug: bool) -> None:
+        selection = self._fleet.registry.select(selector)
         _log.info("%s", selection.explain())
-        for info in selection.devices:
-            if info.id not in self._devices and info.id not in self._failed:
-                handle = registry.open(info, holder=f"session {id(self):#x}")
-                self._handles.append(handle)
-                self._devices[info.id] = handle.device
-
-    def _add_reserve(self, why: str) -> bool:
-        """Let the CPU take over, if that is allowed and not the case yet."""
-        if self.fallback == "error" or self._holds_reserve:
-            return False
-        self._holds_reserve = True
-        before = len(self._devices)
-        try:
-            self._open(_RESERVE)
-        except HotplugError as error:
-            _log.warning("the CPU cannot take over: %s", error)
-        if len(self._devices) == before:
-            return False
-        self._tell(f"the CPU takes over what others do not do: {why}")
-        return True
-
-    def _tell(self, what: str) -> None:
-        _log.info("%s", what)
-        if self.fallback == "warn":
-            warnings.warn(what, FallbackWarning, stacklevel=2)
+        self._fleet.open(selection.devices)
+        self._changes.listen(selector if hot_plug else None)
 
     def _place(self, graph: Graph) -> Plan:
-        if not self._devices:
+        devices = self._fleet.devices
+        if not devices:
             raise PlacementError(
                 "no device is left",
-                reasons={device: str(error) for device, error in self._failed.items()},
+                reasons={device: str(error) for device, error in self.failed.items()},
             )
-        budgets = {device.id: self._budget(device) for device in self.devices}
+        used = self._fleet.members
         return place(
             graph,
-            self.devices,
-            pins={name: device for name, device in self._pins.items() if device in self._devices},
-            budgets=budgets,
+            devices,
+            pins={name: device for name, device in self._pins.items() if device in used},
+            budgets={device.id: self._budget(device) for device in devices},
             settled=self._storage.homes(),
         )
-
-    def _compile(self, graph: Graph) -> Compiled:
-        while True:
-            plan = self.plan(graph)
-            try:
-                return Compiled(plan, self._devices, self._storage, self._threads)
-            except DeviceFault as fault:
-                if not self._make_room(fault):
-                    self._set_aside(fault, states_changed=False)
 
     def _budget(self, device: Device) -> int | None:
         """Bytes that weights and states may take; None where they lie in the host's own memory."""
         if device.buffers.is_host:
             return None
-        with at_device(device.id):
-            free = device.memory().free
-        return None if free is None else int(free * self._shares.get(device.id, _SHARE))
+        free = self._fleet.ask(device.id, device.memory).free
+        if free is None:
+            return None
+        return int(free * self._recovery.share(device.id)) + self._storage.shared_bytes(device)
 
-    def _leave_revoked(self) -> None:
-        """Go on without devices whose backend was unloaded by force."""
-        for handle in tuple(self._handles):
-            if handle.revoked:
-                error = DeviceLostError(f"{handle.id} is gone: {handle.revoked}", device=handle.id)
-                self._set_aside(DeviceFault(handle.id, error), states_changed=False)
+    def _compile(self, graph: Graph, control: Control | None, *, spill: bool) -> Compiled:
+        while True:
+            plan = self.plan(graph)
+            try:
+                return Compiled(plan, self._fleet, self._storage, self._threads, control)
+            except DeviceFault as fault:
+                full = isinstance(fault.error, OutOfDeviceMemoryError)
+                if full and self._kept.drop_oldest():
+                    continue
+                if full and not spill:
+                    raise fault.error from fault
+                if not self._recovery.make_room(fault):
+                    self._recovery.set_aside(fault, changed=False)
+            except BaseException:
+                self._changes.note_hung()
+                raise
 
-    def _make_room(self, fault: DeviceFault) -> bool:
-        """Where a device had no room left for a part's own memory, plan with less of its memory.
+    def _recover(
+        self, fault: DeviceFault, graph: Graph, rows: tuple[int, int] | None, *, spill: bool
+    ) -> None:
+        changed = bool(graph.updates) and not fault.clean
+        if isinstance(fault.error, OutOfDeviceMemoryError) and (not changed or rows is not None):
+            if not spill:
+                raise fault.error from fault
+            if self._recovery.make_room(fault):
+                return
+        self._recovery.set_aside(fault, changed=changed, rows=None if rows is None else rows[0])
 
-        Returns:
-            Whether it is worth another try.
-        """
-        share = _LESS * self._shares.get(fault.device, _SHARE)
-        if not isinstance(fault.error, OutOfDeviceMemoryError) or share < _LEAST:
-            return False
-        if not self._carry_states(fault):
-            return False
-        self._drop_compiled()
-        self._storage.leave(fault.device)
-        self._shares[fault.device] = share
-        _log.info("%s: weights and states get %.0f%% of its memory", fault.error, 100 * share)
-        return True
-
-    def _set_aside(self, fault: DeviceFault, *, states_changed: bool) -> None:
-        """Go on without a device, or raise what it raised.
-
-        Raises:
-            StatesLostError: states were lost on the way.
-            HotplugError: the fault's own error, where no other device may take over.
-        """
-        error = fault.error
-        self._failed[fault.device] = error
-        lost = states_changed or not self._carry_states(fault)
-        self._drop_compiled()
-        self._leave(fault.device)
-        if lost:
-            self._storage.reset()
-        if self.fallback == "error" or not (self._devices or self._add_reserve(str(error))):
-            raise error
-        self._tell(f"{fault.device} is set aside: {error}; {', '.join(self._devices)} goes on")
-        if lost:
-            raise StatesLostError(
-                f"{fault.device} failed and the states are lost: {error}", device=fault.device
-            ) from error
-
-    def _carry_states(self, fault: DeviceFault) -> bool:
-        """Save the states of a device that failed while compiling; False if that is impossible."""
-        if not self._storage.has_states_on(fault.device):
-            return True
-        if isinstance(fault.error, DeviceLostError):
-            return False
+    def _copy_states(self, start: int, stop: int) -> None:
+        """Keep the host's copies of states up to date, now that rows have been written."""
+        self._storage.copies.wrote(start, stop)
+        far = self._storage.to_copy()
         try:
-            self._storage.carry_from(fault.device)
-        except Exception as error:  # noqa: BLE001 - the device is faulty; that is why we are here
-            _log.warning("the states on %s cannot be read: %r", fault.device, error)
-            return False
-        return True
-
-    def _leave(self, device: str) -> None:
-        try:
-            self._storage.leave(device)
-        except Exception as error:  # noqa: BLE001 - as above
-            _log.debug("freeing on %s failed: %r", device, error)
-        self._devices.pop(device, None)
-        for handle in [handle for handle in self._handles if handle.info.id == device]:
-            self._handles.remove(handle)
-            handle.close()
-
-    def _drop_compiled(self) -> None:
-        for compiled in self._compiled.values():
-            compiled.free()
-        self._compiled.clear()
+            for device in far:
+                self._fleet.ask(device, partial(self._storage.copy_states, device))
+        except DeviceFault as fault:  # the results are there; the next run will meet it again
+            _log.warning("states cannot be copied: %s", fault.error)
+        else:
+            if far:
+                self._storage.copies.taken()
 
 
 def _checked(threads: int | None) -> int | None:

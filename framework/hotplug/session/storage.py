@@ -2,44 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from hotplug import progress
 from hotplug.backend import Buffer, Device
 from hotplug.errors import GraphError, UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.session.values import Slot, Value
+from hotplug.session.copies import StateCopies
+from hotplug.session.values import Slot
+from hotplug.session.weights import Weight, claim, is_shared
+from hotplug.session.worker import give_back
 from hotplug.tensor import HostTensor, TensorType
 
-__all__ = ["Storage"]
+__all__ = ["Frees", "Shelf", "Storage"]
 
-_PIECE = 16 << 20  # bytes between two reports of progress
+Frees: TypeAlias = list[tuple[str, Callable[[], object]]]
+"""Device id -> what gives something back there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
     type: TensorType
-    device: str
     buffer: Buffer
 
 
-class Storage:
-    """Weights and states of one session."""
+@dataclass(slots=True)
+class Shelf:
+    """What a session keeps on one device.
 
-    def __init__(self, weights: Mapping[str, HostTensor]) -> None:
+    A device that hangs may go on filling its shelf after the session has left it: what it puts
+    there is freed with the shelf.
+    """
+
+    device: Device
+    wrapped: dict[str, Buffer] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    states: dict[str, _State] = field(default_factory=dict)
+
+    def load(self, tensors: Mapping[str, HostTensor]) -> None:
+        """Bring weights here, telling how far it is while bytes are copied.
+
+        Raises:
+            OutOfDeviceMemoryError: there is no room.
+        """
+        missing = [
+            name for name in tensors if name not in self.wrapped and name not in self.weights
+        ]
+        copied = [name for name in missing if not self._wrap(name, tensors[name])]
+        if copied:
+            self._upload({name: tensors[name] for name in copied})
+
+    def _wrap(self, name: str, tensor: HostTensor) -> bool:
+        buffer = self.device.buffers.wrap(tensor.data.data)
+        if buffer is not None:
+            self.wrapped[name] = buffer
+        return buffer is not None
+
+    def _upload(self, tensors: Mapping[str, HostTensor]) -> None:
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        with progress.task(f"load weights to {self.device.id}", total) as advance:
+            done = 0
+            for name, tensor in tensors.items():
+                weight = claim(self.device, tensor)
+                try:
+                    weight.upload(lambda part, done=done: advance(done + part))  # type: ignore[misc]
+                except BaseException:
+                    weight.free()
+                    raise
+                self.weights[name] = weight
+                done += tensor.nbytes
+
+    def weight(self, name: str) -> Buffer:
+        """The buffer of a weight that was loaded."""
+        return self.wrapped[name] if name in self.wrapped else self.weights[name].buffer
+
+    def memory(self) -> dict[str, float]:
+        """Bytes of weights, mapped files among them, and of states."""
+        wrapped = sum(buffer.nbytes for buffer in self.wrapped.values())
+        weights = wrapped + sum(weight.buffer.nbytes for weight in self.weights.values())
+        states = sum(state.buffer.nbytes for state in self.states.values())
+        return {"weights": weights, "states": states}
+
+    def free_weights(self) -> None:
+        """Give the weights back."""
+        wrapped, self.wrapped = self.wrapped, {}
+        weights, self.weights = self.weights, {}
+        give_back(buffer.free for buffer in wrapped.values())
+        give_back(weight.free for weight in weights.values())
+
+    def free_states(self) -> None:
+        """Give the states back."""
+        states, self.states = self.states, {}
+        give_back(state.buffer.free for state in states.values())
+
+    def free(self) -> None:
+        """Give everything back."""
+        self.free_weights()
+        self.free_states()
+
+
+class Storage:
+    """Weights and states of one session.
+
+    Attributes:
+        copies: of states that live on devices whose memory may be lost.
+    """
+
+    def __init__(self, weights: Mapping[str, HostTensor], copies: StateCopies) -> None:
+        self.copies = copies
         self._weights = weights
-        self._uploaded: dict[tuple[str, str], Buffer] = {}  # (device, weight)
-        self._states: dict[str, _State] = {}
-        self._carried: dict[str, Value] = {}  # states between two devices
+        self._shelves: dict[str, Shelf] = {}
+        self._carried: dict[str, npt.NDArray[np.uint8]] = {}  # first bytes of states without a home
 
     def homes(self) -> dict[str, str]:
         """Leaf name -> id of the device it lives on; of weights used on several, the first."""
-        found: dict[str, str] = {name: state.device for name, state in self._states.items()}
-        for device, name in self._uploaded:
-            found.setdefault(name, device)
+        found: dict[str, str] = {}
+        for device, shelf in self._shelves.items():
+            for name in (*shelf.states, *shelf.wrapped, *shelf.weights):
+                found.setdefault(name, device)
         return found
+
+    def shared_bytes(self, device: Device) -> int:
+        """Bytes of weights that another session has put on a device, so that none are needed."""
+        held = self._shelves.get(device.id)
+        return sum(
+            tensor.nbytes
+            for name, tensor in self._weights.items()
+            if (held is None or name not in held.weights) and is_shared(device, tensor)
+        )
 
     def check(self, graph: Graph) -> None:
         """Compare a graph's weights and states with what is here.
@@ -55,54 +151,58 @@ class Storage:
             if held.type != node.type:
                 raise UsageError(f"weight {name!r} is {held.type}, the graph takes {node.type}")
         for name, node in graph.states.items():
-            state = self._states.get(name)
+            state = self._find(name)
             if state is not None and state.type != node.type:
                 raise GraphError(
                     f"state {name!r} is {state.type}, and another graph calls it {node.type}"
                 )
 
-    def load(self, graph: Graph, device: Device) -> None:
-        """Bring a graph's weights to a device, telling how far it is while bytes are copied.
+    def shelf(self, device: Device) -> Shelf:
+        """What is kept on a device."""
+        held = self._shelves.get(device.id)
+        if held is None:
+            held = self._shelves[device.id] = Shelf(device)
+        return held
+
+    def load(self, graph: Graph, shelf: Shelf) -> None:
+        """Bring a graph's weights to a device.
 
         Raises:
             OutOfDeviceMemoryError: there is no room.
         """
-        missing = [name for name in graph.weights if (device.id, name) not in self._uploaded]
-        copied = []
-        for name in missing:
-            wrapped = device.buffers.wrap(self._weights[name].data.data)
-            if wrapped is None:
-                copied.append(name)
-            else:
-                self._uploaded[device.id, name] = wrapped
-        if not copied:
-            return
-        total = sum(self._weights[name].nbytes for name in copied)
-        with progress.task(f"load weights to {device.id}", total) as advance:
-            done = 0
-            for name in copied:
-                tensor = self._weights[name]
-                self._uploaded[device.id, name] = _upload(tensor, device, done, advance)
-                done += tensor.nbytes
+        shelf.load({name: self._weights[name] for name in graph.weights})
 
-    def leaf(self, node: Node, device: Device) -> Buffer:
+    def leaf(self, node: Node, shelf: Shelf) -> Buffer:
         """The buffer of a weight that was loaded, or of a state, made if it is not there yet.
 
         Raises:
             OutOfDeviceMemoryError: there is no room.
         """
         if node.op == "weight":
-            return self._uploaded[device.id, node.name]
-        return self._state(node, device)
-
-    def _state(self, node: Node, device: Device) -> Buffer:
-        state = self._states.get(node.name)
+            return shelf.weight(node.name)
+        state = self._find(node.name)
         if state is None:
-            state = _State(node.type, device.id, device.buffers.allocate(node.type.nbytes))
-            self._states[node.name] = state
-            if node.name in self._carried:
-                self.state(node.name).write(self._carried.pop(node.name))
+            state = shelf.states[node.name] = _State(node.type, self._new_state(node, shelf.device))
         return state.buffer
+
+    def _new_state(self, node: Node, device: Device) -> Buffer:
+        """Memory with what the state held elsewhere, or zero."""
+        buffer = device.buffers.allocate(node.type.nbytes)
+        carried = self._carried.get(node.name)
+        if carried is not None and carried.size:
+            try:
+                buffer.write(0, carried.data)
+            except BaseException:
+                give_back([buffer.free])
+                raise
+        self._carried.pop(node.name, None)
+        return buffer
+
+    def _find(self, name: str) -> _State | None:
+        for shelf in self._shelves.values():
+            if name in shelf.states:
+                return shelf.states[name]
+        return None
 
     def state(self, name: str) -> Slot:
         """A state's value.
@@ -110,33 +210,39 @@ class Storage:
         Raises:
             UsageError: no graph has used a state of that name.
         """
-        state = self._states.get(name)
+        state = self._find(name)
         if state is None:
-            known = ", ".join(sorted(self._states)) or "none yet"
-            raise UsageError(f"there is no state {name!r}; known: {known}")
+            names = sorted(name for shelf in self._shelves.values() for name in shelf.states)
+            raise UsageError(f"there is no state {name!r}; known: {', '.join(names) or 'none yet'}")
         return Slot(name, state.type, state.buffer)
 
     def memory(self) -> dict[str, dict[str, float]]:
         """Bytes by device: of weights, mapped files among them, and of states."""
-        found: dict[str, dict[str, float]] = {}
-        for (device, _), buffer in self._uploaded.items():
-            use = found.setdefault(device, {"weights": 0, "states": 0})
-            use["weights"] += buffer.nbytes
-        for state in self._states.values():
-            use = found.setdefault(state.device, {"weights": 0, "states": 0})
-            use["states"] += state.buffer.nbytes
-        return found
+        return {device: shelf.memory() for device, shelf in self._shelves.items()}
 
-    def has_states_on(self, device: str) -> bool:
-        """Whether any state lives on a device."""
-        return any(state.device == device for state in self._states.values())
+    def states_on(self, device: str) -> tuple[str, ...]:
+        """Names of the states that live on a device."""
+        shelf = self._shelves.get(device)
+        return () if shelf is None else tuple(shelf.states)
 
-    def reset(self) -> None:
-        """Make every state zero. New memory is cheaper than writing to all of the old."""
-        for state in self._states.values():
-            state.buffer.free()
-        self._states.clear()
-        self._carried.clear()
+    def to_copy(self) -> tuple[str, ...]:
+        """Ids of devices whose states should be copied now; host memory outlives its devices."""
+        far = {
+            device: shelf.states
+            for device, shelf in self._shelves.items()
+            if shelf.states and not shelf.device.buffers.is_host
+        }
+        types = {name: state.type for states in far.values() for name, state in states.items()}
+        return tuple(far) if self.copies.due(types) else ()
+
+    def copy_states(self, device: str) -> None:
+        """Bring the host's copies of a device's states up to date.
+
+        Raises:
+            HotplugError: the device does not give them.
+        """
+        for name, state in self._shelves[device].states.items():
+            self.copies.take(name, state.type, state.buffer)
 
     def carry_from(self, device: str) -> None:
         """Read the states of a device that is to be left; they go where their next graph wants.
@@ -144,38 +250,42 @@ class Storage:
         Raises:
             HotplugError: the device does not give them any more.
         """
-        leaving = [name for name, state in self._states.items() if state.device == device]
-        for name in leaving:
-            self._carried[name] = self.state(name).read()
-        for name in leaving:
-            self._states.pop(name).buffer.free()
+        shelf = self._shelves[device]
+        read = {name: _bytes_of(state) for name, state in shelf.states.items()}
+        self._carried.update(read)
+        shelf.free_states()
 
-    def leave(self, device: str) -> None:
-        """Give back all that is on a device; states there are forgotten."""
-        for key in [key for key in self._uploaded if key[0] == device]:
-            self._uploaded.pop(key).free()
-        for name in [name for name, state in self._states.items() if state.device == device]:
-            self._states.pop(name).buffer.free()
+    def carry_copies(self, device: str, rows: int) -> None:
+        """Let the host's copies of the first rows take the place of a device's states."""
+        for name in self.states_on(device):
+            self._carried[name] = self.copies.first(name, rows)
 
-    def free(self) -> None:
-        """Give everything back."""
-        for buffer in self._uploaded.values():
-            buffer.free()
-        self._uploaded.clear()
-        self.reset()
+    def reset(self) -> Frees:
+        """Make every state zero. New memory is cheaper than writing to all of the old."""
+        self._carried.clear()
+        self.copies.rewind(0)
+        return [(device, shelf.free_states) for device, shelf in self._shelves.items()]
+
+    def unload(self, devices: Iterable[str]) -> Frees:
+        """Let go of weights, so that they may come to lie elsewhere."""
+        return [
+            (device, self._shelves[device].free_weights)
+            for device in devices
+            if device in self._shelves
+        ]
+
+    def leave(self, device: str) -> Frees:
+        """Let go of all that is on a device; states there are forgotten."""
+        shelf = self._shelves.pop(device, None)
+        return [] if shelf is None else [(device, shelf.free)]
+
+    def leave_all(self) -> Frees:
+        """Let go of everything."""
+        self._carried.clear()
+        return [free for device in tuple(self._shelves) for free in self.leave(device)]
 
 
-def _upload(
-    tensor: HostTensor, device: Device, done: int, advance: Callable[[int], None]
-) -> Buffer:
-    """A copy of a weight; `done` bytes of others were copied before."""
-    buffer = device.buffers.allocate(tensor.nbytes)
-    try:
-        for at in range(0, tensor.nbytes, _PIECE):
-            piece = tensor.data[at : at + _PIECE]
-            buffer.write(at, piece.data)
-            advance(done + at + piece.nbytes)
-    except BaseException:
-        buffer.free()
-        raise
-    return buffer
+def _bytes_of(state: _State) -> npt.NDArray[np.uint8]:
+    data = np.empty(state.type.nbytes, np.uint8)
+    state.buffer.read(0, data.data)
+    return data

@@ -56,6 +56,10 @@ class Slot:
         else:
             array = np.empty(*_form(self.type))
             self.buffer.read(0, _bytes(array))
+        return self.value_of(array)
+
+    def value_of(self, array: npt.NDArray[Any]) -> Value:
+        """An array of the form that is stored, as the value that it is."""
         return array if self.type.dtype.numpy is not None else HostTensor(self.type, array)
 
     def convert(self, value: Any) -> npt.NDArray[Any]:

@@ -58,10 +58,17 @@ class Watch:
             self._nodes |= {name: node for name, node in found.outputs if name.startswith(OBSERVED)}
         return found
 
-    def begin(self, graph: Graph, leaf: Callable[[str], Value]) -> None:
-        """A run of a graph begins."""
+    def begin_run(self, graph: Graph, leaf: Callable[[str], Value]) -> float:
+        """A run of a graph begins; returns when, for `end_run`."""
+        began = self.trace.now() if self.trace else 0.0
         for observer in self.observers:
             observer.begin(graph, leaf)
+        return began
+
+    def end_run(self, graph: Graph, began: float) -> None:
+        """It has come to its end."""
+        if self.trace:
+            self.trace.span("run", f"run of {len(graph.nodes)} nodes", began)
 
     def show(self, device: str, made: Iterable[tuple[str, Callable[[], Value]]]) -> None:
         """Show what a part of the graph has made: names of outputs, and how each is read.

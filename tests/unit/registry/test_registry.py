@@ -416,13 +416,14 @@ def test_subscribers_are_told(fakes):
     assert kinds(told) == [
         (EventKind.LOADED, "fake"),
         (EventKind.DEVICE_REMOVED, "fake:1"),
+        (EventKind.UNPLUGGING, "fake"),
         (EventKind.DEVICE_REMOVED, "fake:0"),
         (EventKind.DEVICE_REMOVED, "fake:1"),
         (EventKind.UNLOADED, "fake"),
     ]
     cancel()
     fakes.load("fake")
-    assert len(told) == 5
+    assert len(told) == 6
 
 
 def test_subscribers_are_told_of_failures():

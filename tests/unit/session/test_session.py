@@ -430,7 +430,7 @@ class Listener:
 
 
 def test_weights_are_copied_in_pieces_which_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hotplug.session.storage._PIECE", 40)
+    monkeypatch.setattr("hotplug.session.weights._PIECE", 40)
     listener = Listener()
     with listen(listener), Session([gpu(), cpu()], {"w": host(WEIGHT)}) as session:
         program = session.compile(product())

@@ -1,0 +1,175 @@
+"""Devices that come and go between two runs of a session."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from hotplug.errors import (
+    DeviceHungError,
+    DeviceLostError,
+    HotplugError,
+    StatesLostError,
+    UsageError,
+)
+from hotplug.registry import Event, EventKind
+from hotplug.session.faults import DeviceFault
+from hotplug.session.fleet import Fleet
+from hotplug.session.recovery import Recovery
+from hotplug.session.storage import Storage
+
+__all__ = ["Changes"]
+
+_log = logging.getLogger("hotplug.session")
+
+_DRAIN_SECONDS = 30.0
+"""How long a backend that is unloaded waits for the run that is on its devices."""
+
+
+class Changes:
+    """What has come up since the last run, in whatever thread it did, and is done before the next.
+
+    Attributes:
+        lock: the session's; held while a run or a change is on its way.
+    """
+
+    def __init__(
+        self, fleet: Fleet, storage: Storage, recovery: Recovery, lock: threading.RLock
+    ) -> None:
+        self.lock = lock
+        self._fleet = fleet
+        self._storage = storage
+        self._recovery = recovery
+        self._pending: deque[Callable[[], None]] = deque()
+        self._selector: str | None = None
+        self._end_listening: Callable[[], object] = lambda: None
+
+    def add(self, change: Callable[[], None]) -> None:
+        """Have something done before the next run."""
+        self._pending.append(change)
+
+    def attend(self) -> None:
+        """Do what has come up.
+
+        Raises:
+            StatesLostError, HotplugError: see `Recovery.set_aside`.
+        """
+        while self._pending:
+            self._pending.popleft()()
+
+    def note_hung(self) -> None:
+        """A run was ended from outside; a device that did not let go of it is to be left."""
+        for device in self._fleet.hung():
+            error = DeviceHungError(f"{device} did not end its work when asked to", device=device)
+            self.add(partial(self._leave_faulty, device, error, changed=True))
+
+    def _leave_faulty(self, device: str, error: HotplugError, *, changed: bool) -> None:
+        if device in self._fleet.members:
+            rows = self._storage.copies.written or None
+            self._recovery.set_aside(DeviceFault(device, error), changed=changed, rows=rows)
+
+    def added(self, devices: Sequence[str], kind: EventKind, place: int | None) -> None:
+        """Devices have come into use.
+
+        Args:
+            devices: their ids.
+            kind: what the listeners are told.
+            place: of the first in the order of preference; None for those of their types.
+        """
+        for number, device in enumerate(devices):
+            natural = self._fleet.natural_place(device)
+            self._fleet.move(device, natural if place is None else place + number)
+        if devices:
+            self._recovery.settle_anew()
+        for device in devices:
+            self._recovery.tell(kind, device)
+
+    def drain(self, devices: Sequence[str]) -> None:
+        """Leave devices that work, if others may take over.
+
+        Raises:
+            UsageError: there are no others.
+            StatesLostError, HotplugError: a device failed meanwhile, see `Recovery.set_aside`.
+        """
+        others = self._fleet.members.keys() - set(devices)
+        if not others and not self._recovery.add_reserve(f"{', '.join(devices)} is to go"):
+            raise UsageError(f"{', '.join(devices)} cannot be left: nothing else may take over")
+        self._recovery.drain(devices)
+
+    # What the registry tells
+
+    def listen(self, selector: str | None) -> None:
+        """Follow what the registry tells; take in devices of a selector, if there is one."""
+        self._selector = selector
+        method = weakref.WeakMethod(self._hear)
+
+        def hear(event: Event) -> None:
+            bound = method()
+            if bound is not None:
+                bound(event)
+
+        # A session that is dropped without being closed shall not be kept alive by this.
+        self._end_listening = weakref.finalize(self, self._fleet.registry.subscribe(hear))
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._end_listening()
+        self._pending.clear()
+
+    def _hear(self, event: Event) -> None:
+        if event.kind is EventKind.UNPLUGGING:
+            self._unplug(event.backend)
+        elif event.kind is EventKind.DEVICE_REMOVED and event.device in self._fleet.members:
+            self.add(partial(self._gone, event.device))
+        elif event.kind in _COMING and self._selector is not None:
+            self.add(partial(self._come, event.device))
+
+    def _unplug(self, backend: str) -> None:
+        """A backend is to be unloaded: let go of its devices as soon as no run is on them."""
+        if not self.lock.acquire(timeout=_DRAIN_SECONDS):
+            return  # whoever unloads it is told who holds it
+        try:
+            mine = [name for name in self._fleet.members if name.partition(":")[0] == backend]
+            if mine:
+                self.drain(mine)
+        except StatesLostError as error:
+            self.add(partial(_raise, error))
+        except UsageError as error:
+            _log.info("%s", error)
+        finally:
+            self.lock.release()
+
+    def _gone(self, device: str) -> None:
+        """The registry has no such device any more, or another session has found it lost."""
+        member = self._fleet.members.get(device)
+        if member is None:
+            return
+        revoked = member.handle.revoked if member.handle is not None else ""
+        problem = revoked or self._fleet.registry.problem(device)
+        if problem:
+            error = DeviceLostError(f"{device} is gone: {problem}", device=device)
+            self._leave_faulty(device, error, changed=False)
+        else:
+            self.drain([device])
+
+    def _come(self, device: str | None) -> None:
+        """Take in what the selector names by now; a device may have been in quarantine."""
+        if device is not None:
+            self._fleet.forgive(device)
+        try:
+            added = self._fleet.open(self._fleet.registry.select(self._selector or "auto").devices)
+        except HotplugError as error:
+            _log.warning("what has appeared cannot be used: %s", error)
+            return
+        self.added(added, EventKind.DEVICE_ADDED, None)
+
+
+_COMING = frozenset({EventKind.DEVICE_ADDED, EventKind.FOUND})
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,326 @@
+"""A plan's executables with every buffer bound: what a run does, step by step."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+
+from hotplug import ops
+from hotplug.backend import Buffer, Device, Partition
+from hotplug.errors import DeviceHungError
+from hotplug.graph import Graph
+from hotplug.node import Node
+from hotplug.placement import Copy, Part, Plan
+from hotplug.session.control import Control
+from hotplug.session.faults import DeviceFault, at_device
+from hotplug.session.fleet import Fleet
+from hotplug.session.observe import OBSERVED
+from hotplug.session.step import Step, Transfer
+from hotplug.session.storage import Frees, Shelf, Storage
+from hotplug.session.trace import StepTime
+from hotplug.session.values import Slot, Value, check_names
+from hotplug.session.watch import Watch
+from hotplug.session.worker import give_back
+
+__all__ = ["Compiled", "Kept"]
+
+_LONG = 4e9
+"""Operations from which a part takes so long that Ctrl-C should not have to wait for it."""
+
+
+class Compiled:
+    """A graph's executables, in the order in which they run.
+
+    Attributes:
+        plan: where each node runs.
+        steps: one for each of its parts.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        fleet: Fleet,
+        storage: Storage,
+        threads: int | None,
+        control: Control | None = None,
+    ) -> None:
+        """Compile and bind.
+
+        Raises:
+            DeviceFault: a device failed at it; nothing is left behind but weights and states.
+            RunCancelledError: it was ended from outside; likewise.
+        """
+        self.plan = plan
+        self.steps: list[Step] = []
+        self._fleet = fleet
+        self._storage = storage
+        self._threads = threads
+        self._inputs: list[tuple[str, Slot]] = []
+        self._values: dict[tuple[str, str], Buffer] = {}  # (device, name) -> input or made value
+        self._made: dict[str, tuple[Step, Slot]] = {}
+        self._names: list[str] = []  # of the results
+        try:
+            for part in plan.parts:
+                self._add_part(part, control)
+        except BaseException:
+            fleet.give_back(self.frees())
+            raise
+        for name, _ in plan.graph.outputs:
+            if name.startswith(OBSERVED):
+                continue
+            step, slot = self._made[name]
+            step.outputs.append((name, slot))
+            self._names.append(name)
+        self._watched = any(step.limit is not None or step.long for step in self.steps)
+
+    def _add_part(self, part: Part, control: Control | None) -> None:
+        member = self._fleet.members[part.device]
+        shelf = self._storage.shelf(member.device)
+        stored = sum(node.type.nbytes for node in part.graph.nodes if node.is_leaf)
+        operations = _operations(part.graph)
+        limit = None if member.near else self._fleet.patience(operations)
+        long = member.near and operations >= _LONG
+
+        def add() -> None:
+            partition = Partition(part.graph, part.arena_bytes, self._threads)
+            executable = member.device.compile(partition)
+            count = sum(not node.is_leaf for node in part.graph.nodes)
+            name = f"part {len(self.steps)}: {count} nodes"
+            step = Step(name, part.device, executable, member.turn, limit, long)
+            self.steps.append(step)
+            self._bind(step, part, member.device, shelf)
+
+        with at_device(part.device, clean=True):
+            self._fleet.call(
+                part.device,
+                add,
+                limit=self._fleet.patience(operations, stored, compiling=True),
+                control=control,
+            )
+
+    def _bind(self, step: Step, part: Part, device: Device, shelf: Shelf) -> None:
+        for copy in part.receives:
+            self._receive(copy, device, step)
+        self._storage.load(part.graph, shelf)
+        for node in part.graph.nodes:
+            if node.op == "input":
+                step.bindings[node.name] = self._input(node, device, step)
+            elif node.is_leaf:
+                step.bindings[node.name] = self._storage.leaf(node, shelf)
+        for name, node in part.graph.outputs:
+            buffer = self._allocate(name, node, device)
+            step.bindings[f"output:{name}"] = buffer
+            step.made[name] = Slot(name, node.type, buffer)
+            self._made[name] = step, step.made[name]
+
+    def _receive(self, copy: Copy, device: Device, step: Step) -> None:
+        """A value from another device: brought by the first part that needs it here."""
+        if (device.id, copy.name) not in self._values:
+            made = self._values[copy.source, copy.name]
+            received = self._allocate(copy.name, copy.node, device)
+            step.transfers.append(Transfer.between(copy.name, copy.source, made, received))
+
+    def _input(self, node: Node, device: Device, step: Step) -> Buffer:
+        """The buffer of an input of the whole graph, or of a value that an earlier part made."""
+        held = self._values.get((device.id, node.name))
+        if held is None:
+            held = self._allocate(node.name, node, device)
+            slot = Slot(node.name, node.type, held)
+            step.inputs.append((len(self._inputs), slot))
+            self._inputs.append((node.name, slot))
+        return held
+
+    def _allocate(self, name: str, node: Node, device: Device) -> Buffer:
+        buffer = self._values[device.id, name] = device.buffers.allocate(node.type.nbytes)
+        return buffer
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        control: Control | None = None,
+        watch: Watch | None = None,
+    ) -> dict[str, Any]:
+        """Compute once.
+
+        Args:
+            inputs: a value for every input.
+            control: what ends the run from outside.
+            watch: who looks on, if anybody does.
+
+        Raises:
+            UsageError: the inputs are not those of the graph; nothing has been done.
+            DeviceFault: a device failed on the way.
+            RunCancelledError: the run was ended from outside, or by somebody who looked on.
+        """
+        arrays = self._arrays(inputs)
+        results: dict[str, Any] = {}
+        aside = self._watched or control is not None or watch is not None
+        began = watch.begin_run(self.plan.graph, partial(self._leaf, arrays)) if watch else 0.0
+        done = 0
+        try:
+            for step in self.steps:
+                if aside or step.turn.users > 1:
+                    self._in_turn(step, arrays, results, control, watch)
+                else:
+                    step.run(arrays, results)
+                done += 1
+        except DeviceFault as fault:
+            fault.clean = fault.clean and not done
+            raise
+        if watch is not None:
+            watch.end_run(self.plan.graph, began)
+        return {name: results[name] for name in self._names}
+
+    def _leaf(self, arrays: list[npt.NDArray[Any]], name: str) -> Value:
+        """The present value of an input or state."""
+        for array, (held, slot) in zip(arrays, self._inputs, strict=True):
+            if held == name:
+                return slot.value_of(array)
+        return self._storage.state(name).read()
+
+    def memory(self) -> dict[str, dict[str, float]]:
+        """Bytes held by device: of values that cross, inputs and outputs, and of arenas."""
+        found: dict[str, dict[str, float]] = {}
+        for (device, _), buffer in self._values.items():
+            use = found.setdefault(device, {"values": 0, "arenas": 0})
+            use["values"] += buffer.nbytes
+        for step in self.steps:
+            use = found.setdefault(step.device, {"values": 0, "arenas": 0})
+            use["arenas"] += step.executable.arena_bytes
+        return found
+
+    def profile(self, inputs: Mapping[str, Any]) -> list[StepTime]:
+        """Compute once, and tell how long each step took, where a device knows.
+
+        Raises:
+            UsageError, DeviceFault: as for `run`.
+        """
+        arrays = self._arrays(inputs)
+        return [time for step in self.steps for time in step.profile(arrays)]
+
+    def _arrays(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        check_names(self.plan.graph.inputs, inputs)
+        return [slot.convert(inputs[name]) for name, slot in self._inputs]
+
+    def _in_turn(
+        self,
+        step: Step,
+        arrays: list[npt.NDArray[Any]],
+        results: dict[str, Any],
+        control: Control | None,
+        watch: Watch | None,
+    ) -> None:
+        if control is not None:
+            control.check()
+        step.turn.acquire(control)
+        try:
+            self._call(step, arrays, results, control, watch)
+        finally:
+            step.turn.release()
+        if watch is not None and watch.observers:
+            watch.show(step.device, [(name, slot.read) for name, slot in step.made.items()])
+
+    def _call(
+        self,
+        step: Step,
+        arrays: list[npt.NDArray[Any]],
+        results: dict[str, Any],
+        control: Control | None,
+        watch: Watch | None,
+    ) -> None:
+        # Only the main thread is interrupted by Ctrl-C.
+        aside = step.long and threading.current_thread() is threading.main_thread()
+        found: dict[str, Any] = {}  # its own, lest a step that was given up write to the next run's
+        work = partial(step.run, arrays, found)
+        if watch is not None and watch.trace is not None:
+            work = partial(step.traced, arrays, found, watch.trace)
+        try:
+            self._fleet.call(
+                step.device,
+                work,
+                limit=step.limit,
+                control=control,
+                stop=step.stop,
+                aside=aside,
+            )
+        except DeviceHungError as error:
+            self._fleet.blame(step.device, step.at)
+            raise DeviceFault(step.at, error) from error
+        results.update(found)
+
+    def explain(self) -> list[str]:
+        """What each device will do, step by step."""
+        lines = []
+        for number, step in enumerate(self.steps):
+            lines.append(f"part {number} on {step.device}:")
+            lines += [f"  {line}" for line in step.executable.explain()]
+        return lines
+
+    def frees(self) -> Frees:
+        """What gives executables and buffers back that belong to no one else."""
+        return [(device, partial(self._free_on, device)) for device in self.plan.devices]
+
+    def _free_on(self, device: str) -> None:
+        # Looked up when it happens: a device that hung may have added something until then.
+        values = [self._values.pop(key) for key in list(self._values) if key[0] == device]
+        mine = [step for step in self.steps if step.device == device]
+        self.steps = [step for step in self.steps if step.device != device]
+        give_back([step.executable.free for step in mine])
+        give_back([buffer.free for buffer in values])
+
+
+class Kept:
+    """Compiled graphs, the one used last at the end.
+
+    Args:
+        most: how many are kept.
+        fleet: where they are given back.
+    """
+
+    def __init__(self, most: int, fleet: Fleet) -> None:
+        self._most = most
+        self._fleet = fleet
+        self._graphs: OrderedDict[Graph, Compiled] = OrderedDict()
+
+    def get(self, graph: Graph) -> Compiled | None:
+        """A compiled graph, if it is there."""
+        held = self._graphs.get(graph)
+        if held is not None:
+            self._graphs.move_to_end(graph)
+        return held
+
+    def add(self, graph: Graph, compiled: Compiled) -> None:
+        """Keep one, at the cost of the one not used for longest."""
+        self._graphs[graph] = compiled
+        while len(self._graphs) > self._most:
+            self.drop_oldest()
+
+    def drop_oldest(self) -> bool:
+        """Give back the one not used for longest; False if there is none."""
+        if not self._graphs:
+            return False
+        self._fleet.give_back(self._graphs.popitem(last=False)[1].frees())
+        return True
+
+    def drop(self, unwanted: Callable[[Graph], bool]) -> None:
+        """Give some back."""
+        for graph in [graph for graph in self._graphs if unwanted(graph)]:
+            self._fleet.give_back(self._graphs.pop(graph).frees())
+
+    def __iter__(self) -> Iterator[Compiled]:
+        return iter(self._graphs.values())
+
+    def take_all(self) -> Frees:
+        """Forget all of them; returns what gives them back."""
+        frees = [free for compiled in self._graphs.values() for free in compiled.frees()]
+        self._graphs.clear()
+        return frees
+
+
+def _operations(graph: Graph) -> float:
+    return sum(ops.get(node.op).flops(node) for node in graph.nodes if not node.is_leaf)

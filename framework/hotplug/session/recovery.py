@@ -1,0 +1,196 @@
+"""What a session does when one of its devices fails.
+
+    out of memory   compiled graphs that are not needed now are given back; then, if the caller has
+                    one, a smaller graph is tried; then less of the device is filled with weights
+    anything else   the device is put in quarantine, what it held is given back, and the graph is
+                    placed anew on the others and, as HOTPLUG_FALLBACK allows, on the CPU
+
+States are read from the device if it still gives them, else from the host's copies. A run without
+states, or one that says which rows of them it writes, is repeated. Where rows are missing, or where
+nobody can tell how far the run got, `StatesLostError` says how much is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from functools import partial
+
+from hotplug.errors import (
+    DeviceLostError,
+    FallbackWarning,
+    HotplugError,
+    OutOfDeviceMemoryError,
+    StatesLostError,
+)
+from hotplug.registry import Event, EventKind
+from hotplug.registry.events import Listeners
+from hotplug.session.compiled import Kept
+from hotplug.session.faults import DeviceFault
+from hotplug.session.fleet import Fleet
+from hotplug.session.storage import Storage
+from hotplug.settings import Fallback
+
+__all__ = ["Recovery"]
+
+_log = logging.getLogger("hotplug.session")
+
+_SHARE = 0.9
+"""Share of a device's free memory for weights and states; the rest is for arenas and the driver."""
+
+_LESS, _LEAST = 0.75, 0.25
+"""Where that was too much, the share is cut by a quarter, but not below a quarter."""
+
+_RESERVE = "cpu"
+"""Selector of the devices that take over where others cannot."""
+
+
+class Recovery:
+    """Failures of one session's devices.
+
+    Attributes:
+        fallback: what the session allows.
+        listeners: who is told.
+    """
+
+    def __init__(self, fleet: Fleet, storage: Storage, kept: Kept, fallback: Fallback) -> None:
+        self.fallback: Fallback = fallback
+        self.listeners = Listeners()
+        self._fleet = fleet
+        self._storage = storage
+        self._kept = kept
+        self._shares: dict[str, float] = {}
+        self._holds_reserve = False
+
+    def share(self, device: str) -> float:
+        """Share of a device's free memory that weights and states may take."""
+        return self._shares.get(device, _SHARE)
+
+    def tell(self, kind: EventKind, device: str, reason: str = "") -> None:
+        """Tell the session's listeners."""
+        self.listeners.tell(Event(kind, device.partition(":")[0], device, reason))
+
+    def add_reserve(self, why: str) -> bool:
+        """Let the CPU take over, if that is allowed and not the case yet."""
+        if self.fallback == "error" or self._holds_reserve:
+            return False
+        self._holds_reserve = True
+        added: list[str] = []
+        try:
+            added = self._fleet.open(self._fleet.registry.select(_RESERVE).devices)
+        except HotplugError as error:
+            _log.warning("the CPU cannot take over: %s", error)
+        if added:
+            self._warn(f"the CPU takes over what others do not do: {why}")
+        return bool(added)
+
+    def make_room(self, fault: DeviceFault) -> bool:
+        """Where a device had no room left for a part's own memory, plan with less of its memory.
+
+        Returns:
+            Whether it is worth another try.
+        """
+        share = _LESS * self.share(fault.device)
+        if not isinstance(fault.error, OutOfDeviceMemoryError) or share < _LEAST:
+            return False
+        if not self._carry_states(fault.device, fault.error):
+            return False
+        self._fleet.give_back(self._kept.take_all() + self._storage.unload([fault.device]))
+        self._shares[fault.device] = share
+        _log.info("%s: weights and states get %.0f%% of its memory", fault.error, 100 * share)
+        return True
+
+    def set_aside(self, fault: DeviceFault, *, changed: bool, rows: int | None = None) -> None:
+        """Go on without a device, or raise what it raised.
+
+        Args:
+            fault: what it did.
+            changed: whether the run has perhaps written to states.
+            rows: if so, how many of their first rows it has left alone; None if nobody can tell.
+
+        Raises:
+            StatesLostError: states were lost on the way.
+            HotplugError: the fault's own error, where no other device may take over.
+        """
+        error, device = fault.error, fault.device
+        left = self._save_states(fault, changed=changed, rows=rows)
+        frees = self._kept.take_all() + (self._storage.reset() if left == 0 else [])
+        frees += self._storage.leave(device)
+        self._fleet.give_back([free for free in frees if free[0] != device])
+        self._fleet.quarantine(fault, [free for free in frees if free[0] == device])
+        self.tell(EventKind.QUARANTINED, device, str(error))
+        if self.fallback == "error" or not (self._fleet.members or self.add_reserve(str(error))):
+            raise error
+        self._warn(f"{device} is set aside: {error}; {', '.join(self._fleet.members)} goes on")
+        if left is not None:
+            rest = f"all but {left} rows of the states" if left else "the states"
+            raise StatesLostError(
+                f"{device} failed and {rest} are lost: {error}", device=device, rows=left
+            ) from error
+
+    def _save_states(self, fault: DeviceFault, *, changed: bool, rows: int | None) -> int | None:
+        """Bring states to the host; returns how many rows that saved, None for all there are."""
+        if changed and rows is None:
+            return 0
+        if self._carry_states(fault.device, fault.error):
+            return None
+        copies = self._storage.copies
+        if rows is None and not copies.written:  # these are no caches of rows
+            return 0
+        needed = copies.written if rows is None else rows
+        saved = min(copies.rows, needed)
+        self._storage.carry_copies(fault.device, saved)
+        return None if saved == needed else saved
+
+    def _carry_states(self, device: str, error: HotplugError | None = None) -> bool:
+        """Save the states of a device that is to be left; False if that is impossible."""
+        if not self._storage.states_on(device):
+            return True
+        if isinstance(error, DeviceLostError) or device in self._fleet.hung():
+            return False
+        try:
+            self._fleet.ask(device, partial(self._storage.carry_from, device))
+        except DeviceFault as fault:
+            _log.warning("the states on %s cannot be read: %s", device, fault.error)
+            return False
+        return True
+
+    def drain(self, devices: Iterable[str]) -> None:
+        """Leave devices that work: states are carried off, weights freed.
+
+        Raises:
+            StatesLostError, HotplugError: one of them failed at it, see `set_aside`.
+        """
+        for device in devices:
+            self._carry_or_set_aside(device)
+            if device not in self._fleet.members:
+                continue
+            frees = self._kept.take_all()
+            self._fleet.give_back([free for free in frees if free[0] != device])
+            mine = [free for free in frees if free[0] == device]
+            self._fleet.leave(device, mine + self._storage.leave(device))
+            self.tell(EventKind.DEVICE_REMOVED, device, "it was drained")
+
+    def settle_anew(self) -> None:
+        """Let weights and states be placed anew: there are other devices than before.
+
+        Raises:
+            StatesLostError, HotplugError: a device failed at it, see `set_aside`.
+        """
+        self._fleet.give_back(self._kept.take_all())
+        for device in tuple(self._fleet.members):
+            self._carry_or_set_aside(device)
+        self._fleet.give_back(self._storage.unload(tuple(self._fleet.members)))
+
+    def _carry_or_set_aside(self, device: str) -> None:
+        if self._storage.states_on(device):
+            try:
+                self._fleet.ask(device, partial(self._storage.carry_from, device))
+            except DeviceFault as fault:
+                self.set_aside(fault, changed=False)
+
+    def _warn(self, what: str) -> None:
+        _log.info("%s", what)
+        if self.fallback == "warn":
+            warnings.warn(what, FallbackWarning, stacklevel=2)

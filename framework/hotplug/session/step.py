@@ -1,0 +1,162 @@
+"""One part of a plan: values in, one call to a device, values out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from hotplug.backend import Buffer, Executable
+from hotplug.errors import RunCancelledError
+from hotplug.session.faults import DeviceFault, at_device
+from hotplug.session.trace import StepTime, Trace
+from hotplug.session.turns import Turn
+from hotplug.session.values import Slot
+
+__all__ = ["Step", "Transfer"]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A value that is brought from another device.
+
+    Attributes:
+        name: of the value.
+        source: id of the device it comes from.
+        made: where it lies there.
+        received: where it is put.
+        staged: host memory in between; None where the two devices can do without.
+    """
+
+    name: str
+    source: str
+    made: Buffer
+    received: Buffer
+    staged: memoryview | None
+
+    @classmethod
+    def between(cls, name: str, source: str, made: Buffer, received: Buffer) -> Transfer:
+        """Devices of one backend may copy to each other; others go through the host."""
+        direct = made.host() is not None or isinstance(received, type(made))
+        staged = None if direct else memoryview(bytearray(made.nbytes))
+        return cls(name, source, made, received, staged)
+
+
+@dataclass(slots=True)
+class Step:
+    """One part of a plan, ready to run: values in, one call, values out.
+
+    Attributes:
+        name: which part it is, and of how many nodes.
+        device: id of the device.
+        executable: what it runs.
+        bindings: with these buffers.
+        turn: to be taken where other sessions use the device, too.
+        limit: seconds after which the device counts as hung.
+        long: whether it takes so long that it should be possible to interrupt it.
+        inputs: which of the run's arrays are put where before it begins.
+        transfers: values brought from other devices.
+        made: all values that it gives out.
+        outputs: those that are read when it is done.
+        at: id of the device that something is asked of just now.
+    """
+
+    name: str
+    device: str
+    executable: Executable
+    turn: Turn
+    limit: float | None
+    long: bool
+    bindings: dict[str, Buffer] = field(default_factory=dict)
+    inputs: list[tuple[int, Slot]] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
+    made: dict[str, Slot] = field(default_factory=dict)
+    outputs: list[tuple[str, Slot]] = field(default_factory=list)
+    at: str = ""
+
+    def run(self, arrays: list[npt.NDArray[Any]], results: dict[str, Any]) -> None:
+        """Do it, and add to the results.
+
+        Raises:
+            DeviceFault: a device failed.
+        """
+        clean, self.at = True, self.device
+        try:
+            self._receive(arrays)
+            clean = False
+            self.executable.run(self.bindings)
+            for name, slot in self.outputs:
+                results[name] = slot.read()
+        except RunCancelledError:
+            raise
+        except Exception as error:
+            raise DeviceFault(self._culprit(error), error, clean=clean) from error
+
+    def traced(self, arrays: list[npt.NDArray[Any]], results: dict[str, Any], trace: Trace) -> None:
+        """Do it, and note how long each copy took, and the part or its steps.
+
+        Raises:
+            DeviceFault: a device failed.
+        """
+        with at_device(self.device):
+            self._receive(arrays, trace)
+            began = trace.now()
+            times = self._timed() if trace.steps else []
+            if not times:
+                self.executable.run(self.bindings)
+            trace.span(self.device, self.name, began)
+            trace.lay_out(began, times)
+            for name, slot in self.outputs:
+                results[name] = slot.read()
+
+    def profile(self, arrays: list[npt.NDArray[Any]]) -> list[StepTime]:
+        """Do it with clocks beside every step of the device, where it has any.
+
+        Raises:
+            DeviceFault: a device failed.
+        """
+        with at_device(self.device):
+            self._receive(arrays)
+            times = self._timed()
+            if not times:
+                self.executable.run(self.bindings)
+            return times
+
+    def _timed(self) -> list[StepTime]:
+        """Run with clocks beside each step; empty where the device cannot, and has not run."""
+        seconds = self.executable.profile(self.bindings)
+        lines = self.executable.explain() if seconds else []
+        return [StepTime(self.device, *pair) for pair in zip(lines, seconds, strict=True)]
+
+    def stop(self) -> None:
+        """Ask the device to end the run early; it need not be able to."""
+        stop = getattr(self.executable, "stop", None)  # backends may be older than the method
+        if stop is not None:
+            stop()
+
+    def _receive(self, arrays: list[npt.NDArray[Any]], trace: Trace | None = None) -> None:
+        for index, slot in self.inputs:
+            slot.store(arrays[index])
+        for transfer in self.transfers:
+            began = trace.now() if trace else 0.0
+            self._transfer(transfer)
+            if trace:
+                lane = f"copies {transfer.source} -> {self.device}"
+                trace.span(lane, transfer.name, began, bytes=transfer.made.nbytes)
+
+    def _transfer(self, transfer: Transfer) -> None:
+        self.at = transfer.source if transfer.made.host() is None else self.device
+        if transfer.staged is None:
+            transfer.received.copy_from(transfer.made)
+        else:
+            transfer.made.read(0, transfer.staged)
+            self.at = self.device
+            transfer.received.write(0, transfer.staged)
+        self.at = self.device
+
+    def _culprit(self, error: Exception) -> str:
+        """Of two devices that copy, the one that the error names."""
+        named = getattr(error, "device", None)
+        there = {self.device, *(transfer.source for transfer in self.transfers)}
+        return named if named in there else self.at
