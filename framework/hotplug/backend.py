@@ -50,7 +50,7 @@ __all__ = [
     "no",
 ]
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Major: a change that breaks backends. Minor: an addition; older backends go on working."""
 
 
@@ -325,6 +325,7 @@ class Executable(abc.ABC):
 
         Raises:
             ExecutionError: it failed; the device is usable.
+            RunCancelledError: `stop` was called meanwhile.
             DeviceLostError: it failed and the device is gone.
         """
 
@@ -339,6 +340,13 @@ class Executable(abc.ABC):
         """
         del bindings
         return []
+
+    def stop(self) -> None:  # noqa: B027
+        """(optional, since 1.1) Have the run that another thread is in end as soon as it can.
+
+        `run` then raises `RunCancelledError`. Where no run is on its way, nothing happens, to later
+        runs neither. A device that cannot stop runs to the end.
+        """
 
     def free(self) -> None:  # noqa: B027
         """(optional) Let go of arena and compiled code."""

@@ -243,9 +243,9 @@ class Evaluator:
     ) -> dict[str, npt.NDArray[Any]]:
         """Evaluate one batch, whatever becomes of devices: lost caches are made again."""
         while True:
-            while len(ids) > self._batch:  # it has become smaller meanwhile
-                self._step(ids[: self._batch], last_only=True, control=control)
-                ids = ids[self._batch :]
+            while len(ids) > self._batch:  # it has become smaller meanwhile, and may so again
+                first, ids = ids[: self._batch], ids[self._batch :]
+                self._step(first, last_only=True, control=control)
             try:
                 return self._evaluate(ids, last_only=last_only, largest=largest, control=control)
             except StatesLostError as error:

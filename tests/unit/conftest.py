@@ -1,12 +1,13 @@
-"""Fixtures that make installed distributions out of nothing."""
+"""Fixtures that make installed distributions out of nothing, and children of this process."""
 
 from __future__ import annotations
 
 import importlib
 import itertools
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,23 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No HOTPLUG_* variable of whoever runs the tests."""
     for name in [name for name in os.environ if name.startswith("HOTPLUG_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def in_a_child() -> Callable[[Callable[[], object]], bool]:
+    """Runs a function in a forked child and tells whether it returned something true in time."""
+    if not hasattr(os, "fork"):
+        pytest.skip("the system has no fork")
+
+    def run(function: Callable[[], object]) -> bool:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends the child if it waits for its parent's threads
+            try:
+                os._exit(0 if function() else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) == 0
+
+    return run

@@ -19,7 +19,12 @@ import numpy.typing as npt
 
 from hotplug import memory
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError
+from hotplug.errors import (
+    ExecutionError,
+    HotplugError,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+)
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.memory import Location, Storage, StorageKind
@@ -67,6 +72,7 @@ class NumpyExecutable(Executable):
         self._required = required_buffers(self.graph)
         self._bound: tuple[Buffer, ...] = ()
         self._steps: tuple[_Step, ...] = ()
+        self._stopping = False
         self._lock = threading.Lock()  # one arena serves one run at a time
 
     def run(self, bindings: Mapping[str, Buffer], stream: Stream | None = None) -> None:
@@ -75,14 +81,22 @@ class NumpyExecutable(Executable):
         Raises:
             ExecutionError: a buffer is missing or too small, or a kernel failed.
             OutOfDeviceMemoryError: a kernel found no memory for its temporary values.
+            RunCancelledError: it was stopped.
         """
         del stream
         with self._lock:
+            self._stopping = False
             self._bind(bindings)
             # Overflow to infinity, and NaN, are results here and no accidents.
             with np.errstate(all="ignore"):
                 for step in self._steps:
+                    if self._stopping:
+                        raise RunCancelledError("the run was stopped", device=self._device)
                     self._do(step)
+
+    def stop(self) -> None:
+        """Have a run end after the step that is on its way."""
+        self._stopping = True
 
     def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
         """Run once, and tell the seconds that each step took.

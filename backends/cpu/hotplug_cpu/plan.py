@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import is_
 from typing import TypeAlias
@@ -22,8 +22,14 @@ import numpy.typing as npt
 
 from hotplug import ops
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError, UsageError
-from hotplug.graph import Graph
+from hotplug.errors import (
+    ExecutionError,
+    HotplugError,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+    UsageError,
+)
+from hotplug.node import Node
 from hotplug_cpu import numpy_kernels, threads
 from hotplug_cpu.bindings import bytes_of, check_supported, required_buffers
 from hotplug_cpu.buffers import HostBufferType
@@ -38,6 +44,9 @@ __all__ = ["FEW", "PlanExecutable"]
 
 FEW = 1 << 20
 """Operations up to which one thread is sooner done than others have begun."""
+
+STRETCH = 4e9
+"""Operations after which a run looks whether it shall stop: some milliseconds."""
 
 _NO_CONTEXT = contextlib.nullcontext()
 
@@ -75,7 +84,8 @@ class PlanExecutable(Executable):
         self._words = np.zeros((0, ROW_WORDS), np.int64)
         self._calls: list[tuple[Callable[[], object], str, str]] = []
         self._stretches: dict[Callable[[], object], Words] = {}  # calls that walk over rows
-        self._alone = _operations(self.graph) <= FEW
+        self._alone = _operations(self.graph.nodes) <= FEW
+        self._stopping = False
         self._lock = threading.Lock()  # one arena serves one run at a time
         _executables.add(self)
         threads.team(self.threads)
@@ -86,13 +96,21 @@ class PlanExecutable(Executable):
         Raises:
             ExecutionError: a buffer is missing or too small, or a NumPy kernel failed.
             OutOfDeviceMemoryError: a NumPy kernel found no memory for its temporary values.
+            RunCancelledError: it was stopped.
         """
         del stream
         with self._lock:
+            self._stopping = False
             self._ready(bindings)
             with np.errstate(all="ignore") if self._numpy else _NO_CONTEXT:
                 for call, what, op in self._calls:
+                    if self._stopping:
+                        raise RunCancelledError("the run was stopped", device=self._device)
                     self._do(call, what, op)
+
+    def stop(self) -> None:
+        """Have a run end after the stretch that is on its way."""
+        self._stopping = True
 
     def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
         """Run once with clocks between steps, and tell the seconds that each took.
@@ -234,8 +252,8 @@ def _run(count: int, rows: Words) -> None:
     threads.team(count).run(rows)  # asked for again: a fork has left the threads behind
 
 
-def _operations(graph: Graph) -> int:
-    return sum(ops.get(node.op).flops(node) for node in graph.nodes if not node.is_leaf)
+def _operations(nodes: Iterable[Node]) -> int:
+    return sum(ops.get(node.op).flops(node) for node in nodes if not node.is_leaf)
 
 
 class _Rows:

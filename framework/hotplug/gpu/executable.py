@@ -8,12 +8,13 @@ is there. The first repetition shows that there will be more, and has the launch
 
 from __future__ import annotations
 
+import itertools
 import operator
 import threading
 from collections.abc import Mapping, Sequence
 
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError
+from hotplug.errors import ExecutionError, RunCancelledError
 from hotplug.gpu import catalog
 from hotplug.gpu.catalog.table import Chooser, first
 from hotplug.gpu.driver import BoundLaunch
@@ -22,8 +23,13 @@ from hotplug.gpu.memory import GPUBuffer, GPUBufferType
 from hotplug.gpu.programs import Programs
 from hotplug.graph import Graph
 from hotplug.memory import MemoryPlan
+from hotplug.ops import OPS
 
-__all__ = ["GPUExecutable"]
+__all__ = ["STRETCH", "GPUExecutable"]
+
+STRETCH = 5e10
+"""Operations after which a run looks whether it shall stop. To wait for the device that long before
+more is queued costs it little."""
 
 
 class GPUExecutable(Executable):
@@ -69,8 +75,10 @@ class GPUExecutable(Executable):
         self.required = _required(self._graph)
         self._given: dict[str, Buffer] = {}  # what the last run was given
         self._used: tuple[GPUBuffer, ...] = ()  # what launches are bound to of that
-        self._launches: Sequence[BoundLaunch] | None = None
+        self._launches: list[Sequence[BoundLaunch]] | None = None  # in stretches
         self._captured = False
+        self._stopping = False
+        self._stretches = _stretches(self._graph, self._lowering.launches)
         self._lock = threading.Lock()  # one arena serves one run at a time
 
     def _reserve(self, buffers: GPUBufferType, plan: MemoryPlan) -> dict[str, GPUBuffer]:
@@ -88,21 +96,35 @@ class GPUExecutable(Executable):
 
         Raises:
             ExecutionError: a buffer is missing, too small or another device's, or a launch failed.
+            RunCancelledError: it was stopped.
             DeviceLostError: the device is gone.
         """
         with self._lock:
-            self._driver.launch(self._ready(bindings))
+            self._stopping = False
+            for number, stretch in enumerate(self._ready(bindings)):
+                if number and stream is None:
+                    self._driver.synchronise()
+                    if self._stopping:
+                        raise RunCancelledError("the run was stopped", device=self._device)
+                self._driver.launch(stretch)
             if stream is None:
                 self._driver.synchronise()
 
-    def _ready(self, bindings: Mapping[str, Buffer]) -> Sequence[BoundLaunch]:
+    def stop(self) -> None:
+        """Have a run that is waited for end after the stretch that is on its way."""
+        self._stopping = True
+
+    def _ready(self, bindings: Mapping[str, Buffer]) -> Sequence[Sequence[BoundLaunch]]:
         """The launches, bound to buffers. Those of the last run are looked at in no Python loop."""
         if self._launches is None or bindings != self._given or not all(map(_alive, self._used)):
             self._used = self._buffers_of(bindings)
-            self._launches, self._captured = self._bind(), False
+            bound = self._bind()
+            self._launches = [bound[start:stop] for start, stop in self._stretches]
+            self._captured = False
             self._given = dict(bindings)
         elif not self._captured:
-            self._launches, self._captured = self._driver.capture(self._launches), True
+            self._launches = [self._driver.capture(stretch) for stretch in self._launches]
+            self._captured = True
         return self._launches
 
     def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
@@ -164,3 +186,15 @@ def _required(graph: Graph) -> dict[str, int]:
     required = {node.name: node.type.nbytes for node in graph.nodes if node.is_leaf}
     required.update({f"output:{name}": node.type.nbytes for name, node in graph.outputs})
     return required
+
+
+def _stretches(graph: Graph, launches: Sequence[object]) -> list[tuple[int, int]]:
+    """First launch of each stretch, and the one behind its last."""
+    work = {node.name: OPS[node.op].flops(node) for node in graph.nodes if not node.is_leaf}
+    bounds, done = [0], 0.0
+    for number, launch in enumerate(launches, start=1):
+        done += sum(work.pop(name, 0) for name in getattr(launch, "nodes", ()))
+        if done >= STRETCH or number == len(launches):
+            bounds.append(number)
+            done = 0.0
+    return list(itertools.pairwise(bounds))

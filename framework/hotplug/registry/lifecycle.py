@@ -60,6 +60,11 @@ class Entry:
         return self.state is State.READY
 
     @property
+    def answers(self) -> bool:
+        """Whether its probe tells what is there, be it nothing."""
+        return self.state in {State.READY, State.NO_DEVICE, State.UNAVAILABLE}
+
+    @property
     def priority(self) -> int:
         """The backend's own, or the contract's default."""
         value = getattr(self.backend, "priority", Backend.priority)
@@ -207,14 +212,19 @@ class Entry:
         """
         with self.lock:
             try:
-                self.devices = self._probe(settings)
+                if self.loaded:
+                    self.devices = self._probe(settings)
+                else:
+                    self.devices = self._pass(Stage.PROBED, lambda: self._probe(settings))
             except Rejected as rejection:
-                if rejection.state is State.NO_DEVICE:
+                if rejection.state is State.NO_DEVICE or not self.loaded:
                     self.devices = ()
                     self._reject(rejection)
                 else:
                     _log.warning("looking for devices of %s: %s", self.name, rejection.reason)
                 return
+            self.state, self.reason, self.remedy = State.READY, "", None
+            self.error = self.trace = None
             self.device_faults.clear()
 
     def _probe(self, settings: Settings) -> tuple[DeviceInfo, ...]:

@@ -194,7 +194,7 @@ class Registry:
         importlib.invalidate_caches()
         events = self._rescan(retry=True)
         for entry in self._all().values():
-            if entry.loaded:  # one that is just being loaded, or hangs at it, is not waited for
+            if entry.answers:  # one that is just being loaded, or hangs at it, is not waited for
                 events += self._probe_again(entry)
         return self._tell(events)
 
@@ -394,7 +394,7 @@ class Registry:
 
     def _probe_again(self, entry: Entry) -> list[Event]:
         with entry.lock:
-            if not entry.loaded:  # another thread has unloaded it meanwhile
+            if not entry.answers:  # another thread has unloaded it meanwhile
                 return []
             before = {info.id for info in _usable(entry)}
             entry.probe_again(self._settings())
@@ -416,7 +416,7 @@ def _kept(entry: Entry | None, source: Source, retry: bool) -> Entry:
         return Entry(source)
     if entry.source != source:
         return entry if entry.loaded else Entry(source)
-    lasting = entry.loaded or entry.state is State.UNLOADED
+    lasting = entry.answers or entry.state is State.UNLOADED
     return entry if lasting or not retry else Entry(source)
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from hotplug.errors import (
@@ -61,28 +61,31 @@ class Changes:
         while self._pending:
             self._pending.popleft()()
 
-    def note_hung(self) -> None:
-        """A run was ended from outside; a device that did not let go of it is to be left."""
+    def note_hung(self, *, changed: bool) -> None:
+        """A run was ended from outside; a device that did not let go of it is to be left.
+
+        Args:
+            changed: whether the run has perhaps written to states.
+        """
         for device in self._fleet.hung():
             error = DeviceHungError(f"{device} did not end its work when asked to", device=device)
-            self.add(partial(self._leave_faulty, device, error, changed=True))
+            self.add(partial(self._leave_faulty, device, error, changed=changed))
 
     def _leave_faulty(self, device: str, error: HotplugError, *, changed: bool) -> None:
         if device in self._fleet.members:
             rows = self._storage.copies.written or None
             self._recovery.set_aside(DeviceFault(device, error), changed=changed, rows=rows)
 
-    def added(self, devices: Sequence[str], kind: EventKind, place: int | None) -> None:
+    def added(self, devices: Mapping[str, int | None], kind: EventKind) -> None:
         """Devices have come into use.
 
         Args:
-            devices: their ids.
+            devices: id -> place in the order of preference; None for that of its type.
             kind: what the listeners are told.
-            place: of the first in the order of preference; None for those of their types.
         """
-        for number, device in enumerate(devices):
+        for device, place in devices.items():
             natural = self._fleet.natural_place(device)
-            self._fleet.move(device, natural if place is None else place + number)
+            self._fleet.move(device, natural if place is None else place)
         if devices:
             self._recovery.settle_anew()
         for device in devices:
@@ -161,11 +164,13 @@ class Changes:
         if device is not None:
             self._fleet.forgive(device)
         try:
-            added = self._fleet.open(self._fleet.registry.select(self._selector or "auto").devices)
+            selected = self._fleet.registry.select(self._selector or "auto").devices
+            added = self._fleet.open(selected)
         except HotplugError as error:
             _log.warning("what has appeared cannot be used: %s", error)
             return
-        self.added(added, EventKind.DEVICE_ADDED, None)
+        order = [info.id for info in selected if info.id in self._fleet.members]
+        self.added({name: order.index(name) for name in added}, EventKind.DEVICE_ADDED)
 
 
 _COMING = frozenset({EventKind.DEVICE_ADDED, EventKind.FOUND})

@@ -83,7 +83,8 @@ class Membership:
                 added = [] if device.id in self._fleet.members else [device.id]
                 for _ in added:
                     self._fleet.take(device)
-            self._changes.added(added, EventKind.DEVICE_ADDED, place)
+            places = {name: None if place is None else place + n for n, name in enumerate(added)}
+            self._changes.added(places, EventKind.DEVICE_ADDED)
             return added
 
     def remove_device(self, device: str) -> None:
@@ -114,7 +115,7 @@ class Membership:
             if device not in self._fleet.quarantined:
                 raise UsageError(f"{device} was not set aside")
             place = self._fleet.bring_back(device)
-            self._changes.added([device], EventKind.RESTORED, place)
+            self._changes.added({device: place}, EventKind.RESTORED)
 
     def _require_open(self) -> None:
         # Else the CPU would take over from the devices given back, with states that are gone.

@@ -177,7 +177,7 @@ class Session(Membership):
                 except BaseException:
                     if rows is not None:  # how far it got, nobody can tell
                         self._storage.copies.wrote(rows[0], rows[0])
-                    self._changes.note_hung()
+                    self._changes.note_hung(changed=bool(graph.updates))
                     raise
                 else:
                     if rows is not None:
@@ -352,7 +352,7 @@ class Session(Membership):
                 if not self._recovery.make_room(fault):
                     self._recovery.set_aside(fault, changed=False)
             except BaseException:
-                self._changes.note_hung()
+                self._changes.note_hung(changed=False)
                 raise
 
     def _recover(

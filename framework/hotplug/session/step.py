@@ -37,8 +37,12 @@ class Transfer:
 
     @classmethod
     def between(cls, name: str, source: str, made: Buffer, received: Buffer) -> Transfer:
-        """Devices of one backend may copy to each other; others go through the host."""
-        direct = made.host() is not None or isinstance(received, type(made))
+        """Devices of one backend may copy to each other; others go through the host.
+
+        Two calls, of which one may hang, then also tell which device it is.
+        """
+        peers = isinstance(received, type(made)) and type(received).copy_from != Buffer.copy_from
+        direct = made.host() is not None or peers
         staged = None if direct else memoryview(bytearray(made.nbytes))
         return cls(name, source, made, received, staged)
 
@@ -131,7 +135,7 @@ class Step:
 
     def stop(self) -> None:
         """Ask the device to end the run early; it need not be able to."""
-        stop = getattr(self.executable, "stop", None)  # backends may be older than the method
+        stop = getattr(self.executable, "stop", None)  # a backend need not derive from the contract
         if stop is not None:
             stop()
 

@@ -91,8 +91,9 @@ class Worker:
         try:
             self._begin.release()
             self._wait(limit, control)
-        except BaseException:
-            self._settle(stop)
+        except BaseException as error:
+            hung = limit is not None and isinstance(error, DeviceHungError)
+            self._settle(stop, min(_GRACE, limit) if hung and limit else _GRACE)
             raise
         return cast("T", self._outcome())
 
@@ -111,13 +112,15 @@ class Worker:
                     f"{self.device} gave no answer within {limit:g} s", device=self.device
                 )
 
-    def _settle(self, stop: Callable[[], object] | None) -> None:
+    def _settle(self, stop: Callable[[], object] | None, grace: float) -> None:
         """Give the device a moment to come back to us; else leave its thread behind."""
         ended = False
+        until = time.monotonic() + grace
         try:
-            if stop is not None:
-                stop()
-            ended = self._end.acquire(timeout=_GRACE)
+            while not ended and time.monotonic() < until:
+                if stop is not None:  # more than once, since it does nothing before the run begins
+                    stop()
+                ended = self._end.acquire(timeout=_POLL)
         finally:  # an impatient user may interrupt this, too
             with self._guard:
                 self.abandoned = self._busy

@@ -10,12 +10,9 @@ very device that ran: `gpu.calls["run"]`, `gpu.lose()`, `gpu.memory().free`.
 
 from __future__ import annotations
 
-import copy
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
@@ -34,10 +31,11 @@ from hotplug.backend import (
     Support,
     no,
 )
-from hotplug.errors import DeviceLostError, DeviceUnavailableError
+from hotplug.errors import DeviceUnavailableError
 from hotplug.node import Node
 from hotplug.registry import Registry
 from hotplug.tensor import HostTensor
+from hotplug.testing.faults import Fault, Script, Step
 from hotplug.testing.oracle import Array
 from hotplug.testing.reference import (
     HostBuffer,
@@ -47,60 +45,6 @@ from hotplug.testing.reference import (
 )
 
 __all__ = ["FakeBackend", "FakeDevice", "Fault", "Step", "fake_backend", "fake_registry"]
-
-Step: TypeAlias = Literal["probe", "open", "memory", "compile", "allocate", "read", "write", "run"]
-"""Where a script can step in. "probe" and "open" belong to the backend, the rest to a device."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that happens at a step.
-
-    Attributes:
-        step: where.
-        action: an exception to raise, or a function to call before the step goes on: one that
-            sleeps makes the step slow, one that waits for an event makes it hang.
-        call: the first call of the step that is hit, from 1.
-        times: how many calls are hit; None for all from then on.
-    """
-
-    step: Step
-    action: Exception | Callable[[], object]
-    call: int = 1
-    times: int | None = None
-
-    def hits(self, call: int) -> bool:
-        """Whether the call of this number is hit."""
-        return call >= self.call and (self.times is None or call < self.call + self.times)
-
-    def act(self) -> None:
-        """Raise or call what was scripted."""
-        if isinstance(self.action, Exception):
-            # A copy, so that every raise has a traceback of its own.
-            raise copy.copy(self.action)
-        self.action()
-
-
-class Script:
-    """Counts the calls of every step and lets faults act.
-
-    Attributes:
-        calls: how often each step was begun.
-    """
-
-    def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self.faults = list(faults)
-        self.calls: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def enter(self, step: Step) -> None:
-        """Begin a step; raises what the script says."""
-        with self._lock:
-            self.calls[step] += 1
-            call = self.calls[step]
-        for fault in tuple(self.faults):
-            if fault.step == step and fault.hits(call):
-                fault.act()
 
 
 class FakeBuffer(Buffer):
@@ -220,7 +164,6 @@ class FakeDevice(Device):
         self._memory = FakeMemory(self, memory_bytes, is_host=is_host)
         self._reference = ReferenceDevice(self.info)
         self._unsupported = unsupported
-        self._lost: str | None = None
 
     @property
     def calls(self) -> Counter[str]:
@@ -238,11 +181,11 @@ class FakeDevice(Device):
 
     def lose(self, reason: str = "it fell off the bus") -> None:
         """From now on every step fails, as when a device is pulled out."""
-        self._lost = reason
+        self._script.lost = reason
 
     def revive(self) -> None:
         """Undo `lose`."""
-        self._lost = None
+        self._script.lost = ""
 
     def enter(self, step: Step) -> None:
         """Begin a step; raises what the script says.
@@ -250,9 +193,7 @@ class FakeDevice(Device):
         Raises:
             DeviceLostError: the device is lost.
         """
-        if self._lost is not None:
-            raise DeviceLostError(f"{self.id} is lost: {self._lost}", device=self.id)
-        self._script.enter(step)
+        self._script.enter(step, self.id)
 
     def memory(self) -> MemoryInfo:
         """The limit it was given, and what is left of it."""

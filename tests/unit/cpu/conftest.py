@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -59,23 +57,3 @@ def small_plans_run_in_teams() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def run_kernel() -> KernelRunner:
     return KernelRunner()
-
-
-@pytest.fixture
-def in_a_child():
-    """Runs a function in a forked child and tells whether it returned something true in time."""
-    if not hasattr(os, "fork"):
-        pytest.skip("the system has no fork")
-
-    def run(function):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(20)  # ends the child if it waits for its parent's threads
-            try:
-                os._exit(0 if function() else 1)
-            finally:
-                os._exit(2)
-        _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status) == 0
-
-    return run

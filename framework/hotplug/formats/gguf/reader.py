@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import stat
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,19 +226,32 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
     except (OSError, ValueError) as exc:
         raise UsageError(f"{path} cannot be opened: {exc}") from exc
     if mapped is not None:
-        return np.frombuffer(mapped, np.uint8)
+        return mapped
     if stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path}: the file is empty", path=str(path), offset=0)
     kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
     raise UsageError(f"{path} is {kind}")
 
 
-def _map_regular(path: Path) -> mmap.mmap:
+_maps: weakref.WeakValueDictionary[tuple[int, ...], npt.NDArray[np.uint8]] = (
+    weakref.WeakValueDictionary()
+)
+"""Files that are mapped now. Whoever opens one of them again gets the same bytes at the same
+addresses, by which devices know that they have a weight already."""
+
+
+def _map_regular(path: Path) -> npt.NDArray[np.uint8]:
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        held = _maps.get(key)
+        if held is not None and status.st_ino:
+            return held
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # Where the file system has large folios, Linux then reads the file in pages of 2 MB, and
         # every later reading of it is some percent faster: docs/decisions/0012. It may refuse.
         with contextlib.suppress(OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
-    return mapped
+    data = _maps[key] = np.frombuffer(mapped, np.uint8)
+    return data
