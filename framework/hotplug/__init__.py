@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     )
     from hotplug.errors import HotplugError
     from hotplug.graph import Graph
-    from hotplug.session import Session
+    from hotplug.session import CancelToken, Session
     from hotplug.tensor import HostTensor, TensorType
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CancelToken",
     "Graph",
     "HostTensor",
     "HotplugError",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CancelToken": "session",
     "Graph": "graph",
     "HostTensor": "tensor",
     "HotplugError": "errors",

@@ -50,6 +50,7 @@ def load(
     threads: int | None = None,
     cache_dtype: str | None = None,
     fallback: Fallback | None = None,
+    hot_plug: bool = False,
 ) -> Model:
     """Open a GGUF model on a device.
 
@@ -66,6 +67,8 @@ def load(
             precision, else f16.
         fallback: "error", "warn" or "allow", when a device does not do something; None takes
             HOTPLUG_FALLBACK.
+        hot_plug: whether devices that the selector names and that appear later are taken in between
+            two tokens.
 
     Raises:
         UsageError: there is no such file, or an option is out of range.
@@ -81,6 +84,7 @@ def load(
         threads=threads,
         cache_dtype=cache_dtype,
         fallback=fallback,
+        hot_plug=hot_plug,
     )
 
 
@@ -106,6 +110,7 @@ class Model:
         threads: int | None = None,
         cache_dtype: str | None = None,
         fallback: Fallback | None = None,
+        hot_plug: bool = False,
     ) -> None:
         began = time.perf_counter()
         _check_choice("precision", precision, PRECISIONS)
@@ -119,7 +124,9 @@ class Model:
             self._file = held.enter_context(GGUFFile.open(self.path))
             decoder = self._read(context, cache_dtype, precision)
             self.weights = {name: self._file.tensor(name) for name in self._file.tensors}
-            self._session = Session(device, self.weights, threads=threads, fallback=fallback)
+            self._session = Session(
+                device, self.weights, threads=threads, fallback=fallback, hot_plug=hot_plug
+            )
             self._evaluator = Evaluator(self._session, decoder)
             held.enter_context(self._session)
             self._held = held.pop_all()
@@ -150,6 +157,11 @@ class Model:
     def name(self) -> str:
         """The model's own name, or its file's."""
         return self._file.fields().get("general.name", str, self.path.stem)
+
+    @property
+    def session(self) -> Session:
+        """What it runs in, for devices that are added, removed, and brought back."""
+        return self._session
 
     @property
     def devices(self) -> list[DeviceInfo]:

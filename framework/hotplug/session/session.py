@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from hotplug.backend import Device
 from hotplug.devices import wanted
@@ -31,6 +31,8 @@ from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
 
 __all__ = ["Session"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("hotplug.session")
 
@@ -259,10 +261,11 @@ class Session(Membership):
 
         Raises:
             UsageError: no graph has used a state of that name, or the session is closed.
+            HotplugError: the device did not give it, and was set aside.
         """
         with self._lock:
-            self._require_open()
-            return self._storage.state(state).read()
+            self._attend()
+            return self._with_state(state, self._storage.state(state).read)
 
     def write(self, state: str, value: Any) -> None:
         """Give a state a value.
@@ -270,11 +273,20 @@ class Session(Membership):
         Raises:
             UsageError: no graph has used a state of that name, the value does not fit, or the
                 session is closed.
+            HotplugError: the device did not take it, and was set aside.
         """
         with self._lock:
-            self._require_open()
-            self._storage.state(state).write(value)
+            self._attend()
+            slot = self._storage.state(state)
             self._storage.copies.rewind(0)
+            self._with_state(state, partial(slot.store, slot.convert(value)))
+
+    def _with_state(self, state: str, work: Callable[[], T]) -> T:
+        try:
+            return self._fleet.ask(self._storage.home(state), work)
+        except DeviceFault as fault:
+            self._recovery.set_aside(fault, changed=False)
+            raise fault.error from fault
 
     def reset(self) -> None:
         """Make all states zero."""

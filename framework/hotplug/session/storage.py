@@ -216,6 +216,10 @@ class Storage:
             raise UsageError(f"there is no state {name!r}; known: {', '.join(names) or 'none yet'}")
         return Slot(name, state.type, state.buffer)
 
+    def home(self, state: str) -> str:
+        """Id of the device that a state lives on."""
+        return next(device for device, shelf in self._shelves.items() if state in shelf.states)
+
     def memory(self) -> dict[str, dict[str, float]]:
         """Bytes by device: of weights, mapped files among them, and of states."""
         return {device: shelf.memory() for device, shelf in self._shelves.items()}

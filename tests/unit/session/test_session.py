@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -206,6 +207,19 @@ def test_unknown_states_and_states_of_two_types() -> None:
         longer = ops.state(name="total", dtype="f32", shape=(5,))
         with pytest.raises(GraphError, match="another graph"):
             session.compile(Graph.build({}, {"total": ops.relu(longer)}))
+
+
+@pytest.mark.parametrize("step", ["read", "write"])
+def test_a_device_that_does_not_give_or_take_a_state_is_set_aside(step: str) -> None:
+    device = gpu()
+    with Session([device, cpu()], fallback="allow") as session:
+        session.run(counter(), {"x": np.ones(4, np.float32)})
+        fault = Fault(step, ExecutionError("bad cable"), call=device.calls[step] + 1)  # type: ignore[arg-type]
+        device.add_fault(fault)
+        use = session.read if step == "read" else partial(session.write, value=np.zeros(4))
+        with pytest.raises((ExecutionError, StatesLostError), match="bad cable"):
+            use("total")
+        assert list(session.failed) == ["gpu:0"]
 
 
 def test_many_graphs_do_not_pile_up() -> None:
