@@ -183,6 +183,16 @@ class Backend(abc.ABC):
         del info
         return None
 
+    def find(self, address: str) -> Sequence[DeviceInfo]:
+        """(optional) Devices at an address that a selector names, as "rpc://host:port/cuda:0" does.
+
+        Their property "address" is what a selector must say to mean that one device.
+
+        Raises:
+            HotplugError: why nothing can be reached there.
+        """
+        return [info for info in self.probe() if info.properties.get("address") == address]
+
     def close(self) -> None:  # noqa: B027
         """(optional) Let go of everything; no device of this backend is open any more."""
 
@@ -207,6 +217,10 @@ class Device(abc.ABC):
 
         Called once per node while planning; takes microseconds and never raises.
         """
+
+    def supports_graph(self, graph: Graph) -> Sequence[Support]:
+        """(optional) Answers about all nodes of a graph, where one question is faster than many."""
+        return [self.supports(node) for node in graph.nodes]
 
     @property
     @abc.abstractmethod
@@ -272,6 +286,10 @@ class BufferType(abc.ABC):
         """
         del data
         return None
+
+    def wrap_all(self, data: Sequence[memoryview]) -> list[Buffer | None]:
+        """(optional) `wrap` of several, where all at once is faster than one by one."""
+        return [self.wrap(item) for item in data]
 
 
 class Buffer(abc.ABC):

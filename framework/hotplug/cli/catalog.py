@@ -25,7 +25,13 @@ _OWN = {
 }
 """Each is the object `command` of the module of its name, which help need not import."""
 
-_ELSEWHERE = {"generate": "hotplug-llm", "chat": "hotplug-llm", "tokenize": "hotplug-llm"}
+_ELSEWHERE = {
+    "generate": "hotplug-llm",
+    "chat": "hotplug-llm",
+    "tokenize": "hotplug-llm",
+    "serve-devices": "hotplug-rpc",
+    "keys": "hotplug-rpc",
+}
 """Commands of our other distributions, for the advice given where they are missing."""
 
 

@@ -23,26 +23,39 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
         UnsupportedOpError: a node that no device runs; holds each device's reason.
     """
     forbidden = settings().forbid
-    table = {node: _answers(node, devices, forbidden) for node in graph.nodes if not node.is_leaf}
+    by_device = {device.id: _answers(device, graph, forbidden) for device in devices}
+    table: dict[Node, dict[str, Support]] = {}
+    for position, node in enumerate(graph.nodes):
+        if not node.is_leaf:
+            table[node] = {device: answers[position] for device, answers in by_device.items()}
     for node, answers in table.items():
         if not any(answers.values()):
             raise _nobody_runs(node, answers)
     return table
 
 
-def _answers(
-    node: Node, devices: Sequence[Device], forbidden: Collection[tuple[str, str]]
-) -> dict[str, Support]:
-    return {device.id: _answer(device, node, forbidden) for device in devices}
+def _answers(device: Device, graph: Graph, forbidden: Collection[tuple[str, str]]) -> list[Support]:
+    try:
+        answers: list[object] = list(device.supports_graph(graph))
+    except Exception:  # noqa: BLE001 - a plug-in's fault costs that plug-in the nodes that it is about
+        answers = []
+    if len(answers) != len(graph.nodes):
+        answers = [_ask(device, node) for node in graph.nodes]
+    return [_checked(*pair, device, forbidden) for pair in zip(graph.nodes, answers, strict=True)]
 
 
-def _answer(device: Device, node: Node, forbidden: Collection[tuple[str, str]]) -> Support:
+def _ask(device: Device, node: Node) -> object:
+    try:
+        return device.supports(node)
+    except Exception as error:  # noqa: BLE001 - as above
+        return no(f"its supports() failed: {error!r}")
+
+
+def _checked(
+    node: Node, answer: object, device: Device, forbidden: Collection[tuple[str, str]]
+) -> Support:
     if any((node.op, where) in forbidden for where in (device.info.backend, device.id)):
         return no("HOTPLUG_FORBID names it")
-    try:
-        answer: object = device.supports(node)
-    except Exception as error:  # noqa: BLE001 - a plug-in's fault costs that plug-in the node, no more
-        return no(f"its supports() failed: {error!r}")
     if isinstance(answer, Support):
         return answer
     return YES if answer is True else no(f"its supports() answered {answer!r}")

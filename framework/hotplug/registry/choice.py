@@ -128,7 +128,7 @@ def _match(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, str]]:
     """Matching devices in order, and the problems met, by backend or term."""
     if term.kind is Kind.ADDRESS:
         found = list(pool.at_address(term.word, term.value))
-        why = pool.problem(term.word) or "nothing is there"
+        why = pool.problem(term.text) or pool.problem(term.word) or "nothing is there"
         return found, {} if found else {term.text: why}
     if term.kind is Kind.WORD and (term.word in pool.names() or term.word not in TYPES):
         return _match_backend(pool, term)

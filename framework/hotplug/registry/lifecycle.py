@@ -30,6 +30,8 @@ IMPORT_TIMEOUT = 30.0
 """Seconds that importing may take where HOTPLUG_PROBE_TIMEOUT does not give more: large vendor
 libraries on a slow disk take their time, and are still on their way."""
 
+_USABLE = frozenset({State.READY, State.NO_DEVICE, State.UNAVAILABLE})
+
 T = TypeVar("T")
 
 
@@ -254,6 +256,28 @@ class Entry:
             return guarded(lambda: probe_in_child(target, limit))
         return guarded(backend.probe, limit)
 
+    def find(self, address: str, settings: Settings) -> list[DeviceInfo]:
+        """Devices at an address, which count as the backend's own from then on.
+
+        A backend that found no device by itself may find some there. Where it fails, the reason is
+        kept in `device_faults` under the selector.
+        """
+        backend, selector = self.backend, f"{self.name}://{address}"
+        ask = getattr(backend, "find", None)  # it need not derive from the contract's class
+        if backend is None or ask is None or self.state not in _USABLE:
+            return [i for i in self.devices if i.properties.get("address") == address]
+        outcome = guarded(lambda: check_infos(ask(address), self.name), settings.probe_timeout)
+        if outcome.value is None:
+            self.device_faults[selector] = _find_reason(outcome, settings.probe_timeout)
+            return []
+        found = list(outcome.value)
+        self.device_faults.pop(selector, None)
+        known = {info.id: info for info in (*self.devices, *found)}
+        self.devices = tuple(known.values())
+        if found:
+            self.state, self.reason, self.remedy = State.READY, "", None
+        return found
+
     def open(self, info: DeviceInfo) -> Device:
         """Bring up a device.
 
@@ -284,6 +308,13 @@ class Entry:
                 outcome = guarded(self.backend.close)
                 if outcome.error is not None:
                     _log.warning("closing %s failed: %s", self.name, reason_of(outcome.error))
+
+
+def _find_reason(outcome: Outcome[T], limit: float) -> str:
+    if outcome.error is None:
+        return f"no answer within {limit:g} s"
+    error = outcome.error
+    return str(error) if isinstance(error, HotplugError) else reason_of(error)
 
 
 def _open_reason(error: BaseException) -> str:

@@ -321,8 +321,13 @@ class Registry:
         return [info for entry in entries for info in _usable(entry)]
 
     def at_address(self, name: str, address: str) -> Sequence[DeviceInfo]:
-        """Devices of a backend that have this address as their property "address"."""
-        return [i for i in self.devices_of(name) if i.properties.get("address") == address]
+        """Devices that a backend finds at an address; `problem` of "name://..." says why none."""
+        entry = self._all().get(name)
+        if entry is None:
+            return []
+        self._load([entry])
+        with entry.lock:
+            return entry.find(address, self._settings())
 
     def problem(self, name: str) -> str:
         """Why a backend, or a device such as "cuda:0", cannot be used; empty if it can."""

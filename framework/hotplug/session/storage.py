@@ -54,15 +54,12 @@ class Shelf:
         missing = [
             name for name in tensors if name not in self.wrapped and name not in self.weights
         ]
-        copied = [name for name in missing if not self._wrap(name, tensors[name])]
+        buffers = self.device.buffers.wrap_all([tensors[name].data.data for name in missing])
+        found = dict(zip(missing, buffers, strict=True))
+        self.wrapped.update({name: buffer for name, buffer in found.items() if buffer is not None})
+        copied = {name: tensors[name] for name, buffer in found.items() if buffer is None}
         if copied:
-            self._upload({name: tensors[name] for name in copied})
-
-    def _wrap(self, name: str, tensor: HostTensor) -> bool:
-        buffer = self.device.buffers.wrap(tensor.data.data)
-        if buffer is not None:
-            self.wrapped[name] = buffer
-        return buffer is not None
+            self._upload(copied)
 
     def _upload(self, tensors: Mapping[str, HostTensor]) -> None:
         total = sum(tensor.nbytes for tensor in tensors.values())

@@ -79,8 +79,7 @@ def check(device: Device, case: Case) -> Result:
 
 def unsupported(device: Device, graph: Graph) -> str:
     """Why the device does not run some node of a graph; empty if it runs them all."""
-    for node in graph.nodes:
-        answer = device.supports(node)
+    for node, answer in zip(graph.nodes, device.supports_graph(graph), strict=True):
         if not answer:
             return f"{node.name} {node.type}: {answer.reason}"
     return ""
