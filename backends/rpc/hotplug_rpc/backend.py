@@ -1,43 +1,232 @@
-"""The registration object. Importing it imports no vendor package and touches no driver."""
+"""The registration object. Importing it imports no vendor package and touches no network."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from typing import ClassVar
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ClassVar
 
-from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo
-from hotplug.errors import BackendLoadError, DeviceUnavailableError
+from hotplug.backend import API_VERSION, Backend, Device, DeviceInfo, MemoryInfo
+from hotplug.errors import (
+    BackendLoadError,
+    DeviceUnavailableError,
+    HotplugError,
+    SettingsError,
+    UsageError,
+)
+from hotplug_rpc.addresses import Address, parse_address
+
+if TYPE_CHECKING:
+    from hotplug_rpc.client.connection import Connection
 
 __all__ = ["RPCBackend"]
 
-_NOT_YET = "this version of hotplug-rpc cannot reach other machines yet"
+_log = logging.getLogger("hotplug.rpc")
+
+_SERVERS, _TIMEOUT = "HOTPLUG_RPC_SERVERS", "HOTPLUG_RPC_TIMEOUT"
+_SECONDS = 120.0
+_PACKAGES = {"zmq": "pyzmq", "blake3": "blake3"}
 
 
 class RPCBackend(Backend):
-    """Devices of other machines."""
+    """Devices of other machines.
+
+    HOTPLUG_RPC_SERVERS names the servers that a list of devices asks, as "host:port,host:port";
+    others are found when a selector names them. HOTPLUG_RPC_TIMEOUT is how many seconds an answer
+    may take.
+    """
 
     name: ClassVar[str] = "rpc"
     api_version: ClassVar[tuple[int, int]] = API_VERSION
 
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._connections: dict[str, Connection] = {}
+        self._users: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # address of a device -> its number here
+        self._met: dict[str, Address] = {}  # servers that a selector named
+
+    def _after_fork(self) -> None:
+        """What the parent connected is the parent's; closing it here would end its sessions."""
+        if self._pid != os.getpid():
+            self._left_behind = self._connections
+            self._begin()
+
     def probe(self) -> Sequence[DeviceInfo]:
-        """Say why there is no device.
+        """Devices of the servers that are named by HOTPLUG_RPC_SERVERS, or were met before.
 
         Raises:
-            BackendLoadError: always; with the command that adds PyZMQ where that is missing.
+            BackendLoadError: PyZMQ is missing, no server is named, or none of them answers.
+            SettingsError: a variable is not understood.
         """
-        if importlib.util.find_spec("zmq") is None:
+        self._after_fork()
+        for module, package in _PACKAGES.items():
+            if importlib.util.find_spec(module) is None:
+                raise BackendLoadError(
+                    f"{package} is not installed",
+                    backend=self.name,
+                    remedy=f"pip install {package}",
+                )
+        servers = {address.server: address for address in _servers()} | self._met
+        if not servers:
             raise BackendLoadError(
-                f"PyZMQ is not installed, and {_NOT_YET}",
+                "no server is named",
                 backend=self.name,
-                remedy="pip install pyzmq",
+                remedy=f"set {_SERVERS}=host:port, or select rpc://host:port/cuda:0",
             )
-        raise BackendLoadError(f"PyZMQ is installed, but {_NOT_YET}", backend=self.name)
+        return self._ask_all(servers.values())
+
+    def _ask_all(self, servers: Iterable[Address]) -> list[DeviceInfo]:
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(self._try, servers))
+        failures = [answer for answer in answers if isinstance(answer, HotplugError)]
+        found = [info for answer in answers if isinstance(answer, list) for info in answer]
+        if failures and not found:
+            remedy = failures[0].remedy if len(failures) == 1 else None
+            reasons = "; ".join(str(error.args[0]) for error in failures)
+            raise BackendLoadError(reasons, backend=self.name, remedy=remedy)
+        for error in failures:
+            _log.warning("%s", error)
+        return found
+
+    def _try(self, server: Address) -> list[DeviceInfo] | HotplugError:
+        try:
+            return self._devices_of(server)
+        except HotplugError as error:
+            return error
+
+    def find(self, address: str) -> Sequence[DeviceInfo]:
+        """Devices of a server that a selector names, or one of them.
+
+        Raises:
+            UsageError: the address is none, or the server has no such device.
+            RemoteError: it does not answer, or does not let us in.
+        """
+        self._after_fork()
+        place = parse_address(address)
+        infos = self._devices_of(Address(place.host, place.port))
+        self._met[place.server] = Address(place.host, place.port)
+        matching = [info for info in infos if not place.device or _device_of(info) == place.device]
+        if not matching:
+            offered = ", ".join(map(_device_of, infos)) or "nothing"
+            raise UsageError(f"{place.server} offers {offered}, not {place.device}")
+        return matching
+
+    def _devices_of(self, server: Address) -> list[DeviceInfo]:
+        connection = self._connect(server)
+        return [
+            connection.describe(position, self._number(f"{server.server}/{described.info.id}"))
+            for position, described in enumerate(connection.offered)
+        ]
+
+    def _number(self, address: str) -> int:
+        with self._lock:
+            return self._numbers.setdefault(address, len(self._numbers))
+
+    def _connect(self, server: Address) -> Connection:
+        """The connection to a server: the one that there is, or a new one if that is lost."""
+        from hotplug_rpc.client.connection import Connection  # noqa: PLC0415 - ZeroMQ, 30 ms
+        from hotplug_rpc.keys import KeyRing  # noqa: PLC0415
+
+        with self._lock:
+            held = self._connections.get(server.server)
+        if held is not None:
+            held.poll()
+            if held.lost is None:
+                return held
+            if not self._users[server.server]:
+                held.close()
+        ring = KeyRing()
+        made = Connection(server, ring.server_key(server), ring.identity(), _timeout())
+        with self._lock:
+            self._connections[server.server] = made
+            self._users[server.server] = 0
+        return made
+
+    def memory(self, info: DeviceInfo) -> MemoryInfo | None:
+        """A device's memory, as its server tells it."""
+        from hotplug_rpc.requests import Memory  # noqa: PLC0415
+
+        connection, position = self._place(info)
+        body = connection.request(Memory(position)).body
+        return MemoryInfo(body.get("total"), body.get("free"))
+
+    def _place(self, info: DeviceInfo) -> tuple[Connection, int]:
+        self._after_fork()
+        address = parse_address(str(info.properties.get("address")))
+        connection = self._connect(Address(address.host, address.port))
+        for position, described in enumerate(connection.offered):
+            if described.info.id == address.device:
+                return connection, position
+        raise DeviceUnavailableError(
+            f"{address.server} does not offer {address.device} any more", device=info.id
+        )
 
     def open(self, info: DeviceInfo) -> Device:
-        """Refuse: `probe` names no device.
+        """Take a device of a server into use.
 
         Raises:
-            DeviceUnavailableError: always.
+            DeviceUnavailableError: the server does not offer it any more.
+            RemoteError: the server does not answer.
         """
-        raise DeviceUnavailableError(_NOT_YET, device=info.id)
+        from hotplug_rpc.client.device import RemoteDevice  # noqa: PLC0415
+
+        connection, position = self._place(info)
+        with self._lock:
+            self._users[connection.address.server] += 1
+        return RemoteDevice(info, connection, position, lambda: self._leave(connection))
+
+    def _leave(self, connection: Connection) -> None:
+        """A device was closed; the last one of a connection ends it, and frees all over there."""
+        server = connection.address.server
+        with self._lock:
+            if self._connections.get(server) is connection:
+                self._users[server] -= 1
+                if self._users[server] > 0:
+                    return
+                del self._connections[server]
+        connection.leave()
+
+    def close(self) -> None:
+        """End all connections."""
+        with self._lock:
+            connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.leave()
+
+
+def _device_of(info: DeviceInfo) -> str:
+    return parse_address(str(info.properties["address"])).device
+
+
+def _servers() -> list[Address]:
+    text = os.environ.get(_SERVERS, "")
+    try:
+        return [parse_address(item.strip()) for item in text.split(",") if item.strip()]
+    except UsageError as error:
+        raise SettingsError(
+            f"{_SERVERS}: {error.args[0]}", variable=_SERVERS, value=text
+        ) from error
+
+
+def _timeout() -> float:
+    text = os.environ.get(_TIMEOUT, "").strip()
+    try:
+        seconds = float(text or _SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if 0 < seconds <= 86400:  # NaN compares false
+        return seconds
+    raise SettingsError(
+        f"{_TIMEOUT}={text!r} is not understood; allowed is a number of seconds up to 86400",
+        variable=_TIMEOUT,
+        value=text,
+    )

@@ -1,0 +1,1 @@
+"""The client: devices of other machines as devices of this process."""

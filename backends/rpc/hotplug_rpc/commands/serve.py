@@ -1,0 +1,191 @@
+"""`hotplug serve-devices`: offer this machine's devices to others."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from hotplug.errors import UsageError
+from hotplug_rpc.addresses import DEFAULT_PORT, parse_bind
+
+if TYPE_CHECKING:
+    from hotplug_rpc.server.build import Options
+    from hotplug_rpc.server.loop import Server
+
+__all__ = ["ServeCommand", "command"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SWITCH_SECONDS = 0.0005
+_KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+class ServeCommand:
+    """Serves until it is told to end."""
+
+    name = "serve-devices"
+    help = "offer this machine's devices to other machines"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "-b", "--bind", metavar="ADDRESS", default=f"tcp://127.0.0.1:{DEFAULT_PORT}",
+            help="where to listen; port 0 takes any that is free (%(default)s)",
+        )  # fmt: skip
+        parser.add_argument(
+            "-d", "--devices", metavar="SELECTOR", default="auto", help="what to offer (all)"
+        )
+        parser.add_argument(
+            "--budget", type=amount, metavar="BYTES",
+            help="of each device, what all clients together may take, such as 8G (all)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--client-budget", type=amount, metavar="BYTES", help="what one client may take (all)"
+        )
+        parser.add_argument(
+            "--allow", action="append", default=[], metavar="KEY",
+            help="let a client in whose key is not on the list; may be repeated",
+        )  # fmt: skip
+        parser.add_argument(
+            "--models", action="append", default=[], type=Path, metavar="PATH",
+            help="a GGUF file, or a folder of them, that clients need not send; may be repeated",
+        )  # fmt: skip
+        parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where weights are kept")
+        parser.add_argument(
+            "--cache-bytes", type=amount, default=64 * 10**9, metavar="BYTES",
+            help="what they may take there; 0 keeps none (64G)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--metrics", metavar="ADDRESS", help="serve /metrics and /healthz by HTTP, as host:port"
+        )
+        parser.add_argument(
+            "--drain", type=float, default=30.0, metavar="SECONDS",
+            help="how long sessions may go on after SIGTERM (%(default)g)",
+        )  # fmt: skip
+        parser.add_argument("--json-log", action="store_true", help="log one JSON object a line")
+        parser.add_argument("--quiet", action="store_true", help="log warnings alone")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Serve; 0 when told to end.
+
+        Raises:
+            UsageError: an option cannot be followed, or the address not be bound.
+            HotplugError: there are no devices, or the keys cannot be used.
+        """
+        from hotplug_rpc.keys import KeyRing  # noqa: PLC0415 - help needs no ZeroMQ
+        from hotplug_rpc.server.build import build, opened  # noqa: PLC0415
+        from hotplug_rpc.server.http import serve_metrics  # noqa: PLC0415
+
+        with _logging(as_json=arguments.json_log, quiet=arguments.quiet):
+            # Else a thread that computes in Python would keep the one with the sockets waiting.
+            sys.setswitchinterval(_SWITCH_SECONDS)
+            with opened(arguments.devices) as devices:
+                server = build(_options(arguments), devices, KeyRing())
+                with contextlib.ExitStack() as stack:
+                    if arguments.metrics:
+                        stack.enter_context(serve_metrics(arguments.metrics, server.service))
+                    stack.enter_context(_signals(server, arguments.drain))
+                    for device in devices:
+                        print(f"serving rpc://{server.address.server}/{device.id}", flush=True)
+                    server.run()
+        return 0
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from hotplug_rpc.keys import parse_key  # noqa: PLC0415
+    from hotplug_rpc.server.build import Options, cache_folder  # noqa: PLC0415
+    from hotplug_rpc.server.limits import Limits  # noqa: PLC0415
+
+    if not 0 <= arguments.drain <= threading.TIMEOUT_MAX:  # NaN compares false
+        raise UsageError(f"--drain takes a number of seconds, not {arguments.drain:g}")
+    return Options(
+        bind=parse_bind(arguments.bind),
+        devices=arguments.devices,
+        budget=arguments.budget,
+        limits=Limits(client_bytes=arguments.client_budget),
+        cache=(arguments.cache or cache_folder()) if arguments.cache_bytes else None,
+        cache_bytes=arguments.cache_bytes,
+        models=arguments.models,
+        allow=[parse_key(text) for text in arguments.allow],
+    )
+
+
+def amount(text: str) -> int:
+    """Bytes, such as 500M or 8G, in powers of 1000.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    digits, unit = (text[:-1], text[-1:].lower()) if not text[-1:].isdigit() else (text, "")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19 and unit in _UNITS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 500M or 8G")
+    return int(digits) * _UNITS[unit]
+
+
+@contextlib.contextmanager
+def _signals(server: Server, seconds: float) -> Iterator[None]:
+    """The first SIGTERM or Ctrl-C drains, the second ends at once."""
+    told = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        del number, frame
+        server.drain(0.0 if told else seconds)
+        told = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Lines(logging.Formatter):
+    """What happened, and the facts given with it: as text, or as a JSON object."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or more where there is a traceback."""
+        facts = {name: value for name, value in vars(record).items() if name not in _KNOWN}
+        if not self._as_json:
+            return super().format(record) + "".join(f" {k}={v}" for k, v in facts.items())
+        row = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **{name: str(value) for name, value in facts.items()},
+        }
+        if record.exc_info:
+            row["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+
+@contextlib.contextmanager
+def _logging(*, as_json: bool, quiet: bool) -> Iterator[None]:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines(as_json=as_json))
+    logger = logging.getLogger("hotplug.rpc")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+command = ServeCommand()

@@ -1,0 +1,100 @@
+"""A server from options: devices opened, memory bounded, caches placed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hotplug.backend import Device
+from hotplug.errors import UsageError
+from hotplug.registry import Registry, default
+from hotplug.settings import settings
+from hotplug_rpc.addresses import DEFAULT_PORT, Address, is_loopback
+from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.server.fetching import fetch_from
+from hotplug_rpc.server.graphs import GraphStore
+from hotplug_rpc.server.limits import Limits
+from hotplug_rpc.server.loop import Server
+from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.peers import Peers
+from hotplug_rpc.server.session import Shared
+from hotplug_rpc.server.weights import WeightStore
+
+__all__ = ["Options", "build", "cache_folder", "opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to serve.
+
+    Attributes:
+        bind: where to listen; port 0 for any that is free.
+        devices: selector of what to offer.
+        budget: bytes of each device that all clients together may take; None for all.
+        cache: folder of weights; None keeps none on disk.
+        cache_bytes: that it may take.
+        models: GGUF files, or folders of them, whose tensors clients need not send.
+        allow: public keys that may come in, beside those on the list.
+    """
+
+    bind: Address = field(default_factory=lambda: Address("127.0.0.1", DEFAULT_PORT))
+    devices: str = "auto"
+    budget: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    cache: Path | None = None
+    cache_bytes: int = 64 << 30
+    models: Sequence[Path] = ()
+    allow: Collection[bytes] = ()
+
+
+def cache_folder() -> Path:
+    """Where weights are kept unless another place is named."""
+    return settings().cache_directory / "rpc-weights"
+
+
+@contextlib.contextmanager
+def opened(selector: str, registry: Registry | None = None) -> Iterator[list[Device]]:
+    """Devices of this machine, open inside the context. Those of other machines are left out.
+
+    Raises:
+        DeviceNotFoundError: the selector names nothing here.
+        UsageError: it names devices of other machines alone.
+    """
+    registry = registry or default()
+    infos = [info for info in registry.select(selector).devices if info.backend != "rpc"]
+    if not infos:
+        raise UsageError(f"{selector!r} names no device of this machine")
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(registry.open(info, "serve-devices")) for info in infos]
+        yield [handle.device for handle in handles]
+
+
+def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
+    """A bound server, which is to be run.
+
+    Raises:
+        UsageError: it would listen beyond this machine with nobody allowed to come in, or the
+            address cannot be bound.
+        KeyFileError: the keys cannot be used.
+    """
+    _check_bind(options, keys)
+    identity = keys.identity()
+    shared = Shared(
+        tuple(Offer(device, options.budget) for device in devices),
+        options.limits,
+        GraphStore(options.limits.nodes),
+        WeightStore(options.cache, options.cache_bytes, options.models),
+        Peers(lambda endpoint, key, ticket: fetch_from(identity, endpoint, key, ticket)),
+    )
+    return Server(options.bind, keys, shared, options.allow)
+
+
+def _check_bind(options: Options, keys: KeyRing) -> None:
+    if is_loopback(options.bind.host) or options.allow or keys.allowed():
+        return
+    raise UsageError(
+        f"{options.bind.server} can be reached from other machines, and no client's key is allowed",
+        remedy="`hotplug keys allow KEY NAME`, with what `hotplug keys` shows on the client",
+    )

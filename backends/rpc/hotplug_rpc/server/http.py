@@ -1,0 +1,64 @@
+"""Metrics and health by HTTP, for Prometheus and whoever restarts servers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from hotplug.errors import UsageError
+from hotplug_rpc.addresses import Address, parse_bind
+from hotplug_rpc.server.service import Service
+
+__all__ = ["serve_metrics"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET /metrics and GET /healthz, and nothing else."""
+
+    service: Service
+    timeout = 5
+
+    def do_GET(self) -> None:
+        if self.path == "/metrics":
+            self._say(200, self.service.metrics.text(), "text/plain; version=0.0.4")
+        elif self.path == "/healthz":
+            closing = self.service.closing
+            self._say(503 if closing else 200, "closing\n" if closing else "ok\n", "text/plain")
+        else:
+            self._say(404, "there are /metrics and /healthz\n", "text/plain")
+
+    def _say(self, code: int, text: str, kind: str) -> None:
+        data = text.encode()
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - as the base has it
+        """Say nothing: a question every few seconds is no news."""
+
+
+@contextlib.contextmanager
+def serve_metrics(bind: str, service: Service) -> Iterator[Address]:
+    """Answer by HTTP inside the context; gives the address.
+
+    Raises:
+        UsageError: the address cannot be bound.
+    """
+    address = parse_bind(bind)
+    handler = type("Handler", (_Handler,), {"service": service})
+    try:
+        http = ThreadingHTTPServer((address.host, address.port), handler)
+    except OSError as error:
+        raise UsageError(f"{address.server} cannot be bound: {error.strerror}") from error
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, name="hotplug-rpc-http", daemon=True)
+    thread.start()
+    try:
+        yield Address(address.host, int(http.server_address[1]))
+    finally:
+        http.shutdown()
+        http.server_close()

@@ -1,0 +1,245 @@
+"""The sockets of a server, and the one thread that uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from hotplug.errors import UsageError
+from hotplug_rpc.addresses import Address, parse_address
+from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.server.door import Door
+from hotplug_rpc.server.service import Service
+from hotplug_rpc.server.session import Shared
+from hotplug_rpc.sockets import prepare, send_frames
+from hotplug_rpc.wire import Kind, make_head
+
+__all__ = ["Server"]
+
+_log = logging.getLogger("hotplug.rpc")
+
+_ZAP = "inproc://zeromq.zap.01"
+_FRAME_OVERHEAD = 1024  # of CURVE
+_QUEUED = 64  # messages that ZeroMQ keeps for a client in each direction
+_AT_ONCE = 64  # messages taken before answers are sent again
+_NUDGE_SECONDS = 2.0
+_STALLED_POLL_MS = 20
+_STALLED_BYTES = 256 << 20
+
+_FAILURES = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+@dataclass(slots=True)
+class _Stalled:
+    """Answers to a client that does not read them."""
+
+    since: float
+    messages: deque[list[bytes | bytearray]] = field(default_factory=deque)
+    nbytes: int = 0
+
+
+class Server:
+    """Binds, serves, ends. `run` is for one thread, the other methods for any.
+
+    Attributes:
+        service: what answers.
+        address: where it is bound.
+    """
+
+    def __init__(
+        self, bind: Address, keys: KeyRing, shared: Shared, extra_keys: Collection[bytes] = ()
+    ) -> None:
+        """Bind.
+
+        Raises:
+            UsageError: the address is in use, or not this machine's.
+            KeyFileError: the keys cannot be used.
+        """
+        self.service = Service(shared, self.post)
+        self._door = Door(keys, extra_keys, shared.peers, self.service.metrics)
+        self._outbox: deque[tuple[bytes, list[bytes | bytearray]]] = deque()
+        self._stalled: dict[bytes, _Stalled] = {}
+        self._woken = False
+        self._until: float | None = None
+        self._nudged = time.monotonic()
+        self._context = zmq.Context()
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.bind(_ZAP)
+        self._router = self._open(keys, bind)
+        self._wake_read, self._wake_write = socket.socketpair()
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        self._monitor = self._router.get_monitor_socket(_FAILURES)
+
+    def _open(self, keys: KeyRing, bind: Address) -> zmq.Socket[bytes]:
+        identity = keys.identity()
+        router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        prepare(router, identity, ipv6=":" in bind.host)
+        options: dict[int, int | bytes] = {
+            zmq.CURVE_SERVER: 1,
+            zmq.ZAP_DOMAIN: b"hotplug",
+            zmq.ROUTER_MANDATORY: 1,
+            zmq.MAXMSGSIZE: self.service.shared.limits.frame_bytes + _FRAME_OVERHEAD,
+            zmq.LINGER: 500,
+            zmq.RCVHWM: _QUEUED,
+            zmq.SNDHWM: _QUEUED,
+        }
+        for option, value in options.items():
+            router.set(option, value)
+        try:
+            router.bind(bind.endpoint.replace("localhost", "127.0.0.1"))
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            self.service.close()
+            raise UsageError(f"{bind.server} cannot be bound: {error.strerror}") from error
+        bound = bytes(router.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self.address = parse_address(bound.removeprefix("tcp://"))
+        return router
+
+    # From any thread
+
+    def post(self, peer: bytes, frames: list[bytes | bytearray]) -> None:
+        """Send something to a client."""
+        self._outbox.append((peer, frames))
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(BlockingIOError):  # then it is awake
+                self._wake_write.send(b"x")
+
+    def drain(self, seconds: float) -> None:
+        """Admit nobody any more; end when the last session does, or after so many seconds."""
+        self.service.closing = True
+        self._until = time.monotonic() + seconds
+        self._wake()
+
+    # From the thread that runs it
+
+    def run(self) -> None:
+        """Serve until `drain` has come to its end."""
+        poller = zmq.Poller()
+        for source in (self._router, self._zap, self._monitor, self._wake_read):
+            poller.register(source, zmq.POLLIN)
+        try:
+            while not self._is_over():
+                ready = dict(poller.poll(_STALLED_POLL_MS if self._stalled else 500))
+                if self._zap in ready:
+                    self._zap.send_multipart(self._door.answer(self._zap.recv_multipart()))
+                if self._monitor in ready:
+                    self._note_failure()
+                if self._router in ready:
+                    self._receive()
+                self._send_all()
+                self._nudge()
+        finally:
+            self._close()
+
+    def _is_over(self) -> bool:
+        if self._until is None:
+            return False
+        idle = not (self.service.session_count or self._outbox or self._stalled)
+        return idle or time.monotonic() >= self._until
+
+    def _note_failure(self) -> None:
+        event = recv_monitor_message(self._monitor)
+        self.service.metrics.add("refused_total", 1, 'reason="handshake"')
+        _log.info("a handshake failed", extra={"event": int(event["event"])})
+
+    def _receive(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            peer = frames[0].bytes
+            client = str(frames[-1].get("User-Id"))
+            ticket_only = not self._door.knows(bytes.fromhex(client))
+            payload = [frame.buffer for frame in frames[1:]]
+            self.service.handle(peer, client, payload, ticket_only=ticket_only)
+
+    def _send_all(self) -> None:
+        self._woken = False
+        with contextlib.suppress(BlockingIOError):
+            self._wake_read.recv(4096)
+        for peer in tuple(self._stalled):
+            self._retry(peer)
+        while self._outbox:
+            peer, frames = self._outbox.popleft()
+            if peer in self._stalled or not self._send(peer, frames):
+                self._stall(peer, frames)
+
+    def _send(self, peer: bytes, frames: list[bytes | bytearray]) -> bool:
+        """Send, or drop what is for a client that is gone; False if it does not read."""
+        try:
+            send_frames(self._router, [peer, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self.service.end(peer, "the connection is gone")
+        return True
+
+    def _stall(self, peer: bytes, frames: list[bytes | bytearray]) -> None:
+        held = self._stalled.setdefault(peer, _Stalled(time.monotonic()))
+        held.messages.append(frames)
+        held.nbytes += sum(map(len, frames))
+
+    def _retry(self, peer: bytes) -> None:
+        held = self._stalled[peer]
+        while held.messages and self._send(peer, held.messages[0]):
+            held.nbytes -= sum(map(len, held.messages.popleft()))
+            held.since = time.monotonic()
+        too_long = time.monotonic() - held.since > self.service.shared.limits.stalled_seconds
+        if held.messages and (too_long or held.nbytes > _STALLED_BYTES):
+            self.service.end(peer, "the client does not read its answers")
+            held.messages.clear()
+        if not held.messages:
+            del self._stalled[peer]
+
+    def _nudge(self) -> None:
+        """ZeroMQ does not say when a client is gone; sending to it does."""
+        now = time.monotonic()
+        if now - self._nudged < _NUDGE_SECONDS:
+            return
+        self._nudged = now
+        for peer in self.service.peers:
+            if peer not in self._stalled:
+                self._send(peer, [make_head(Kind.NUDGE, 0)])
+        self.service.metrics.put("sessions", self.service.session_count)
+        self.service.metrics.put("waiting", self.service.waiting)
+        for offer in self.service.shared.offers:
+            self.service.metrics.put("device_taken_bytes", offer.taken, f'device="{offer.id}"')
+
+    def _close(self) -> None:
+        self.service.close()
+        self._router.disable_monitor()
+        self._send_all()
+        for source in (self._monitor, self._zap):
+            source.close(linger=0)
+        self._router.close()
+        self._context.term()
+        self._wake_read.close()
+        self._wake_write.close()
+
+
+def start_in_thread(server: Server) -> threading.Thread:
+    """Run a server beside the caller, as tests do."""
+    thread = threading.Thread(target=server.run, name="hotplug-rpc-server", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,62 @@
+"""Numbers about a server, and their text for Prometheus.
+
+Source of the format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+__all__ = ["Metrics"]
+
+_HELP = {
+    "sessions": ("gauge", "Sessions that are open."),
+    "sessions_total": ("counter", "Sessions that were opened."),
+    "refused_total": ("counter", "Handshakes that were refused."),
+    "requests_total": ("counter", "Requests by kind."),
+    "failures_total": ("counter", "Answers that were errors, by class."),
+    "received_bytes_total": ("counter", "Payload bytes that came in."),
+    "sent_bytes_total": ("counter", "Payload bytes that went out."),
+    "busy_seconds_total": ("counter", "Seconds of work on a device."),
+    "device_taken_bytes": ("gauge", "Bytes of a device that sessions hold."),
+    "waiting": ("gauge", "Requests that wait for a device."),
+}
+
+
+class Metrics:
+    """Counters by name and label. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._values: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, amount: float = 1, label: str = "") -> None:
+        """Count up; `label` is as in `kind="run"`."""
+        with self._lock:
+            self._values[name, label] += amount  # type: ignore[assignment]
+
+    def put(self, name: str, value: float, label: str = "") -> None:
+        """Set a value that goes up and down."""
+        with self._lock:
+            self._values[name, label] = value  # type: ignore[assignment]
+
+    def get(self, name: str, label: str = "") -> float:
+        """One value."""
+        with self._lock:
+            return self._values[name, label]
+
+    def text(self) -> str:
+        """All of them as Prometheus reads them."""
+        with self._lock:
+            values = sorted(self._values.items())
+        lines = []
+        for name, (kind, help_text) in _HELP.items():
+            rows = [(label, value) for (held, label), value in values if held == name]
+            if not rows:
+                continue
+            full = f"hotplug_rpc_{name}"
+            lines += [f"# HELP {full} {help_text}", f"# TYPE {full} {kind}"]
+            lines += [f"{full}{{{label}}} {value:g}" if label else f"{full} {value:g}"
+                      for label, value in rows]  # fmt: skip
+        return "\n".join(lines) + "\n"

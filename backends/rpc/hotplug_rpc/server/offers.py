@@ -1,0 +1,83 @@
+"""Devices that are offered, and how much of their memory is given away."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from hotplug.backend import Device, MemoryInfo
+from hotplug.errors import OutOfDeviceMemoryError
+from hotplug.registry.guard import info_to_json
+from hotplug_rpc.server.desk import Desk
+
+__all__ = ["Offer"]
+
+
+class Offer:
+    """One device.
+
+    Attributes:
+        device: the opened device.
+        desk: the thread that works on it.
+        taken: bytes that sessions hold on it.
+    """
+
+    def __init__(self, device: Device, budget: int | None = None) -> None:
+        self.device = device
+        self.desk = Desk(f"hotplug-rpc-{device.id}")
+        self.taken = 0
+        self._budget = budget
+        self._lock = threading.Lock()
+
+    @property
+    def id(self) -> str:
+        """The device's id here."""
+        return self.device.id
+
+    def memory(self) -> MemoryInfo:
+        """The device's memory, as far as it is offered."""
+        memory = self.device.memory()
+        if self._budget is None:
+            return memory
+        left = max(0, self._budget - self.taken)
+        return MemoryInfo(_least(memory.total, self._budget), _least(memory.free, left))
+
+    def take(self, nbytes: int) -> None:
+        """Give so many bytes away.
+
+        Raises:
+            OutOfDeviceMemoryError: the device has no room for them, or its budget does not.
+        """
+        free = self.memory().free
+        with self._lock:
+            left = None if self._budget is None else self._budget - self.taken
+            room = free if left is None else _least(free, left)
+            if room is not None and nbytes > room:
+                raise OutOfDeviceMemoryError(
+                    f"{self.id} has {room} bytes left to give, {nbytes} needed",
+                    device=self.id,
+                    requested=nbytes,
+                    free=room,
+                )
+            self.taken += nbytes
+
+    def give_back(self, nbytes: int) -> None:
+        """Undo `take`."""
+        with self._lock:
+            self.taken -= nbytes
+
+    def describe(self) -> dict[str, Any]:
+        """What HELLO tells of it."""
+        buffers = self.device.buffers
+        memory = self.memory()
+        return {
+            "info": info_to_json(self.device.info),
+            "alignment": buffers.alignment,
+            "max_bytes": buffers.max_bytes,
+            "total": memory.total,
+            "free": memory.free,
+        }
+
+
+def _least(one: int | None, other: int) -> int:
+    return other if one is None else min(one, other)

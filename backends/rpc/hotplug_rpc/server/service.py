@@ -1,0 +1,333 @@
+"""From messages to answers: sessions, lanes and errors.
+
+Nothing here knows of sockets, so that anything can be fed to it. `handle` is called by one thread,
+with what came from a client; answers go out through `post`, from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import hotplug
+from hotplug import ops
+from hotplug.errors import HotplugError
+from hotplug_rpc import requests as rq
+from hotplug_rpc.errors import (
+    CancelledError,
+    DeadlineError,
+    LimitError,
+    ProtocolError,
+    ServerClosingError,
+    SessionError,
+    VersionError,
+)
+from hotplug_rpc.faults import to_body
+from hotplug_rpc.server.desk import Desk, Job
+from hotplug_rpc.server.metrics import Metrics
+from hotplug_rpc.server.session import Answer, Session, Shared
+from hotplug_rpc.wire import VERSION, Head, Kind, make_head, parse_head
+
+__all__ = ["Post", "Service"]
+
+_log = logging.getLogger("hotplug.rpc")
+
+Post: TypeAlias = "Callable[[bytes, list[bytes | bytearray]], None]"
+"""Where answers go: the client's routing id, and frames."""
+
+_ASIDE = (
+    rq.Memory,
+    rq.Supports,
+    rq.Compile,
+    rq.Explain,
+    rq.Weights,
+    rq.Content,
+    rq.Redeem,
+    rq.Fetch,
+)
+"""What may take long without a device's help, or concerns none: done beside the devices' lanes."""
+
+_WITH_TICKET = (rq.Redeem, rq.Ping)
+
+_SIDE_THREADS = 4
+
+
+class Service:
+    """All sessions of a server.
+
+    Attributes:
+        shared: devices, limits, graphs, weights.
+        metrics: numbers.
+        closing: no new sessions.
+    """
+
+    def __init__(self, shared: Shared, post: Post, metrics: Metrics | None = None) -> None:
+        self.shared = shared
+        self.metrics = metrics or Metrics()
+        self.closing = False
+        self._post = post
+        self._sessions: dict[bytes, Session] = {}
+        self._aside = Desk("hotplug-rpc-aside", _SIDE_THREADS)
+        self._lock = threading.Lock()
+
+    @property
+    def peers(self) -> list[bytes]:
+        """Routing ids of the sessions that are open."""
+        return list(self._sessions)
+
+    @property
+    def session_count(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered."""
+        return sum(session.waiting for session in tuple(self._sessions.values()))
+
+    def handle(
+        self,
+        peer: bytes,
+        client: str,
+        frames: Sequence[bytes | memoryview],
+        *,
+        ticket_only: bool = False,
+    ) -> None:
+        """One message.
+
+        Args:
+            peer: routing id.
+            client: its public key, in hex.
+            frames: head and payload.
+            ticket_only: whether the client was let in only to redeem a ticket.
+        """
+        head: Head | None = None
+        try:
+            head = parse_head(bytes(frames[0]) if frames else b"")
+            request = rq.parse(head, len(frames) - 1)
+            payload = [memoryview(frame) for frame in frames[1:]]
+            self._count(request, payload)
+            self._dispatch(peer, client, head, request, payload, ticket_only)
+        except HotplugError as error:
+            if isinstance(error, ProtocolError):
+                _log.info("a message that breaks the protocol, from %s: %s", client[:16], error)
+            self._fail(peer, head.id if head else 0, error)
+
+    def _count(self, request: rq.Request, payload: Sequence[memoryview]) -> None:
+        self.metrics.add("requests_total", 1, f'kind="{request.kind.name.lower()}"')
+        nbytes = sum(frame.nbytes for frame in payload)
+        if nbytes:
+            self.metrics.add("received_bytes_total", nbytes)
+
+    def _dispatch(
+        self,
+        peer: bytes,
+        client: str,
+        head: Head,
+        request: rq.Request,
+        payload: list[memoryview],
+        ticket_only: bool,
+    ) -> None:
+        if isinstance(request, rq.Hello):
+            self._hello(peer, client, head, request, ticket_only)
+            return
+        session = self._sessions.get(peer)
+        if session is None:
+            raise SessionError("there is no session; it begins with HELLO")
+        if session.ticket_only and not isinstance(request, (*_WITH_TICKET, rq.Bye)):
+            raise SessionError("this client was let in for a ticket alone")
+        if isinstance(request, rq.Bye):
+            self.end(peer, "the client left")
+        elif isinstance(request, rq.Ping):
+            self._answer(peer, head.id, ({}, [bytes(frame) for frame in payload]))
+        elif isinstance(request, rq.Cancel):
+            self._cancel(peer, session, request.request)
+        else:
+            self._queue(peer, session, head, request, payload)
+
+    # Sessions
+
+    def _hello(
+        self, peer: bytes, client: str, head: Head, request: rq.Hello, ticket_only: bool
+    ) -> None:
+        if self.closing:
+            raise ServerClosingError("the server is being shut down")
+        if peer in self._sessions:
+            raise SessionError("the session has begun already")
+        _check_versions(request)
+        most = self.shared.limits.sessions
+        if len(self._sessions) >= most:
+            raise LimitError(f"the server has {most} sessions, which is all it takes", limit=most)
+        self._sessions[peer] = Session(self.shared, client, ticket_only)
+        self.metrics.add("sessions_total")
+        _log.info("session opened", extra={"client": client[:16], "sessions": len(self._sessions)})
+        limits = self.shared.limits
+        devices = [] if ticket_only else [offer.describe() for offer in self.shared.offers]
+        body = {
+            "protocol": [VERSION[0], min(VERSION[1], request.protocol[1])],
+            "library": hotplug.__version__,
+            "devices": devices,
+            "limits": {
+                "frame_bytes": limits.frame_bytes,
+                "waiting": limits.waiting,
+                "waiting_bytes": limits.waiting_bytes,
+            },
+        }
+        self._answer(peer, head.id, (body, []))
+
+    def end(self, peer: bytes, why: str) -> None:
+        """End a session, if it is there: what has not begun is dropped, what it held is freed."""
+        session = self._sessions.pop(peer, None)
+        if session is None:
+            return
+        session.closed = True
+        self._aside.clear(session)
+        for offer in self.shared.offers:
+            offer.desk.clear(session)
+        # In the session's own lanes, so that it comes after what runs there.
+        self._aside.submit(session, Job(0, partial(self._release, session)))
+        if all(other.client != session.client for other in self._sessions.values()):
+            self.shared.weights.forget_client(session.client)
+        _log.info(
+            "session ended: %s", why,
+            extra={"client": session.client[:16], "sessions": len(self._sessions)},
+        )  # fmt: skip
+
+    def _release(self, session: Session) -> None:
+        for offer in self.shared.offers:
+            offer.desk.submit(session, Job(0, partial(session.holdings.free_all, offer)))
+
+    # Requests
+
+    def _queue(
+        self,
+        peer: bytes,
+        session: Session,
+        head: Head,
+        request: rq.Request,
+        payload: list[memoryview],
+    ) -> None:
+        nbytes = sum(frame.nbytes for frame in payload)
+        self._check_waiting(session, nbytes)
+        desk = self._aside
+        label = ""
+        if not isinstance(request, _ASIDE):
+            offer = session.offer(request.device)  # type: ignore[attr-defined]
+            desk, label = offer.desk, f'device="{offer.id}"'
+        began = time.monotonic()
+
+        def work() -> None:
+            try:
+                answer = self._perform(session, head, request, payload, began, label)
+            except BaseException as error:  # noqa: BLE001 - its client is told, whatever it is
+                self._fail(peer, head.id, error)
+            else:
+                self._answer(peer, head.id, answer)
+            finally:
+                self._leave(session, nbytes)
+
+        with self._lock:
+            session.waiting += 1
+            session.waiting_bytes += nbytes
+        desk.submit(session, Job(head.id, work, nbytes))
+
+    def _check_waiting(self, session: Session, nbytes: int) -> None:
+        limits = self.shared.limits
+        if session.waiting >= limits.waiting:
+            raise LimitError(
+                f"{session.waiting} requests wait; no more are taken",
+                limit=limits.waiting,
+                given=session.waiting + 1,
+            )
+        total = session.waiting_bytes + nbytes
+        if session.waiting and total > limits.waiting_bytes:
+            raise LimitError(
+                f"{total} bytes wait; at most {limits.waiting_bytes} are taken",
+                limit=limits.waiting_bytes,
+                given=total,
+            )
+
+    def _leave(self, session: Session, nbytes: int) -> None:
+        with self._lock:
+            session.waiting -= 1
+            session.waiting_bytes -= nbytes
+
+    def _perform(
+        self,
+        session: Session,
+        head: Head,
+        request: rq.Request,
+        payload: list[memoryview],
+        began: float,
+        label: str,
+    ) -> Answer:
+        started = time.monotonic()
+        if session.closed:
+            raise SessionError("the session has ended")
+        if head.timeout_ms and started - began > head.timeout_ms / 1000:
+            raise DeadlineError("its time was over before it began", seconds=head.timeout_ms / 1000)
+        try:
+            return session.handler(request)(request, payload)
+        finally:
+            if label:
+                self.metrics.add("busy_seconds_total", time.monotonic() - started, label)
+
+    def _cancel(self, peer: bytes, session: Session, request: int) -> None:
+        desks = [self._aside, *(offer.desk for offer in self.shared.offers)]
+        removed = next(filter(None, (desk.remove(session, request) for desk in desks)), None)
+        if removed is not None:
+            self._leave(session, removed.nbytes)
+            self._fail(peer, request, CancelledError("it was taken back"))
+
+    # Answers
+
+    def _answer(self, peer: bytes, request: int, answer: Answer) -> None:
+        body, frames = answer
+        try:
+            head = make_head(Kind.DONE, request, body)
+        except (ProtocolError, ValueError) as error:
+            self._fail(peer, request, error)
+            return
+        nbytes = sum(map(len, frames))
+        if nbytes:
+            self.metrics.add("sent_bytes_total", nbytes)
+        self._post(peer, [head, *frames])
+
+    def _fail(self, peer: bytes, request: int, error: BaseException) -> None:
+        body = to_body(error)
+        self.metrics.add("failures_total", 1, f'error="{body["error"]}"')
+        with contextlib.suppress(ProtocolError):  # longer than a head: its texts are cut, so never
+            self._post(peer, [make_head(Kind.FAILED, request, body)])
+
+    def close(self) -> None:
+        """End all sessions, and the threads."""
+        for peer in self.peers:
+            self.end(peer, "the server ends")
+        for offer in self.shared.offers:
+            offer.desk.close()
+        self._aside.close()
+
+
+def _check_versions(request: rq.Hello) -> None:
+    if request.protocol[0] != VERSION[0]:
+        raise VersionError(
+            f"the client speaks version {_dotted(request.protocol)} of the protocol "
+            f"(hotplug-rpc {request.library}), the server {_dotted(VERSION)} "
+            f"(hotplug-rpc {hotplug.__version__})",
+            remedy="use the same version of hotplug-rpc on both sides",
+        )
+    if request.ops != ops.fingerprint():
+        raise VersionError(
+            f"the client has another table of ops (hotplug-core {request.library}) than the server "
+            f"(hotplug-core {hotplug.__version__})",
+            remedy="use the same version of hotplug-core on both sides",
+        )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

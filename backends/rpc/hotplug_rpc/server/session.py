@@ -1,0 +1,318 @@
+"""One client's session: what each request does, once it is its turn.
+
+Nothing here knows of sockets. A handler gets a request that was parsed, and payload frames; it
+returns fields and frames of the answer, or raises what the client shall be told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from hotplug.backend import Partition
+from hotplug.errors import OutOfDeviceMemoryError, UsageError
+from hotplug.graph import Graph
+from hotplug.memory import plan
+from hotplug_rpc import requests as rq
+from hotplug_rpc.errors import ContentError
+from hotplug_rpc.server.graphs import GraphStore
+from hotplug_rpc.server.holdings import HeldBuffer, HeldExecutable, Holdings, needs_of
+from hotplug_rpc.server.limits import Limits
+from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.peers import Peers
+from hotplug_rpc.server.weights import SharedWeight, WeightStore
+
+__all__ = ["Answer", "Session", "Shared"]
+
+Answer: TypeAlias = "tuple[dict[str, Any], list[bytes | bytearray]]"
+Frames: TypeAlias = "Sequence[memoryview]"
+
+_NOTHING: Answer = ({}, [])
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all sessions of a server use."""
+
+    offers: tuple[Offer, ...]
+    limits: Limits
+    graphs: GraphStore
+    weights: WeightStore
+    peers: Peers
+
+
+@dataclass(eq=False)
+class Session:
+    """A session.
+
+    Attributes:
+        client: the client's public key, in hex; "" where nobody checks, as in tests.
+        ticket_only: whether it was let in only to redeem a ticket.
+        waiting: requests that are not answered, and their bytes.
+        closed: whether its end has begun.
+    """
+
+    shared: Shared
+    client: str = ""
+    ticket_only: bool = False
+    began: float = field(default_factory=time.monotonic)
+    waiting: int = 0
+    waiting_bytes: int = 0
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.holdings = Holdings(self.shared.limits)
+
+    def offer(self, device: int) -> Offer:
+        """A device by its position.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if device >= len(self.shared.offers):
+            raise UsageError(
+                f"there is no device {device} among the {len(self.shared.offers)} here"
+            )
+        return self.shared.offers[device]
+
+    def handler(self, request: rq.Request) -> Callable[[rq.Request, Frames], Answer]:
+        """What carries a request out."""
+        return partial(_HANDLERS[type(request)], self)
+
+    # Buffers
+
+    def memory(self, request: rq.Memory, _: Frames) -> Answer:
+        """Of a device, as far as this session may have it."""
+        memory = self.offer(request.device).memory()
+        left = self.holdings.left
+        free = (
+            memory.free if left is None else left if memory.free is None else min(left, memory.free)
+        )
+        return {"total": memory.total, "free": free}, []
+
+    def allocate(self, request: rq.Allocate, _: Frames) -> Answer:
+        """A buffer of zeros."""
+        offer = self.offer(request.device)
+        self.holdings.check_new_buffer(request.buffer)
+        self.holdings.take(offer, request.nbytes)
+        give_back = partial(self.holdings.give_back, offer, request.nbytes)
+        try:
+            buffer = offer.device.buffers.allocate(request.nbytes)
+        except BaseException:
+            give_back()
+            raise
+
+        def release() -> None:
+            buffer.free()
+            give_back()
+
+        self.holdings.add_buffer(request.buffer, HeldBuffer(offer, buffer, release))
+        return _NOTHING
+
+    def free(self, request: rq.Free, _: Frames) -> Answer:
+        """Handles given back."""
+        self.holdings.free(self.offer(request.device), request.buffers, request.executables)
+        return _NOTHING
+
+    def write(self, request: rq.Write, frames: Frames) -> Answer:
+        """Bytes into a buffer."""
+        held = self.holdings.buffer(request.buffer, self.offer(request.device))
+        held.check_range(request.offset, frames[0].nbytes)
+        held.buffer.write(request.offset, frames[0])
+        return _NOTHING
+
+    def read(self, request: rq.Read, _: Frames) -> Answer:
+        """Bytes of a buffer."""
+        held = self.holdings.buffer(request.buffer, self.offer(request.device))
+        held.check_range(request.offset, request.nbytes)
+        self._check_answer(request.nbytes)
+        return {}, [held.read(request.offset, request.nbytes)]
+
+    def _check_answer(self, nbytes: int) -> None:
+        most = self.shared.limits.frame_bytes
+        if nbytes > most:
+            raise UsageError(f"{nbytes} bytes are not read at once; {most} at most")
+
+    def copy(self, request: rq.Copy, _: Frames) -> Answer:
+        """From buffer to buffer."""
+        target = self.holdings.buffer(request.target, self.offer(request.device))
+        source = self.holdings.buffer(request.source)
+        for held in (source, target):
+            held.check_range(0, 0)
+        if source.nbytes != target.nbytes:
+            raise UsageError(f"a buffer of {source.nbytes} bytes and one of {target.nbytes}")
+        target.buffer.copy_from(source.buffer)
+        return _NOTHING
+
+    # Graphs
+
+    def supports(self, request: rq.Supports, frames: Frames) -> Answer:
+        """A device's answers about all nodes of a graph."""
+        device = self.offer(request.device).device
+        graph = self._graph(request.graph, frames)
+        answers = [device.supports(node) for node in graph.nodes]
+        refused = [[at, answer.reason] for at, answer in enumerate(answers) if not answer]
+        return {"refused": refused}, []
+
+    def _graph(self, key: str, frames: Frames) -> Graph:
+        return self.shared.graphs.get(key, frames[0] if frames else None)
+
+    def compile(self, request: rq.Compile, frames: Frames) -> Answer:
+        """A graph made ready to run. What it needs is checked against what is left beforehand."""
+        offer = self.offer(request.device)
+        self.holdings.check_new_executable(request.executable)
+        graph = self._graph(request.graph, frames)
+        # The client's number is not believed: a device may take what the core's plan says.
+        arena = plan(graph).arena_bytes
+        self.holdings.take(offer, arena)
+        self.holdings.give_back(offer, arena)
+        executable = offer.device.compile(Partition(graph, arena, request.threads))
+        nbytes = executable.arena_bytes
+        try:
+            self.holdings.take(offer, nbytes)
+        except OutOfDeviceMemoryError:
+            executable.free()
+            raise
+        held = HeldExecutable(offer, executable, needs_of(graph), nbytes)
+        self.holdings.add_executable(request.executable, held)
+        return {"arena_bytes": nbytes}, []
+
+    def bind(self, request: rq.Bind, _: Frames) -> Answer:
+        """Buffers for an executable."""
+        offer = self.offer(request.device)
+        self.holdings.bind(offer, request.executable, request.buffers)
+        return _NOTHING
+
+    def run(self, request: rq.Run, frames: Frames) -> Answer:
+        """Write, run, read. Everything is checked before anything is written."""
+        offer = self.offer(request.device)
+        executable, buffers = self.holdings.bound(request.executable, offer)
+        targets = [self.holdings.buffer(handle, offer) for handle, _ in request.writes]
+        for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
+            held.check_range(offset, data.nbytes)
+        sources = [self.holdings.buffer(handle, offer) for handle in request.reads]
+        for held in sources:
+            held.check_range(0, held.nbytes)
+        self._check_answer(sum(held.nbytes for held in sources))
+        for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
+            held.buffer.write(offset, data)
+        executable.run(buffers)
+        return {}, [held.read(0, held.nbytes) for held in sources]
+
+    def explain(self, request: rq.Explain, _: Frames) -> Answer:
+        """An executable's own words."""
+        held = self.holdings.executable(request.executable, self.offer(request.device))
+        return {"lines": held.executable.explain()}, []
+
+    def profile(self, request: rq.Profile, _: Frames) -> Answer:
+        """A run with clocks."""
+        offer = self.offer(request.device)
+        executable, buffers = self.holdings.bound(request.executable, offer)
+        return {"seconds": executable.profile(buffers)}, []
+
+    # Weights
+
+    def weights_of(self, request: rq.Weights, _: Frames) -> Answer:
+        """Buffers of what is here; of the rest, how much is."""
+        offer = self.offer(request.device)
+        missing: list[tuple[int, int]] = []
+        added: list[int] = []
+        try:
+            for position, (handle, digest, nbytes) in enumerate(request.weights):
+                if self._attach(offer, handle, digest, nbytes):
+                    added.append(handle)
+                else:
+                    missing.append((position, nbytes))
+            self._check_room(offer, sum(nbytes for _, nbytes in missing))
+        except BaseException:
+            self.holdings.free(offer, added, [])
+            raise
+        return {"missing": [self._expect(request, position) for position, _ in missing]}, []
+
+    def _attach(self, offer: Offer, handle: int, digest: str, nbytes: int) -> bool:
+        self.holdings.check_new_buffer(handle)
+        self.holdings.take(offer, nbytes, shared=True)
+        try:
+            shared = self.shared.weights.acquire(offer, digest, nbytes)
+        except BaseException:
+            self.holdings.give_back(offer, nbytes, shared=True)
+            raise
+        if shared is None:
+            self.holdings.give_back(offer, nbytes, shared=True)
+            return False
+        release = partial(self._release_weight, shared)
+        self.holdings.add_buffer(handle, HeldBuffer(offer, shared.buffer, release, weight=True))
+        return True
+
+    def _release_weight(self, shared: SharedWeight) -> None:
+        self.holdings.give_back(shared.offer, shared.buffer.nbytes, shared=True)
+        self.shared.weights.release(shared)
+
+    def _check_room(self, offer: Offer, nbytes: int) -> None:
+        """Better now than after an hour of sending."""
+        self.holdings.take(offer, nbytes)
+        self.holdings.give_back(offer, nbytes)
+
+    def _expect(self, request: rq.Weights, position: int) -> list[int]:
+        _, digest, nbytes = request.weights[position]
+        return [position, self.shared.weights.expect(self.client, digest, nbytes)]
+
+    def content(self, request: rq.Content, frames: Frames) -> Answer:
+        """A piece of a weight."""
+        self.shared.weights.receive(
+            self.client, request.hash, request.nbytes, request.offset, frames[0]
+        )
+        return _NOTHING
+
+    # Other servers
+
+    def ticket(self, request: rq.Ticket, _: Frames) -> Answer:
+        """Leave for another server to read a buffer."""
+        held = self.holdings.buffer(request.buffer, self.offer(request.device))
+        held.check_range(0, held.nbytes)
+        return {"ticket": self.shared.peers.issue(held, request.peer)}, []
+
+    def redeem(self, request: rq.Redeem, _: Frames) -> Answer:
+        """What a ticket is for."""
+        held = self.shared.peers.redeem(request.ticket, self.client)
+        step = self.shared.limits.frame_bytes
+        starts = range(0, held.nbytes, step)
+        return {}, [held.read(at, min(step, held.nbytes - at)) for at in starts]
+
+    def fetch(self, request: rq.Fetch, _: Frames) -> Answer:
+        """A buffer filled from another server."""
+        held = self.holdings.buffer(request.buffer, self.offer(request.device))
+        held.check_range(0, held.nbytes)
+        pieces = self.shared.peers.fetch(request.endpoint, request.key, request.ticket)
+        came = sum(piece.nbytes for piece in pieces)
+        if came != held.nbytes:
+            raise ContentError(f"{came} bytes came for a buffer of {held.nbytes}")
+        at = 0
+        for piece in pieces:
+            held.buffer.write(at, piece)
+            at += piece.nbytes
+        return _NOTHING
+
+
+_HANDLERS: dict[type[rq.Request], Callable[..., Answer]] = {
+    rq.Memory: Session.memory,
+    rq.Allocate: Session.allocate,
+    rq.Free: Session.free,
+    rq.Write: Session.write,
+    rq.Read: Session.read,
+    rq.Copy: Session.copy,
+    rq.Supports: Session.supports,
+    rq.Compile: Session.compile,
+    rq.Bind: Session.bind,
+    rq.Run: Session.run,
+    rq.Explain: Session.explain,
+    rq.Profile: Session.profile,
+    rq.Weights: Session.weights_of,
+    rq.Content: Session.content,
+    rq.Ticket: Session.ticket,
+    rq.Redeem: Session.redeem,
+    rq.Fetch: Session.fetch,
+}

@@ -1,0 +1,229 @@
+"""Weights by hash: shared between sessions, kept on disk, found in model files.
+
+A weight that several sessions use lies on a device once. The cache is a folder of files whose names
+are their hashes; each is hashed again when this process first reads it. Devices that compute in
+host memory use the file as it lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hotplug.backend import Buffer
+from hotplug_rpc.contents import digest_of
+from hotplug_rpc.server.model_files import Place, index_models
+from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.transfers import UNFINISHED, Transfers
+
+__all__ = ["SharedWeight", "WeightStore"]
+
+_log = logging.getLogger("hotplug.rpc")
+
+_FILE = re.compile(r"[0-9a-f]{64}")
+_PIECE = 16 << 20
+_DAY = 86400.0
+
+
+@dataclass(slots=True, eq=False)
+class SharedWeight:
+    """A weight on a device, and how many buffers of sessions it is."""
+
+    offer: Offer
+    digest: str
+    buffer: Buffer
+    users: int = 0
+
+
+class WeightStore:
+    """All weights of a server.
+
+    Args:
+        folder: of the cache; None keeps nothing.
+        most_bytes: that the cache may take.
+        models: GGUF files, whose tensors need not be sent.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, most_bytes: int = 1 << 36, models: Iterable[Path] = ()
+    ) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._transfers = Transfers(folder)
+        self._shared: dict[tuple[Offer, str], SharedWeight] = {}
+        self._loose: dict[str, memoryview] = {}  # received, not on disk and on no device yet
+        self._verified: set[tuple[str, str]] = set()
+        self._places: dict[str, Place] = index_models(models, folder)
+        self._lock = threading.RLock()
+
+    def acquire(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
+        """A weight on a device; None if its bytes are not here.
+
+        Raises:
+            OutOfDeviceMemoryError: the device has no room for it.
+        """
+        with self._lock:
+            shared = self._shared.get((offer, digest))
+            if shared is None:
+                shared = self._bring(offer, digest, nbytes)
+            if shared is None or shared.buffer.nbytes != nbytes:
+                return None
+            shared.users += 1
+            return shared
+
+    def release(self, shared: SharedWeight) -> None:
+        """One buffer less; after the last the device's memory is free again."""
+        with self._lock:
+            shared.users -= 1
+            if shared.users:
+                return
+            self._shared.pop((shared.offer, shared.digest), None)
+        nbytes = shared.buffer.nbytes
+        shared.buffer.free()
+        shared.offer.give_back(nbytes)
+
+    def _bring(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
+        data = self._find(digest, nbytes)
+        if data is None:
+            return None
+        offer.take(nbytes)
+        try:
+            buffer = offer.device.buffers.wrap(data) or _upload(offer, data)
+        except BaseException:
+            offer.give_back(nbytes)
+            raise
+        self._loose.pop(digest, None)
+        shared = self._shared[offer, digest] = SharedWeight(offer, digest, buffer)
+        return shared
+
+    def _find(self, digest: str, nbytes: int) -> memoryview | None:
+        """The bytes, verified; of another device's, the cache's, a model file's."""
+        if nbytes == 0:
+            return memoryview(b"") if digest == digest_of(memoryview(b"")) else None
+        loose = self._loose.get(digest)
+        if loose is not None:
+            return loose
+        if self._folder is not None:
+            found = self._mapped(self._folder / digest, 0, nbytes, digest, whole=True)
+            if found is not None:
+                return found
+        place = self._places.get(digest)
+        if place is None or place.nbytes != nbytes:
+            return None
+        return self._mapped(place.path, place.offset, nbytes, digest, whole=False)
+
+    def _mapped(
+        self, path: Path, offset: int, nbytes: int, digest: str, *, whole: bool
+    ) -> memoryview | None:
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < offset + nbytes or (whole and size != nbytes):
+                    return None
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            return None
+        data = memoryview(mapped)[offset : offset + nbytes]
+        if (str(path), digest) not in self._verified:
+            if digest_of(data) != digest:
+                _log.warning("%s does not hold what its name or index says; passed over", path)
+                if whole:
+                    _remove(path)
+                return None
+            self._verified.add((str(path), digest))
+        if whole:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        return data
+
+    def expect(self, client: str, digest: str, nbytes: int) -> int:
+        """A weight is missing and will be sent; returns the bytes that an earlier attempt left."""
+        return self._transfers.expect(client, digest, nbytes)
+
+    def receive(self, client: str, digest: str, nbytes: int, offset: int, data: memoryview) -> None:
+        """Take a piece of a weight.
+
+        Raises:
+            ContentError: it was not expected, leaves a gap, or the whole has another hash.
+        """
+        transfer = self._transfers.get(client, digest, nbytes)
+        if not transfer.add(offset, data):
+            return
+        self._transfers.forget(client, digest)
+        done = transfer.finish()
+        with self._lock:
+            if isinstance(done, Path):
+                self._keep(done, digest, nbytes)
+            else:
+                self._loose[digest] = memoryview(done).toreadonly()
+
+    def _keep(self, unfinished: Path, digest: str, nbytes: int) -> None:
+        assert self._folder is not None
+        path = self._folder / digest
+        if nbytes > self._most_bytes:
+            self._loose[digest] = memoryview(unfinished.read_bytes())
+            _remove(unfinished)
+            return
+        unfinished.replace(path)
+        self._verified.add((str(path), digest))
+        self._evict(keep=digest)
+
+    def _evict(self, keep: str) -> None:
+        """Remove what the cache has too much, longest unused first, and old unfinished files."""
+        assert self._folder is not None
+        total, now = 0, time.time()
+        for used, nbytes, path in sorted(_files(self._folder), reverse=True):
+            if UNFINISHED.fullmatch(path.name):
+                if now - used > _DAY:
+                    _remove(path)
+                continue
+            total += nbytes
+            if total > self._most_bytes and path.name != keep:
+                _remove(path)
+                self._verified.discard((str(path), path.name))
+
+    def forget_client(self, client: str) -> None:
+        """A client's last session ended; what it did not finish sending stays on disk alone."""
+        self._transfers.forget(client)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes on devices."""
+        with self._lock:
+            return sum(shared.buffer.nbytes for shared in self._shared.values())
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """When each was last used, its size, and the file."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _FILE.fullmatch(path.name) or UNFINISHED.fullmatch(path.name):
+                with contextlib.suppress(OSError):  # another process removes files too
+                    state = path.stat()
+                    found.append((state.st_mtime, state.st_size, path))
+    return found
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # in use, on systems that mind
+        path.unlink(missing_ok=True)
+
+
+def _upload(offer: Offer, data: memoryview) -> Buffer:
+    buffer = offer.device.buffers.allocate(data.nbytes)
+    try:
+        for at in range(0, data.nbytes, _PIECE):
+            buffer.write(at, data[at : at + _PIECE])
+    except BaseException:
+        buffer.free()
+        raise
+    return buffer

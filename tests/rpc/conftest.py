@@ -1,0 +1,40 @@
+"""Fixtures of the tests of RPC: keys of their own, and servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from hotplug_rpc.backend import RPCBackend
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys(tmp_path_factory):
+    """A folder of keys, in the environment of all tests and of the servers that they start."""
+    folder = tmp_path_factory.mktemp("keys") / "rpc"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOTPLUG_RPC_KEYS", str(folder))
+        patch.delenv("HOTPLUG_RPC_SERVERS", raising=False)
+        yield folder
+
+
+@pytest.fixture
+def backend():
+    """A backend of the test's own, whose connections end with it."""
+    made = RPCBackend()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def connect(backend):
+    """Opens a device by its address; all are closed at the end."""
+    opened = []
+
+    def open_device(address):
+        device = backend.open(backend.find(address)[0])
+        opened.append(device)
+        return device
+
+    yield open_device
+    for device in opened:
+        device.close()
