@@ -16,7 +16,7 @@ from hotplug.backend import DeviceInfo, DeviceType, Support
 from hotplug.errors import DeviceNotFoundError, GraphError, PlacementError, UnsupportedOpError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement import Plan, place
+from hotplug.placement import Plan, Wishes, place
 from hotplug.tensor import HostTensor
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder
@@ -100,16 +100,16 @@ def test_unsupported_ops_go_to_the_other_device_and_come_back() -> None:
 
 
 def test_pins_say_where_weights_live_and_nodes_follow() -> None:
-    plan = place(layers(4), [gpu(0), gpu(1)], pins={"blk.[23].*": "gpu:1"})
+    plan = place(layers(4), [gpu(0), gpu(1)], wishes=Wishes({r"blk\.[23]\.": "gpu:1"}))
     assert device_of(plan, "matmul") == ["gpu:0", "gpu:0", "gpu:1", "gpu:1"]
     assert len(plan.copies) == 1
     weight = plan.graph.weights["blk.2.w"]
-    assert plan.choices[weight].reason == "pinned by 'blk.[23].*'"
+    assert plan.choices[weight].reason == "pinned by 'blk\\\\.[23]\\\\.'"
 
 
 def test_a_pin_to_a_device_not_in_use() -> None:
     with pytest.raises(DeviceNotFoundError) as caught:
-        place(layers(), [gpu()], pins={"*": "gpu:7"})
+        place(layers(), [gpu()], wishes=Wishes({".": "gpu:7"}))
     assert caught.value.available == ("gpu:0",)
 
 
@@ -193,7 +193,7 @@ def test_settled_leaves_stay_and_take_no_budget() -> None:
 
 def test_states_keep_their_users_together() -> None:
     graph = decoder(SMALL)
-    plan = place(graph, [gpu(), cpu()], pins={"k*": "cpu:0", "v*": "cpu:0"})
+    plan = place(graph, [gpu(), cpu()], wishes=Wishes({"^k[0-9]": "cpu:0", "^v[0-9]": "cpu:0"}))
     assert set(device_of(plan, "scatter_rows")) == {"cpu:0"}
     assert set(device_of(plan, "scaled_dot_product_attention")) == {"cpu:0"}
     assert set(device_of(plan, "matmul")) == {"gpu:0"}
@@ -321,11 +321,11 @@ def test_any_split_computes_what_the_whole_does(seed: int) -> None:
         for n in range(2)
     }
     devices = [gpu(0, unsupported=refused["gpu:0"]), gpu(1, unsupported=refused["gpu:1"]), cpu()]
-    pins = {
-        name: rng.choice(["gpu:0", "gpu:1", "cpu:0"]) for name in [*graph.states, *graph.weights]
-    }
+    pins = {f"^{name}$": rng.choice(["gpu:0", "gpu:1", "cpu:0"]) for name in graph.states}
+    able = [name for name, ops_refused in refused.items() if "matmul" not in ops_refused]
+    pins |= {f"^{name}$": rng.choice([*able, "cpu:0"]) for name in graph.weights}
     try:
-        plan = place(graph, devices, pins=pins)
+        plan = place(graph, devices, wishes=Wishes(pins))
     except GraphError:
         # Reading a state after it was updated is refused for the whole graph already.
         return

@@ -1,18 +1,46 @@
 """Which device runs which node, decided before anything runs and explained afterwards.
 
-    support    which device runs which node, and why not
-    residence  where weights and states live: as pinned, else in order until a device is full
-    cost       what a node and a copy take on each device
-    assign     a device for every node, with the reason
-    split      runs of nodes on one device become graphs of their own, with what crosses between
-    plan       the result: parts, copies, memory, reasons; as table, JSON, text
+    support     which device runs which node, and why not
+    outline     the graph as numbered steps
+    rules       pins, and weights that live somewhere already
+    cost        what a node, a part and a copy take, by a device's rates
+    calibrate   rates, measured and kept
+    build       all of it as a problem in seconds and bytes
+    residence   where speeds do not decide: devices filled in order, or by given shares
+    search      the assignment that takes least, by dynamic programming over
+    segments    pieces between cuts of the graph,
+    expand      ways through a piece,
+    relax       bounds from below, and
+    contiguous  assignments of one run for each device
+    assign      a device for every node, with the reason
+    split       runs of nodes on one device become graphs of their own, with what crosses between
+    plan        the result: parts, copies, memory, times, reasons
 
-Each is a pass: a function from values to values. `place` calls them in order.
+Each is a function from values to values. `place` calls them in order.
 """
 
 from __future__ import annotations
 
-from hotplug.placement.place import place
+from hotplug.placement.calibrate import calibrate
+from hotplug.placement.calibrate import known as known_rates
+from hotplug.placement.calibrate import store as store_rates
+from hotplug.placement.cost import Link, Rates
+from hotplug.placement.place import Wishes, place
 from hotplug.placement.plan import Choice, Copy, MemoryUse, Part, Plan
+from hotplug.placement.rules import pins_something
 
-__all__ = ["Choice", "Copy", "MemoryUse", "Part", "Plan", "place"]
+__all__ = [
+    "Choice",
+    "Copy",
+    "Link",
+    "MemoryUse",
+    "Part",
+    "Plan",
+    "Rates",
+    "Wishes",
+    "calibrate",
+    "known_rates",
+    "pins_something",
+    "place",
+    "store_rates",
+]

@@ -1,134 +1,144 @@
-"""Third pass: a device for every node, with the reason.
-
-In graph order: a node that reads or updates a state runs where the state lives; one that reads a
-weight, where the largest of its weights lives; a view, where what it looks at is; any other, where
-it and the copies it needs take the least time. Where a node does not run on that device, it runs on
-the one of the others that costs least, and the reason says why.
-"""
+"""Sixth pass: a device for every node, and the reason, from what the search found."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from hotplug import ops
-from hotplug.backend import Device
-from hotplug.graph import Graph
+from hotplug.errors import PlacementError
 from hotplug.node import Node
-from hotplug.placement.cost import Rates, copy_seconds, node_seconds, rates
+from hotplug.placement.build import Built
+from hotplug.placement.outline import Outline
 from hotplug.placement.plan import Choice
-from hotplug.placement.residence import Residence
-from hotplug.placement.support import SupportTable
+from hotplug.placement.residence import Homes
+from hotplug.placement.search import Solution
 
-__all__ = ["assign"]
+__all__ = ["assign", "no_room"]
 
 
 def assign(
-    graph: Graph, devices: Sequence[Device], support: SupportTable, homes: Residence
+    outline: Outline, built: Built, solution: Solution, homes: Homes, *, known: bool
 ) -> dict[Node, Choice]:
-    """The device of every node; a leaf's is its home, an input's that of its first user.
+    """The device of every node with the reason; an input's is that of its first user.
 
     Args:
-        graph: what will run.
-        devices: in order of preference; the first of equally good ones is taken.
-        support: answers of the first pass.
-        homes: where weights and states live.
+        outline: the graph.
+        built: its problem.
+        solution: of the problem.
+        homes: what had a home before the search.
+        known: whether speeds decided.
     """
-    assigner = _Assigner({device.id: rates(device.info) for device in devices}, support, homes)
-    for node in graph.nodes:
-        if not node.is_leaf:
-            assigner.assign(node)
-    for node in graph.nodes:
+    teller = _Teller(outline, built, solution, homes, known=known)
+    choices = {
+        node: Choice(built.ids[solution.devices[number]], teller.step(number))
+        for number, node in enumerate(outline.steps)
+    }
+    for node in outline.graph.nodes:
         if node.is_leaf:
-            assigner.assign_leaf(node, graph.consumers[node])
-    return assigner.choices
+            choices[node] = teller.leaf(node, choices)
+    return choices
 
 
-@dataclass(slots=True)
-class _Wish:
-    """Where a node should run, and why."""
-
-    device: str
-    reason: str
-
-
-class _Assigner:
+class _Teller:
     def __init__(
-        self, speeds: Mapping[str, Rates], support: SupportTable, homes: Residence
+        self, outline: Outline, built: Built, solution: Solution, homes: Homes, *, known: bool
     ) -> None:
-        self.choices: dict[Node, Choice] = {}
-        self._speeds = speeds
-        self._support = support
+        self._outline = outline
+        self._built = built
+        self._devices = solution.devices
         self._homes = homes
-        self._state_of: dict[Node, str] = {}  # node -> the state that it is, or is a part of
+        self._known = known
+        self._numbers = {node: number for number, node in enumerate(outline.steps)}
+        self._left = [
+            most - used for most, used in zip(built.problem.budgets, solution.memory, strict=True)
+        ]
 
-    def assign(self, node: Node) -> None:
-        self._follow_state(node)
-        wish = self._wish(node)
-        answers = self._support[node]
-        if wish is not None and answers[wish.device]:
-            self.choices[node] = Choice(wish.device, wish.reason)
-            return
-        able = [device for device, answer in answers.items() if answer]
-        best = min(able, key=lambda device: self._seconds(node, device))
-        refused = [wish.device] if wish else [d for d in answers if d not in able]
-        self.choices[node] = Choice(best, self._explain(node, best, able, refused))
+    def step(self, number: int) -> str:
+        """Why a step runs where it does."""
+        built = self._built
+        rule = built.rules.steps.get(number)
+        if rule is not None:
+            refusal = built.refused[number].get(rule.device)
+            return rule.reason if refusal is None else f"{rule.device} does not: {refusal}"
+        if len(built.ids) == 1:
+            return "the only device"
+        if number in self._homes:
+            return self._home(number)
+        refused = built.refused[number]
+        if len(refused) == len(built.ids) - 1 or (refused and not self._known):
+            return "; ".join(f"{name} does not: {reason}" for name, reason in refused.items())
+        return self._by_time(number) if self._known else self._by_order(number)
 
-    def assign_leaf(self, node: Node, users: Sequence[Node]) -> None:
-        home = self._homes.get(node.name)
-        if node.op != "input" and home is not None:
-            self.choices[node] = Choice(home.device, home.reason)
-        elif users:
-            self.choices[node] = Choice(self.choices[users[0]].device, "where it is used first")
-        else:
-            self.choices[node] = Choice(next(iter(self._speeds)), "first choice")
+    def _home(self, number: int) -> str:
+        leaves = self._outline.weights[number]
+        if self._outline.states[number]:
+            return f"state {self._outline.states[number][0]} lives there"
+        largest = max(leaves, key=lambda leaf: leaf.type.nbytes)
+        return f"weight {largest.name} lives there"
 
-    def _wish(self, node: Node) -> _Wish | None:
-        for operand in node.operands:
-            state = self._state_of.get(operand)
-            if state is not None:
-                return _Wish(self._homes[state].device, f"state {state} lives there")
-        weights = [operand for operand in node.operands if operand.op == "weight"]
-        if weights:
-            largest = max(weights, key=lambda weight: weight.type.nbytes)
-            return _Wish(self._homes[largest.name].device, f"weight {largest.name} lives there")
-        if ops.get(node.op).view and node.operands[0] in self.choices:
-            return _Wish(self.choices[node.operands[0]].device, "a view of what is there")
-        if len(self._speeds) == 1:
-            return _Wish(next(iter(self._speeds)), "the only device")
-        return None
+    def _by_time(self, number: int) -> str:
+        step, at = self._built.problem.steps[number], self._devices[number]
+        if ops.get(self._outline.steps[number].op).view:
+            return "a view of what is there"
+        best = min(range(len(step.seconds)), key=step.seconds.__getitem__)
+        if step.seconds[at] <= step.seconds[best]:
+            others = [
+                f"{self._built.ids[d]} {_time(seconds)}"
+                for d, seconds in enumerate(step.seconds)
+                if d != at and seconds < math.inf
+            ]
+            return f"fastest there: {_time(step.seconds[at])}, {', '.join(others)}"
+        faster = self._built.ids[best]
+        if step.need > self._left[best]:
+            return f"{faster} is faster and has no room"
+        saved = step.seconds[at] - step.seconds[best]
+        return f"near its operands: {faster} saves {_time(saved)}, less than copies take"
 
-    def _follow_state(self, node: Node) -> None:
-        for operand in node.operands:
-            if operand.op == "state":
-                self._state_of[operand] = operand.name
-        row = ops.get(node.op)
-        position = 0 if row.view else row.updates
-        origin = None if position is None else node.inputs[position]
-        if origin is not None and origin in self._state_of:
-            self._state_of[node] = self._state_of[origin]
-
-    def _seconds(self, node: Node, device: str) -> float:
-        speed = self._speeds[device]
-        seconds = node_seconds(node, speed)
-        for operand in dict.fromkeys(node.operands):
-            source = self._place_of(operand)
-            if source is not None and source != device:
-                seconds += copy_seconds(operand.type.nbytes, self._speeds[source], speed)
-        return seconds
-
-    def _place_of(self, operand: Node) -> str | None:
-        """The device a value is on; None for an input, which goes wherever it is wanted."""
-        if operand.op == "input":
-            return None
-        if operand.is_leaf:
-            return self._homes[operand.name].device
-        return self.choices[operand].device
-
-    def _explain(self, node: Node, best: str, able: Sequence[str], refused: Sequence[str]) -> str:
-        if refused:
-            return "; ".join(f"{d} does not: {self._support[node][d].reason}" for d in refused)
-        here = [operand for operand in node.operands if self._place_of(operand) == best]
-        if here and len(here) == len(node.operands):
+    def _by_order(self, number: int) -> str:
+        node = self._outline.steps[number]
+        here = self._devices[number]
+        if ops.get(node.op).view:
+            return "a view of what is there"
+        reads = self._outline.reads[number]
+        if reads and all(self._devices[read] == here for read in reads):
             return "its operands are there"
-        return "least time" if len(able) > 1 else "the only device that runs it"
+        return "first choice" if here == 0 else "fewest bytes to copy"
+
+    def leaf(self, node: Node, choices: Mapping[Node, Choice]) -> Choice:
+        """Where a leaf lives, and why; a weight of several devices, on the first one's."""
+        rule = self._built.rules.leaves.get(node.name) if node.op != "input" else None
+        if rule is not None:
+            return Choice(rule.device, rule.reason)
+        users = self._outline.graph.consumers[node]
+        if not users:
+            return Choice(self._built.ids[0], "first choice")
+        first = self._numbers[users[0]]
+        if node.op != "input" and first in self._homes:
+            return Choice(choices[users[0]].device, self._homes[first][1])
+        why = "where it is used first" if node.op == "input" else "where it is used"
+        return Choice(choices[users[0]].device, why)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def no_room(built: Built, names: Sequence[str]) -> PlacementError:
+    """What to raise where no assignment was found, with the numbers."""
+    problem = built.problem
+    needed = sum(step.need for step in problem.steps) + sum(problem.shared)
+    rooms = {
+        name: "no limit" if most == math.inf else f"room for {max(0, int(most))} bytes"
+        for name, most in zip(built.ids, problem.budgets, strict=True)
+    }
+    largest = max(range(len(problem.steps)), key=lambda number: problem.steps[number].need)
+    told = ", ".join(f"{name}: {room}" for name, room in rooms.items())
+    return PlacementError(
+        f"weights and states of {needed} bytes do not fit ({told}); the largest step, "
+        f"{names[largest]}, needs {problem.steps[largest].need}",
+        reasons=rooms,
+        remedy="use more devices, or a smaller model or context",
+    )

@@ -2,50 +2,207 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hotplug.backend import Device
-from hotplug.errors import PlacementError
+from hotplug.errors import PlacementError, UsageError
 from hotplug.graph import Graph
-from hotplug.placement.assign import assign
-from hotplug.placement.plan import Plan
-from hotplug.placement.residence import reside
+from hotplug.placement.assign import assign, no_room
+from hotplug.placement.build import Built, Peers, build
+from hotplug.placement.cost import Rates, rates
+from hotplug.placement.outline import Outline, alike, outline
+from hotplug.placement.plan import Plan, Stats
+from hotplug.placement.residence import Homes, in_order, in_shares, restricted
+from hotplug.placement.rules import find_rules
+from hotplug.placement.search import Solution, solve
 from hotplug.placement.split import split
 from hotplug.placement.support import ask
 from hotplug.verify import verify
 
-__all__ = ["place"]
+__all__ = ["Wishes", "place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asks of a placement.
+
+    Attributes:
+        pins: regular expression for names of weights, states or ops -> id of their device.
+        limits: device id -> bytes that a plan may take there, computing included.
+        shares: by device in order of preference, its share of the weights; None for the best.
+    """
+
+    pins: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    shares: Sequence[float] | None = None
 
 
 def place(
     graph: Graph,
     devices: Sequence[Device],
     *,
-    pins: Mapping[str, str] | None = None,
+    wishes: Wishes | None = None,
     budgets: Mapping[str, int | None] | None = None,
     settled: Mapping[str, str] | None = None,
+    chosen: Mapping[str, str] | None = None,
+    speeds: Mapping[str, Rates] | None = None,
+    workload: Mapping[Graph, float] | None = None,
+    peers: Peers | None = None,
 ) -> Plan:
     """Decide where each node of a graph runs.
 
     Args:
         graph: what will run; it is verified first.
         devices: in order of preference.
-        pins: pattern of the names of weights and states -> id of the device they live on.
+        wishes: pins, limits and shares.
         budgets: device id -> bytes that weights and states may take there; None or absent for no
             limit.
         settled: name of a weight or state -> id of the device that it lives on already.
+        chosen: name of a weight or state -> id of the device that it was to live on by an earlier
+            plan; it is not there yet.
+        speeds: device id -> how fast it is; where one is absent, what it states or what is usual.
+        workload: graphs like this one, itself included, -> how often each is run; what is decided
+            for it is the best for all of them together. None for this one alone.
+        peers: links of devices that need no host between them.
 
     Raises:
         GraphError: the graph breaks a rule.
         UnsupportedOpError: a node runs on none of the devices.
         DeviceNotFoundError: a pin names a device that is not in use.
-        PlacementError: there is no device, or not enough memory.
+        PlacementError: there is no device, not enough memory, or a pin that cannot be honoured.
+        UsageError: the workload or the shares do not fit.
     """
+    began = time.perf_counter()
     if not devices:
         raise PlacementError("there is no device to run on")
     verify(graph)
-    limits = {device.id: (budgets or {}).get(device.id) for device in devices}
-    support = ask(graph, devices)
-    homes = reside(graph, devices, support, limits, pins or {}, settled or {})
-    choices = assign(graph, devices, support, homes)
-    return Plan(graph, split(graph, choices), choices, limits)
+    given = speeds or {}
+    placer = _Placer(
+        graph,
+        devices,
+        wishes or Wishes(),
+        settled or {},
+        chosen or {},
+        {device.id: given.get(device.id) or rates(device.info) for device in devices},
+        _runs(graph, workload),
+        peers or {},
+    )
+    return placer.within_limits({d.id: (budgets or {}).get(d.id) for d in devices}, began)
+
+
+def _runs(graph: Graph, workload: Mapping[Graph, float] | None) -> list[tuple[Graph, float]]:
+    runs = dict(workload or {graph: 1.0})
+    if graph not in runs:
+        raise UsageError("the workload lacks the graph that is to be placed")
+    if not all(alike(graph, other) for other in runs):
+        raise UsageError("the graphs of a workload may differ in nothing but sizes")
+    return [(graph, runs.pop(graph)), *runs.items()]
+
+
+@dataclass(slots=True)
+class _Placer:
+    graph: Graph
+    devices: Sequence[Device]
+    wishes: Wishes
+    settled: Mapping[str, str]
+    chosen: Mapping[str, str]
+    speeds: Mapping[str, Rates]
+    runs: Sequence[tuple[Graph, float]]
+    peers: Peers
+
+    def within_limits(self, budgets: Mapping[str, int | None], began: float) -> Plan:
+        """A plan that takes no more than the limits, intermediate values counted."""
+        limits = self.wishes.limits
+        rooms = {
+            name: limits.get(name, room) if room is None else min(room, limits.get(name, room))
+            for name, room in budgets.items()
+        }
+        for _ in range(_TRIES):
+            plan = self.placed(rooms, began)
+            over = {
+                name: plan.memory[name].total - limits[name]
+                for name in plan.devices
+                if name in limits and plan.memory[name].total > limits[name]
+            }
+            if not over:
+                return plan
+            for name, excess in over.items():
+                use = plan.memory[name]
+                rooms[name] = max(0, use.weights + use.states - excess)
+        raise PlacementError(
+            "; ".join(f"{name}: {plan.memory[name].total} bytes" for name in over)
+            + " needed, which is more than allowed: "
+            + ", ".join(f"{name}: {limits[name]}" for name in over),
+            reasons={name: f"{excess} bytes too many" for name, excess in over.items()},
+            remedy="raise the budget, or use more devices or a smaller context",
+        )
+
+    def placed(self, rooms: Mapping[str, int | None], began: float) -> Plan:
+        """A plan whose weights and states take no more than there is room for."""
+        support = ask(self.graph, self.devices)
+        lines = outline(self.graph)
+        rules = find_rules(lines, self.devices, self.wishes.pins, self.settled, self.chosen)
+        known = all(speed.source != "usual" for speed in self.speeds.values())
+        built = build(
+            lines,
+            self.devices,
+            support,
+            rules,
+            self.speeds,
+            budgets=rooms,
+            settled=self.settled,
+            workload=self.runs,
+            peers=self.peers,
+            known=known,
+        )
+        homes = self.homes(lines, built, known=known)
+        found = self.solved(lines, built, homes, known=known)
+        choices = assign(lines, built, found, homes, known=known)
+        parts = split(self.graph, choices)
+        limits = {name: self.wishes.limits.get(name, room) for name, room in rooms.items()}
+        stats = Stats.of(built.refused, lines.steps, found, time.perf_counter() - began)
+        return Plan(self.graph, parts, choices, limits, self.speeds, stats, self.peers)
+
+    def homes(self, lines: Outline, built: Built, *, known: bool) -> Homes:
+        """Homes that are given before time is looked at."""
+        if self.wishes.shares is not None:
+            return in_shares(built.problem, _checked(self.wishes.shares, len(self.devices)))
+        if known:
+            return {}
+        names = [node.name for node in lines.steps]
+        return in_order(built.problem, built.ids, names, built.refused)
+
+    def solved(self, lines: Outline, built: Built, homes: Homes, *, known: bool) -> Solution:
+        """The best assignment.
+
+        Raises:
+            PlacementError: there is not enough memory.
+        """
+        problem = built.problem
+        if self.wishes.shares is not None:
+            problem = restricted(problem, homes, keep_budgets=True)
+        elif not known:
+            problem = restricted(problem, homes)
+        found = solve(problem, _TOLERANCE)
+        if found is None:
+            raise no_room(built, [node.name for node in lines.steps])
+        return found
+
+
+def _checked(shares: Sequence[float], count: int) -> Sequence[float]:
+    usable = len(shares) == count and all(share >= 0 for share in shares) and sum(shares) > 0
+    if not usable:
+        raise UsageError(
+            f"a split needs a share of 0 or more for each of the {count} devices in use, "
+            f"not {list(shares)}"
+        )
+    return shares
+
+
+_TOLERANCE = 0.01
+"""An assignment that is known to be as near to the best as this is good enough."""
+
+_TRIES = 4
+"""How often a plan is made with less room for weights because its computing took too much."""

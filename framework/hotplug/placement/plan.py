@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from hotplug import memory
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.placement.cost import Link, Rates
+from hotplug.placement.search import Solution
 
-__all__ = ["Choice", "Copy", "MemoryUse", "Part", "Plan"]
+__all__ = ["Choice", "Copy", "MemoryUse", "Part", "Plan", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,37 @@ class MemoryUse:
         return self.weights + self.states + self.values + self.arena
 
 
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Figures of how a plan came about.
+
+    Attributes:
+        seconds: that planning took.
+        labels: ways that the search looked at.
+        exact: whether no other assignment takes less time, by what is known of the devices.
+        refused: (device id, op) -> nodes that the device does not run.
+    """
+
+    seconds: float
+    labels: int
+    exact: bool
+    refused: Mapping[tuple[str, str], int]
+
+    @classmethod
+    def of(
+        cls,
+        refused: Sequence[Mapping[str, str]],
+        steps: Sequence[Node],
+        found: Solution,
+        seconds: float,
+    ) -> Stats:
+        """Count."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for node, reasons in zip(steps, refused, strict=True):
+            counts.update((name, node.op) for name in reasons)
+        return cls(seconds, found.labels, found.exact, counts)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A graph with a device for each of its nodes.
@@ -98,12 +131,20 @@ class Plan:
         parts: in the order in which they run.
         choices: node -> device and reason.
         budgets: device id -> bytes it may take there; also the order of preference.
+        rates: device id -> how fast it is taken to be.
+        stats: how the plan came about.
+        peers: links between devices without the host between them.
+        free: device id -> bytes of its memory that were free, as far as that was asked.
     """
 
     graph: Graph
     parts: tuple[Part, ...]
     choices: Mapping[Node, Choice]
     budgets: Mapping[str, int | None]
+    rates: Mapping[str, Rates]
+    stats: Stats
+    peers: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    free: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -1,159 +1,191 @@
-"""Second pass: where weights and states live. Computation goes to them, not they to it.
+"""Fifth pass, where speeds do not decide: homes for what needs memory, segment by segment.
 
-A leaf that lives somewhere already stays; a pinned one lives where it is pinned. The other weights
-fill the devices in order of preference, in the order in which the graph uses them, so that
-neighbouring layers share a device and a model too large for one device is cut as seldom as
-possible. A state lives with the weights used before.
+`in_order` fills devices in order of preference, so that a model too large for one is cut as seldom
+as possible; it is what is done where nobody knows how fast the devices are. `in_shares` gives each
+device its share of the bytes, as the user says. Both leave every other step to the search.
 """
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from hotplug.backend import Device
-from hotplug.errors import DeviceNotFoundError, PlacementError
-from hotplug.graph import Graph
-from hotplug.node import Node
-from hotplug.placement.support import SupportTable
+from hotplug.errors import PlacementError
+from hotplug.placement.problem import Problem, Step
+from hotplug.placement.segments import segments
 
-__all__ = ["Home", "Residence", "reside"]
+__all__ = ["Homes", "in_order", "in_shares", "restricted"]
+
+Homes = Mapping[int, tuple[int, str]]
+"""Number of a step that needs memory -> its device, and why that one."""
+
+
+def restricted(problem: Problem, homes: Homes, *, keep_budgets: bool = False) -> Problem:
+    """The problem with homes for some steps; their memory is accounted for already, unless said."""
+    steps = []
+    for number, step in enumerate(problem.steps):
+        home = homes[number][0] if number in homes else None
+        seconds = step.seconds
+        if home is not None:
+            seconds = tuple([s if d == home else math.inf for d, s in enumerate(seconds)])
+        steps.append(replace(step, seconds=seconds))
+    budgets = problem.budgets if keep_budgets else (math.inf,) * problem.devices
+    return replace(problem, steps=tuple(steps), budgets=budgets)
+
+
+def in_order(
+    problem: Problem,
+    ids: Sequence[str],
+    names: Sequence[str],
+    refused: Sequence[Mapping[str, str]],
+) -> Homes:
+    """Fill devices one after the other.
+
+    Once something did not fit on a device that holds something already, the device is full: small
+    weights of later layers would fit still, and each would drag the computation to and fro.
+
+    Args:
+        problem: steps and budgets.
+        ids: of the devices.
+        names: of the steps, for the message.
+        refused: for each step, by device id why it cannot run there.
+
+    Raises:
+        PlacementError: a step that needs memory fits nowhere.
+    """
+    filler = _Filler(problem, ids, names, refused)
+    for segment in segments(problem):
+        filler.place(range(segment.start, segment.start + len(segment.pattern.steps)))
+    return filler.homes
+
+
+class _Filler:
+    def __init__(
+        self,
+        problem: Problem,
+        ids: Sequence[str],
+        names: Sequence[str],
+        refused: Sequence[Mapping[str, str]],
+    ) -> None:
+        self.homes: dict[int, tuple[int, str]] = {}
+        self._problem = problem
+        self._ids = ids
+        self._names = names
+        self._refused = refused
+        self._room = list(problem.budgets)
+        self._used: set[int] = set()
+        self._full: set[int] = set()
+        self._shared: set[tuple[int, int]] = set()  # weight, device
+        self._tied: dict[int, int] = {}  # tie -> device
+
+    def place(self, numbers: Sequence[int]) -> None:
+        """Find a home for those steps of a segment that need memory, a common one if there is."""
+        left = [n for n in numbers if holds_memory(self._problem.steps[n])]
+        passed: dict[str, str] = {}
+        for device in range(self._problem.devices):
+            able = [n for n in left if self._runs(n, device)]
+            if not able:
+                for number in left[:1]:
+                    passed[self._ids[device]] = self._why_not(number, device)
+                continue
+            problem = self._refuses(able, device)
+            if problem:
+                passed[self._ids[device]] = problem
+                continue
+            self._take(able, device, passed)
+            left = [n for n in left if n not in self.homes]
+        if left:
+            told = "; ".join(f"{name}: {why}" for name, why in passed.items())
+            raise PlacementError(
+                f"the weights and states of {self._names[left[0]]} have no place: {told}",
+                reasons=passed,
+                remedy="use more devices, or a smaller model or context",
+            )
+
+    def _why_not(self, number: int, device: int) -> str:
+        return self._refused[number].get(self._ids[device], "something else ties it down")
+
+    def _runs(self, number: int, device: int) -> bool:
+        step = self._problem.steps[number]
+        tied = self._tied.get(step.tie, device) if step.tie >= 0 else device
+        return step.seconds[device] < math.inf and tied == device
+
+    def _refuses(self, numbers: Sequence[int], device: int) -> str:
+        needed = self._needed(numbers, device)
+        if not needed:
+            return ""
+        if device in self._full:
+            return "full"
+        if needed <= self._room[device]:
+            return ""
+        if device in self._used:
+            self._full.add(device)
+        return f"no room: {needed} bytes needed, {max(0, int(self._room[device]))} left"
+
+    def _needed(self, numbers: Sequence[int], device: int) -> int:
+        steps = [self._problem.steps[number] for number in numbers]
+        shares = {weight for step in steps for weight in step.shares}
+        new = [weight for weight in shares if (weight, device) not in self._shared]
+        return sum(step.need for step in steps) + sum(self._problem.shared[w] for w in new)
+
+    def _take(self, numbers: Sequence[int], device: int, passed: Mapping[str, str]) -> None:
+        self._room[device] -= self._needed(numbers, device)
+        self._used.add(device)
+        reason = "; ".join(f"not {name}: {why}" for name, why in passed.items()) or "first choice"
+        for number in numbers:
+            step = self._problem.steps[number]
+            self._shared.update((weight, device) for weight in step.shares)
+            if step.tie >= 0:
+                self._tied[step.tie] = device
+            self.homes[number] = device, reason
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
-    """The device a leaf lives on, and why there."""
-
-    device: str
-    reason: str
+class _Piece:
+    numbers: range
+    nbytes: int
 
 
-Residence = Mapping[str, Home]
-"""Name of a weight or state -> its home."""
-
-
-def reside(
-    graph: Graph,
-    devices: Sequence[Device],
-    support: SupportTable,
-    budgets: Mapping[str, int | None],
-    pins: Mapping[str, str],
-    settled: Mapping[str, str],
-) -> Residence:
-    """Homes of all weights and states.
+def in_shares(problem: Problem, shares: Sequence[float]) -> Homes:
+    """Give each device its share of the bytes of weights and states, in the order of the steps.
 
     Args:
-        graph: what will run.
-        devices: in order of preference.
-        support: answers of the first pass; a leaf goes to no device that runs none of its users.
-        budgets: device id -> bytes that weights and states may take there; None for no limit.
-        pins: pattern of leaf names, as for file names ("blk.0.*") -> device id; the first that
-            matches counts.
-        settled: leaf name -> id of the device it lives on already; takes none of its budget.
-
-    Raises:
-        DeviceNotFoundError: a pin names a device that is not in use.
-        PlacementError: what has to be stored fits nowhere.
+        problem: the steps; budgets are not looked at.
+        shares: by device, in any unit; at least one is above 0.
     """
-    ids = [device.id for device in devices]
-    _check_pins(pins, ids)
-    shelves = {
-        device.id: _Shelf(budgets.get(device.id), device.buffers.max_bytes) for device in devices
-    }
-    homes: dict[str, Home] = {}
-    for node in graph.nodes:
-        if node.op not in {"weight", "state"}:
-            continue
-        if settled.get(node.name) in shelves:
-            homes[node.name] = Home(settled[node.name], "it lives there already")
-            continue
-        home = _pinned(node.name, pins)
-        if home is None:
-            home = _first_with_room(node, _refusals(node, graph, support, ids), shelves)
-        shelves[home.device].take(node)
-        homes[node.name] = home
+    pieces = _pieces(problem)
+    total, whole = sum(shares), sum(piece.nbytes for piece in pieces)
+    ends = [sum(shares[: d + 1]) / total * whole for d in range(len(shares))]
+    homes: dict[int, tuple[int, str]] = {}
+    tied: dict[int, int] = {}
+    device, before = 0, 0
+    last = max(d for d, share in enumerate(shares) if share > 0)
+    for piece in pieces:
+        while device < last and before + piece.nbytes / 2 > ends[device]:
+            device += 1
+        before += piece.nbytes
+        for number in piece.numbers:
+            step = problem.steps[number]
+            home = tied.setdefault(step.tie, device) if step.tie >= 0 else device
+            if holds_memory(step) and step.seconds[home] < math.inf:
+                homes[number] = home, f"its share is {shares[home] / total:.0%} of the bytes"
     return homes
 
 
-@dataclass(slots=True)
-class _Shelf:
-    """What a device has room for, in all and in one piece; None for no limit.
-
-    Once something did not fit after other things had, it is closed: small tensors of later layers
-    would fit still, and every one would drag the computation to and fro.
-    """
-
-    room: int | None
-    piece: int | None
-    used: bool = False
-    closed: bool = False
-
-    def refuses(self, leaf: Node) -> str:
-        """Why the leaf does not go in; empty if it does."""
-        if self.closed:
-            return "full"
-        if self.piece is not None and leaf.type.nbytes > self.piece:
-            return f"it gives at most {self.piece} bytes in one piece, {leaf.type.nbytes} needed"
-        if self.room is None or leaf.type.nbytes <= self.room:
-            return ""
-        self.closed = self.used
-        return f"no room: {leaf.type.nbytes} bytes needed, {self.room} left"
-
-    def take(self, leaf: Node) -> None:
-        self.used = True
-        if self.room is not None:
-            self.room -= leaf.type.nbytes
+def holds_memory(step: Step) -> bool:
+    """Whether a step reads weights or states."""
+    return bool(step.need or step.shares or step.tie >= 0)
 
 
-def _check_pins(pins: Mapping[str, str], ids: Sequence[str]) -> None:
-    for pattern, device in pins.items():
-        if device not in ids:
-            raise DeviceNotFoundError(
-                f"{pattern!r} is pinned to {device}, which is not among the devices in use: "
-                f"{', '.join(ids)}",
-                device=device,
-                available=tuple(ids),
-            )
-
-
-def _pinned(name: str, pins: Mapping[str, str]) -> Home | None:
-    for pattern, device in pins.items():
-        if fnmatch.fnmatchcase(name, pattern):
-            return Home(device, f"pinned by {pattern!r}")
-    return None
-
-
-def _refusals(
-    leaf: Node, graph: Graph, support: SupportTable, ids: Iterable[str]
-) -> dict[str, str]:
-    """Device id -> why none of the leaf's users runs there; empty text where one does."""
-    users = graph.consumers[leaf]
-    found: dict[str, str] = {}
-    for device in ids:
-        answers = [support[user][device] for user in users]
-        found[device] = "" if not answers or any(answers) else answers[0].reason
-    return found
-
-
-def _first_with_room(
-    leaf: Node, refusals: Mapping[str, str], shelves: Mapping[str, _Shelf]
-) -> Home:
-    passed: dict[str, str] = {}
-    for device, refusal in refusals.items():
-        problem = refusal or shelves[device].refuses(leaf)
-        if not problem:
-            return Home(device, _because(passed))
-        passed[device] = problem
-    reasons = "; ".join(f"{device}: {why}" for device, why in passed.items())
-    raise PlacementError(
-        f"{leaf.op} {leaf.name} ({leaf.type}) has no place: {reasons}",
-        reasons=passed,
-        remedy="use more devices, or a smaller model or context",
-    )
-
-
-def _because(passed: Mapping[str, str]) -> str:
-    if not passed:
-        return "first choice"
-    return "; ".join(f"not {device}: {why}" for device, why in passed.items())
+def _pieces(problem: Problem) -> list[_Piece]:
+    met: set[int] = set()
+    pieces = []
+    for segment in segments(problem):
+        numbers = range(segment.start, segment.start + len(segment.pattern.steps))
+        steps = [problem.steps[number] for number in numbers]
+        new = {weight for step in steps for weight in step.shares} - met
+        met |= new
+        nbytes = sum(step.need for step in steps) + sum(problem.shared[w] for w in new)
+        pieces.append(_Piece(numbers, nbytes))
+    return pieces

@@ -19,34 +19,56 @@ SupportTable = Mapping[Node, Mapping[str, Support]]
 def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
     """Ask every device about every node that computes something.
 
+    Nodes of one op with the same parameters and operand types are asked about once: by the contract
+    the answer depends on nothing else.
+
     Raises:
         UnsupportedOpError: a node that no device runs; holds each device's reason.
     """
-    forbidden = settings().forbid
-    by_device = {device.id: _answers(device, graph, forbidden) for device in devices}
-    table: dict[Node, dict[str, Support]] = {}
-    for position, node in enumerate(graph.nodes):
+    kinds: dict[tuple[object, ...], list[Node]] = {}
+    for node in graph.nodes:
         if not node.is_leaf:
-            table[node] = {device: answers[position] for device, answers in by_device.items()}
-    for node, answers in table.items():
-        if not any(answers.values()):
-            raise _nobody_runs(node, answers)
-    return table
+            kinds.setdefault(_kind(node), []).append(node)
+    samples = [nodes[0] for nodes in kinds.values()]
+    forbidden = settings().forbid
+    answers = {device.id: _answers(device, graph, samples, forbidden) for device in devices}
+    rows: dict[Node, Mapping[str, Support]] = {}
+    for number, nodes in enumerate(kinds.values()):
+        row = {device: given[number] for device, given in answers.items()}
+        if not any(row.values()):
+            raise _nobody_runs(nodes[0], row)
+        rows.update(dict.fromkeys(nodes, row))
+    return rows
 
 
-def _answers(device: Device, graph: Graph, forbidden: Collection[tuple[str, str]]) -> list[Support]:
+def _kind(node: Node) -> tuple[object, ...]:
+    inputs = [None if n is None else (n.type.dtype.name, n.type.shape) for n in node.inputs]
+    return node.op, node.params, node.type.dtype.name, node.type.shape, tuple(inputs)
+
+
+def _answers(
+    device: Device,
+    graph: Graph,
+    samples: Sequence[Node],
+    forbidden: Collection[tuple[str, str]],
+) -> list[Support]:
+    given = _of_whole(device, graph)
+    return [_checked(node, _ask(device, node, given), device, forbidden) for node in samples]
+
+
+def _of_whole(device: Device, graph: Graph) -> Mapping[Node, object]:
+    """Answers of a device that is asked about whole graphs; empty for one that is not."""
+    if type(device).supports_graph is Device.supports_graph:
+        return {}
     try:
-        answers: list[object] = list(device.supports_graph(graph))
+        return dict(zip(graph.nodes, device.supports_graph(graph), strict=True))
     except Exception:  # noqa: BLE001 - a plug-in's fault costs that plug-in the nodes that it is about
-        answers = []
-    if len(answers) != len(graph.nodes):
-        answers = [_ask(device, node) for node in graph.nodes]
-    return [_checked(*pair, device, forbidden) for pair in zip(graph.nodes, answers, strict=True)]
+        return {}
 
 
-def _ask(device: Device, node: Node) -> object:
+def _ask(device: Device, node: Node, given: Mapping[Node, object]) -> object:
     try:
-        return device.supports(node)
+        return given[node] if node in given else device.supports(node)
     except Exception as error:  # noqa: BLE001 - as above
         return no(f"its supports() failed: {error!r}")
 

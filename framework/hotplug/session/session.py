@@ -14,7 +14,7 @@ from hotplug.devices import wanted
 from hotplug.errors import OutOfDeviceMemoryError, PlacementError, UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement import Plan, place
+from hotplug.placement import Plan, Wishes
 from hotplug.registry import Registry
 from hotplug.session.compiled import Compiled, Kept
 from hotplug.session.control import Control
@@ -23,6 +23,7 @@ from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
 from hotplug.session.membership import Membership
 from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
+from hotplug.session.planning import Planner
 from hotplug.session.program import Program
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime, Trace
@@ -57,6 +58,8 @@ class Session(Membership):
         *,
         threads: int | None = None,
         pins: Mapping[str, str] | None = None,
+        split: Sequence[float] | None = None,
+        budgets: Mapping[str, int] | None = None,
         fallback: Fallback | None = None,
         registry: Registry | None = None,
         device_timeout: float | None = None,
@@ -70,7 +73,12 @@ class Session(Membership):
                 preference.
             weights: name -> value. They are not copied where a device can use them as they lie.
             threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
-            pins: pattern of the names of weights and states -> id of the device they live on.
+            pins: regular expression, found in names of weights and states or being an op's ->
+                id of the device where they live, or where the op runs. Never broken: what cannot be
+                done is refused.
+            split: for each device its share of the weights, such as (3, 1); None for what takes
+                least time, or where speeds are not known, as much as fits in order of preference.
+            budgets: id of a device -> bytes that a graph may take there, computing included.
             fallback: None takes HOTPLUG_FALLBACK.
             registry: where devices come from; None takes the process' own.
             device_timeout: seconds after which a device that gives no answer is given up; None
@@ -80,25 +88,27 @@ class Session(Membership):
 
         Raises:
             SelectorError: the selector is not of the grammar.
-            DeviceNotFoundError: it names nothing that is here.
+            DeviceNotFoundError: it names nothing that is here, or a pin or budget no device in use.
             DeviceUnavailableError: the device cannot be opened.
             UsageError: fewer than one thread, or more than MOST_THREADS.
         """
         now = settings()
         policy: Fallback = fallback or now.fallback
         self._threads = _checked(now.threads if threads is None else threads)
-        self._pins = dict(pins or {})
         timeout = now.device_timeout if device_timeout is None else device_timeout
         fleet = Fleet(registry, f"session {id(self):#x}", timeout)
         # Where nothing may take over, copies would serve nobody.
         copies = StateCopies(0 if policy == "error" else now.state_copy_bytes)
         super().__init__(fleet, Storage(weights or {}, copies), Kept(_KEPT, fleet), policy)
         self._watch = Watch()
+        wishes = Wishes(dict(pins or {}), dict(budgets or {}), split)
+        self._planner = Planner(fleet, self._storage, self._recovery, wishes, self._threads)
         if device is None or isinstance(device, str):
             self._open(wanted(device), hot_plug=hot_plug)
         else:
             for item in device:
                 self._fleet.take(item)
+        self._planner.check()
 
     # Running
 
@@ -111,11 +121,32 @@ class Session(Membership):
             PlacementError: there is no device left, or not enough memory.
             UsageError: the session is closed.
         """
+        return self._planned(partial(self._planner.place, graph))
+
+    def settle(self, workload: Mapping[Graph, float]) -> Plan:
+        """Choose where weights and states shall live, so that several graphs together run fastest.
+
+        Without it the first graph to be compiled decides. What lives somewhere already stays.
+
+        Args:
+            workload: graphs that differ in nothing but sizes, such as those of one token and of a
+                prompt -> how often each is run.
+
+        Returns:
+            The plan of the first of them.
+
+        Raises:
+            GraphError, UnsupportedOpError, PlacementError: as for `plan`.
+            UsageError: the graphs differ, or the session is closed.
+        """
+        return self._planned(partial(self._planner.settle, workload))
+
+    def _planned(self, make: Callable[[], Plan]) -> Plan:
         with self._lock:
             self._attend()
             while True:
                 try:
-                    return self._place(graph)
+                    return make()
                 except DeviceFault as fault:
                     self._recovery.set_aside(fault, changed=False)
                 except PlacementError as error:
@@ -324,31 +355,6 @@ class Session(Membership):
         _log.info("%s", selection.explain())
         self._fleet.open(selection.devices)
         self._changes.listen(selector if hot_plug else None)
-
-    def _place(self, graph: Graph) -> Plan:
-        devices = self._fleet.devices
-        if not devices:
-            raise PlacementError(
-                "no device is left",
-                reasons={device: str(error) for device, error in self.failed.items()},
-            )
-        used = self._fleet.members
-        return place(
-            graph,
-            devices,
-            pins={name: device for name, device in self._pins.items() if device in used},
-            budgets={device.id: self._budget(device) for device in devices},
-            settled=self._storage.homes(),
-        )
-
-    def _budget(self, device: Device) -> int | None:
-        """Bytes that weights and states may take; None where they lie in the host's own memory."""
-        if device.buffers.is_host:
-            return None
-        free = self._fleet.ask(device.id, device.memory).free
-        if free is None:
-            return None
-        return int(free * self._recovery.share(device.id)) + self._storage.shared_bytes(device)
 
     def _compile(self, graph: Graph, control: Control | None, *, spill: bool) -> Compiled:
         while True:

@@ -1,0 +1,208 @@
+"""A bound from below: the problem with prices instead of memory budgets (Lagrangian relaxation).
+
+Going backwards over the cuts, the least that what follows can take, memory paid for at so much a
+byte, is a bound for every assignment that keeps the budgets; the best prices give the best bound.
+They are found by subgradient steps of Polyak's length (doi:10.1016/0041-5553(69)90061-5), from
+those that were right if all bytes were alike. A weight of several steps is paid for by one of them,
+so that no piece depends on what went before but for the device that it is entered from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hotplug.placement.expand import UNMADE, Expander, State, Way
+from hotplug.placement.problem import Problem
+from hotplug.placement.segments import Item, Pattern, Segment, segments
+
+__all__ = ["Bound", "Patterns", "Relaxed", "Ways", "ways_between"]
+
+_ROUNDS = 24
+_CLOSE = 1e-3
+"""No more rounds where the bound is as near to a known assignment as this."""
+
+_Exits = dict[int, tuple[float, Way]]
+"""Device of the last step -> the cheapest way to get there, with what it takes and pays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is left to pay at least.
+
+    Attributes:
+        prices: seconds a byte, by budgeted device.
+        left: for each cut, by device of the step before it, seconds and price of what follows.
+        least: no assignment that keeps the budgets takes less than this.
+    """
+
+    prices: tuple[float, ...]
+    left: tuple[Mapping[int, float], ...]
+    least: float
+
+    def paid(self, way: Way) -> float:
+        """Seconds of a way, its memory paid for."""
+        cost = way.seconds
+        for price, nbytes in zip(self.prices, way.memory, strict=True):
+            cost += price * nbytes
+        return cost
+
+
+Patterns = dict[Pattern, Pattern]
+
+Ways = Mapping[int, list[Way]]
+"""By device that a piece is entered from, the ways through it."""
+
+
+def ways_between(pieces: Sequence[Segment], expander: Expander, devices: int) -> list[Ways]:
+    """Ways through each piece by the device it is entered from, all else being where it is wanted.
+
+    Pieces of one pattern share theirs.
+    """
+    found, carried = [], set[Item]()
+    known: dict[tuple[int, tuple[bool, ...]], Ways] = {}
+    for number, piece in enumerate(pieces):
+        inside = tuple([item in carried for item in piece.items])
+        key = id(piece.pattern), inside
+        if key not in known:
+            entries = range(devices) if number else (UNMADE,)
+            known[key] = {
+                entry: expander.ways(piece.pattern, _easiest(entry, piece, inside, devices))
+                for entry in entries
+            }
+        found.append(known[key])
+        carried = set(piece.carried)
+    return found
+
+
+def _easiest(entry: int, piece: Segment, carried: Sequence[bool], devices: int) -> State:
+    """An entry that is no worse than any other from the same device."""
+    state = [entry]
+    for place, ((kind, _), known) in enumerate(zip(piece.items, carried, strict=True)):
+        if not known:
+            state.append(0 if kind in {"outside", "weight"} else UNMADE)
+        elif place == piece.pattern.stream:
+            state.append(entry << devices | 1 << entry)
+        else:
+            state.append(UNMADE if kind == "tie" else (1 << devices) - 1)
+    return tuple(state)
+
+
+class Relaxed:
+    """A problem without budgets, to be solved again and again at other prices."""
+
+    def __init__(
+        self, problem: Problem, budgeted: tuple[int, ...], expander: Expander, known: Patterns
+    ) -> None:
+        self._problem = _one_pays(problem)
+        self._budgeted = budgeted
+        self._room = tuple(problem.budgets[device] for device in budgeted)
+        self._ways = ways_between(segments(self._problem, known), expander, problem.devices)
+
+    def first_bound(self) -> Bound:
+        """By the prices that were right if all bytes were alike."""
+        return self._backward(self._first_prices())[0]
+
+    def plain(self) -> tuple[Mapping[int, float], ...]:
+        """What is left to take at least behind each cut, memory being free."""
+        return self._backward((0.0,) * len(self._room))[0].left
+
+    def best_bound(self, begin: Bound, known: float) -> Bound:
+        """By better and better prices.
+
+        Args:
+            begin: a bound to start from.
+            known: what an assignment that keeps the budgets takes, or a guess at it.
+        """
+        best, prices, reach = begin, begin.prices, 1.0
+        for _ in range(_ROUNDS):
+            bound, used = self._backward(prices)
+            if bound.least > best.least:
+                best = bound
+            else:
+                reach *= 0.8
+            over = [u - room for u, room in zip(used, self._room, strict=True)]
+            over = [x if x > 0 or price > 0 else 0.0 for x, price in zip(over, prices, strict=True)]
+            slope = sum(x * x for x in over)
+            if not slope or known - best.least <= _CLOSE * known:
+                break
+            length = reach * (known - bound.least) / slope
+            prices = tuple(max(0.0, p + length * x) for p, x in zip(prices, over, strict=True))
+        return best
+
+    def _first_prices(self) -> tuple[float, ...]:
+        """What a byte saves on a device against the slowest that is needed."""
+        steps, count = self._problem.steps, self._problem.devices
+        total = sum(step.need for step in steps)
+        if not total:
+            return (0.0,) * len(self._room)
+        able = [[s.seconds[d] for s in steps if s.seconds[d] < math.inf] for d in range(count)]
+        pace = [sum(times) / max(1, len(times)) * len(steps) / total for times in able]
+        left, slowest = float(total), 0.0
+        for device in sorted(range(count), key=pace.__getitem__):
+            if left > 0:
+                slowest = pace[device]
+                left -= self._problem.budgets[device]
+        return tuple(max(0.0, slowest - pace[device]) for device in self._budgeted)
+
+    def _backward(self, prices: tuple[float, ...]) -> tuple[Bound, list[int]]:
+        """Least cost behind each cut, memory paid for; and the memory of the way that has it."""
+        pricing = Bound(prices, (), 0.0)
+        tables: dict[int, dict[int, _Exits]] = {}
+        left: list[dict[int, float]] = [dict.fromkeys(range(self._problem.devices), 0.0)]
+        best: list[dict[int, Way]] = []
+        for entries in reversed(self._ways):
+            table = tables.get(id(entries))
+            if table is None:
+                table = tables[id(entries)] = {e: _exits(w, pricing) for e, w in entries.items()}
+            costs: dict[int, float] = {}
+            choice: dict[int, Way] = {}
+            behind = left[-1]
+            for entry, exits in table.items():
+                least = math.inf
+                for device, (paid, way) in exits.items():
+                    cost = paid + behind.get(device, math.inf)
+                    if cost < least:
+                        least, choice[entry] = cost, way
+                costs[entry] = least
+            left.append(costs)
+            best.append(choice)
+        used, at = [0] * len(prices), UNMADE
+        for ways in reversed(best):
+            if at not in ways:  # nothing leads through: the bound is infinite
+                break
+            used = [u + w for u, w in zip(used, ways[at].memory, strict=True)]
+            at = ways[at].state[0]
+        least = left[-1][UNMADE] - sum(p * m for p, m in zip(prices, self._room, strict=True))
+        return Bound(prices, tuple(reversed(left)), least), used
+
+
+def _one_pays(problem: Problem) -> Problem:
+    """The problem with each shared weight a need of one of its steps."""
+    payers = _payers(problem)
+    steps = list(problem.steps)
+    for weight, number in payers.items():
+        step = steps[number]
+        steps[number] = replace(step, need=step.need + problem.shared[weight])
+    steps = [replace(step, shares=()) if step.shares else step for step in steps]
+    return replace(problem, steps=tuple(steps), shared=())
+
+
+def _payers(problem: Problem) -> dict[int, int]:
+    """For each shared weight the step that pays: the one to which the device matters most."""
+    found: dict[int, tuple[float, int]] = {}
+    for number, step in enumerate(problem.steps):
+        finite = [seconds for seconds in step.seconds if seconds < math.inf]
+        for weight in step.shares:
+            found[weight] = max(found.get(weight, (-1.0, 0)), (max(finite) - min(finite), number))
+    return {weight: number for weight, (_, number) in found.items()}
+
+
+def _exits(ways: Sequence[Way], pricing: Bound) -> _Exits:
+    found: _Exits = {}
+    for way in ways:
+        paid, device = pricing.paid(way), way.state[0]
+        if device not in found or paid < found[device][0]:
+            found[device] = paid, way
+    return found

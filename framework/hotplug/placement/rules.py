@@ -1,0 +1,191 @@
+"""Third pass: where steps have to run, whatever it costs: pins, and weights that live somewhere.
+
+A *pin* says where weights and states live, and thereby where the steps run that read them; or where
+all nodes of an op run. It is honoured or refused, with the reason; nothing that is pinned runs
+elsewhere. A weight or state that lives somewhere already, since another graph of the session has
+been placed before, stays there, and its steps go to it unless the device does not run them. Where
+a device was lost meanwhile and has come back, weights pinned to it return to it, states do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hotplug.backend import Device
+from hotplug.errors import DeviceNotFoundError, PlacementError
+from hotplug.graph import Graph
+from hotplug.node import Node
+from hotplug.placement.outline import Outline
+
+__all__ = ["Rule", "Rules", "find_rules", "pins_something", "refuse_pins"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A device that something has to be on.
+
+    Attributes:
+        device: its id.
+        reason: why.
+        firm: whether it is refused rather than broken.
+    """
+
+    device: str
+    reason: str
+    firm: bool = False
+
+
+@dataclass(slots=True)
+class Rules:
+    """What has to be where.
+
+    Attributes:
+        leaves: weights and states by name.
+        steps: by number of step.
+    """
+
+    leaves: dict[str, Rule] = field(default_factory=dict)
+    steps: dict[int, Rule] = field(default_factory=dict)
+
+
+def find_rules(
+    outline: Outline,
+    devices: Sequence[Device],
+    pins: Mapping[str, str],
+    settled: Mapping[str, str],
+    chosen: Mapping[str, str],
+) -> Rules:
+    """Rules for leaves and steps of a graph.
+
+    Args:
+        outline: the graph.
+        devices: those in use.
+        pins: regular expression, found anywhere in the name of a weight or state, or else the whole
+            name of an op -> id of a device. The first one that fits counts.
+        settled: name of a weight or state -> id of the device that it lives on.
+        chosen: the same of those that are not there yet, but were planned to be.
+
+    Raises:
+        DeviceNotFoundError: a pin names a device that is not in use.
+        PlacementError: a pin fits nothing, cannot be honoured, or is no regular expression.
+    """
+    rules = Rules()
+    ids = [device.id for device in devices]
+    # Settled first: a pin then finds what is there.
+    for name in outline.leaves:
+        if settled.get(name) in ids:
+            rules.leaves[name] = Rule(settled[name], "it lives there already")
+        elif chosen.get(name) in ids:
+            rules.leaves[name] = Rule(chosen[name], "chosen for the workload")
+    for pattern, device in pins.items():
+        if device not in ids:
+            raise _not_in_use(pattern, device, ids)
+        _pin(rules, outline, compiled_pin(pattern), device)
+    _follow_leaves(rules, outline)
+    return rules
+
+
+def compiled_pin(pattern: str) -> re.Pattern[str]:
+    """A pin's pattern.
+
+    Raises:
+        PlacementError: it is no regular expression.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise PlacementError(f"{pattern!r} is no regular expression: {error}") from error
+
+
+def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) -> None:
+    rule = Rule(device, f"pinned by {pattern.pattern!r}", firm=True)
+    names = [name for name in outline.leaves if pattern.search(name)]
+    for name in names:
+        held = rules.leaves.get(name)
+        moves = held is None or (not held.firm and outline.leaves[name].op == "weight")
+        if moves:  # a state would lose what it holds
+            rules.leaves[name] = rule
+    if names:
+        return
+    numbers = [n for n, node in enumerate(outline.steps) if pattern.fullmatch(node.op)]
+    if not numbers:
+        raise PlacementError(
+            f"{pattern.pattern!r} is pinned to {device}, and fits no weight, state or op",
+            remedy="`hotplug plan --json` names them all",
+        )
+    for number in numbers:
+        rules.steps.setdefault(number, rule)
+
+
+def pins_something(pattern: str, graph: Graph) -> bool:
+    """Whether a pin's pattern fits a weight, a state or an op of a graph.
+
+    Raises:
+        PlacementError: it is no regular expression.
+    """
+    fits = compiled_pin(pattern)
+    return any(
+        fits.search(node.name) if node.op in {"weight", "state"} else fits.fullmatch(node.op)
+        for node in graph.nodes
+        if node.op != "input"
+    )
+
+
+def _follow_leaves(rules: Rules, outline: Outline) -> None:
+    """Steps go where their states live, else where the largest of their weights does."""
+    for number, (states, weights) in enumerate(zip(outline.states, outline.weights, strict=True)):
+        names = [name for name in states if name in rules.leaves]
+        placed = [weight for weight in weights if weight.name in rules.leaves]
+        names += [w.name for w in sorted(placed, key=lambda w: w.type.nbytes, reverse=True)]
+        found = [(name, rules.leaves[name]) for name in names]
+        firm = [(name, rule) for name, rule in found if rule.firm]
+        for name, rule in firm or found:
+            kind = outline.leaves[name].op
+            reason = f"{kind} {name} lives there"
+            rules.steps.setdefault(number, Rule(rule.device, reason, rule.firm))
+        _refuse_two(outline, number, placed, rules)
+
+
+def _refuse_two(outline: Outline, number: int, weights: Sequence[Node], rules: Rules) -> None:
+    for weight in weights:
+        rule, step = rules.leaves[weight.name], rules.steps[number]
+        if rule.firm and step.firm and step.device != rule.device:
+            raise PlacementError(
+                f"{weight.name} is pinned to {rule.device}, and what reads it to {step.device}: "
+                f"{outline.steps[number].name}, {step.reason}",
+                reasons={rule.device: rule.reason, step.device: step.reason},
+            )
+
+
+def refuse_pins(rules: Rules, outline: Outline, refused: Sequence[Mapping[str, str]]) -> None:
+    """Refuse pins to devices that do not run what is pinned.
+
+    Args:
+        rules: of the graph.
+        outline: the graph.
+        refused: for each step, by device id why it cannot run there.
+
+    Raises:
+        PlacementError: there is such a pin.
+    """
+    for number, rule in rules.steps.items():
+        node, reason = outline.steps[number], refused[number].get(rule.device)
+        # A state that is pinned stays where it is, and is copied to where it is read.
+        if rule.firm and reason is not None and not rule.reason.startswith("state "):
+            raise PlacementError(
+                f"{node.name} is to run on {rule.device} ({rule.reason}), "
+                f"which does not run it: {reason}",
+                reasons={rule.device: reason},
+                remedy="pin it elsewhere",
+            )
+
+
+def _not_in_use(pattern: str, device: str, ids: Sequence[str]) -> DeviceNotFoundError:
+    return DeviceNotFoundError(
+        f"{pattern!r} is pinned to {device}, which is not among the devices in use: "
+        f"{', '.join(ids)}",
+        device=device,
+        available=tuple(ids),
+    )

@@ -1,0 +1,250 @@
+"""The cheapest assignment under memory budgets, by dynamic programming over a problem's cuts.
+
+At each cut stand *labels*: what a way there has cost, what memory it took, and what stands behind
+it. A label is dropped where another could take its place (`expand.prune`), or where even the best
+that may follow (`relax.Bound`) would not beat a way that is known. Without budgets, or where the
+best way keeps them by itself, a few labels are left at each cut and the answer is the optimum.
+
+Where budgets bind, the best way in which each device gets one run of segments (`contiguous`) is the
+one that is known to begin with, and the labels kept at a cut are limited, so that planning stays
+quick. `Solution.least` says how good any assignment can be at best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hotplug.placement.contiguous import contiguous
+from hotplug.placement.expand import UNMADE, Expander, State, Way, prune
+from hotplug.placement.problem import Matrix, Problem, price
+from hotplug.placement.relax import Bound, Patterns, Relaxed
+from hotplug.placement.segments import Item, Segment, segments
+
+__all__ = ["Solution", "solve"]
+
+_MANY = 1000
+"""Labels at a cut where there are no budgets: more than there ever are, if there are cuts."""
+
+_WORK, _FEW = 6000, 8
+"""Labels at all cuts together where there are budgets, and at each cut at least."""
+
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """An assignment.
+
+    Attributes:
+        devices: for each step the position of its device.
+        seconds: what it takes, all launches and copies counted.
+        memory: bytes of weights and states by device.
+        exact: whether it is known that no assignment is better.
+        least: no assignment takes less than this.
+        labels: how many labels were looked at.
+    """
+
+    devices: tuple[int, ...]
+    seconds: float
+    memory: tuple[int, ...]
+    exact: bool
+    least: float
+    labels: int
+
+
+def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
+    """The cheapest assignment; None where none was found that keeps the budgets.
+
+    Of assignments that cost the same, one that uses earlier devices is taken.
+
+    Args:
+        problem: what to solve.
+        tolerance: no better assignment is looked for where it can be better by this share at most.
+    """
+    pieces = segments(problem)
+    nothing: tuple[Mapping[int, float], ...] = ({},) * (len(pieces) + 1)
+    free = _Search(problem, pieces, (), nothing)
+    found = free.forward(Bound((), nothing, 0.0), math.inf, _MANY)
+    if found is None:
+        return None
+    answer = _answer(problem, free, found.path(), 0.0)
+    if price(problem, answer.devices).fits(problem.budgets):
+        return answer
+    return _within_budgets(problem, pieces, tolerance)
+
+
+def _within_budgets(
+    problem: Problem, pieces: Sequence[Segment], tolerance: float
+) -> Solution | None:
+    budgeted = tuple(d for d, most in enumerate(problem.budgets) if most < math.inf)
+    expander, known_patterns = Expander(problem.launch, budgeted), Patterns()
+    relaxed = Relaxed(problem, budgeted, expander, known_patterns)
+    bound = relaxed.first_bound()
+    if bound.least == math.inf:
+        return None
+    runs = contiguous(problem, budgeted, expander, known_patterns)
+    cost = price(problem, runs) if runs else None
+    found = runs if cost is not None and cost.fits(problem.budgets) else None
+    known = math.inf if found is None or cost is None else cost.seconds
+    bound = relaxed.best_bound(bound, min(known, 2 * bound.least))
+    search = _Search(problem, pieces, budgeted, relaxed.plain())
+    if found is None or known - bound.least > tolerance * known:
+        better = search.forward(bound, known * (1 - _CLOSE), max(_FEW, _WORK // len(pieces)))
+        found = found if better is None else better.path()
+    return None if found is None else _answer(problem, search, found, bound.least)
+
+
+def _answer(problem: Problem, search: _Search, devices: Sequence[int], least: float) -> Solution:
+    cost = price(problem, devices)
+    fastest = sum(min(step.seconds) for step in problem.steps) + min(problem.launch)
+    exact = search.exact or cost.seconds <= fastest
+    least = cost.seconds if exact else max(least, fastest)
+    return Solution(tuple(devices), cost.seconds, cost.memory, exact, least, search.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """A way from the start to a cut: what is known of it, its last piece, the label before it."""
+
+    state: State
+    seconds: float
+    memory: tuple[int, ...]
+    paid: float
+    piece: Way | None = None
+    before: _Label | None = None
+
+    def path(self) -> list[int]:
+        pieces = []
+        label: _Label | None = self
+        while label is not None and label.piece is not None:
+            pieces.append(label.piece.path())
+            label = label.before
+        return [device for piece in reversed(pieces) for device in piece]
+
+
+class _Search:
+    def __init__(
+        self,
+        problem: Problem,
+        pieces: Sequence[Segment],
+        budgeted: tuple[int, ...],
+        plain: Sequence[Mapping[int, float]],
+    ) -> None:
+        self.labels = 0
+        self.exact = True
+        self._problem = problem
+        self._pieces = pieces
+        self._plain = plain
+        self._expander = Expander(problem.launch, budgeted)
+        self._room = tuple(problem.budgets[device] for device in budgeted)
+        self._joints = _joints(problem, pieces)
+
+    def forward(self, bound: Bound, limit: float, most: int) -> _Label | None:
+        """The best label behind the last cut that costs less than `limit`."""
+        self.exact = True
+        start = -sum(p * m for p, m in zip(bound.prices, self._room, strict=True))
+        labels = [_Label((UNMADE,), 0.0, (0,) * len(self._room), start)]
+        prices: dict[tuple[int, State], list[tuple[float, Way]]] = {}
+        for number, (piece, joint) in enumerate(zip(self._pieces, self._joints, strict=True)):
+            offers = []
+            left, plain = bound.left[number + 1], self._plain[number + 1]
+            for label in labels:
+                entry = joint.entry(label.state)
+                key = id(piece.pattern), entry
+                ways = prices.get(key)
+                if ways is None:
+                    found = self._expander.ways(piece.pattern, entry)
+                    ways = prices[key] = [(bound.paid(way), way) for way in found]
+                for paid, way in ways:
+                    total, at = label.paid + paid, way.state[0]
+                    least = total + left.get(at, 0.0)
+                    fastest = label.seconds + way.seconds + plain.get(at, 0.0)
+                    if least < limit and fastest < limit:
+                        offers.append((least, total, label, way))
+            labels = self._taken(offers, joint, most)
+        self.exact = self.exact and self._expander.exact
+        return min(labels, key=lambda label: label.seconds, default=None)
+
+    def _taken(
+        self, offers: list[tuple[float, float, _Label, Way]], joint: _Joint, most: int
+    ) -> list[_Label]:
+        """Labels of the most promising offers that keep the budgets."""
+        offers.sort(key=lambda offer: offer[0])
+        grown: dict[tuple[State, tuple[int, ...]], _Label] = {}
+        for _, paid, label, way in offers:
+            memory = label.memory
+            if memory:
+                memory = tuple(map(int.__add__, memory, way.memory))
+                if any(used > room for used, room in zip(memory, self._room, strict=True)):
+                    continue
+            state = joint.leave(label.state, way.state)
+            seconds = label.seconds + way.seconds
+            held = grown.get((state, memory))
+            if held is None:
+                if len(grown) == most:
+                    self.exact = False
+                    break
+            elif held.seconds <= seconds:
+                continue
+            grown[state, memory] = _Label(state, seconds, memory, paid, way, label)
+        self.labels += len(grown)
+        return self._undominated(list(grown.values()), joint)
+
+    def _undominated(self, labels: list[_Label], joint: _Joint) -> list[_Label]:
+        if len(labels) < 2:
+            return labels
+        of = {id(label): label for label in labels}
+        return [of[id(label)] for label in prune(labels, joint, self._problem.launch)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """How a segment's items and those that are carried at its two cuts belong together.
+
+    Attributes:
+        into: for each item of the segment its place among those carried to it, or -1.
+        fresh: what it is where it is not carried.
+        out: for each item carried on, its place in the segment's items, or ~place before it.
+        kinds, crossing, amounts: of the items carried on, as in `Pattern`.
+    """
+
+    into: tuple[int, ...]
+    fresh: tuple[int, ...]
+    out: tuple[int, ...]
+    kinds: tuple[str, ...]
+    crossing: tuple[Matrix, ...]
+    amounts: tuple[tuple[float, ...], ...]
+
+    def entry(self, state: State) -> State:
+        """What stands before the segment, as the segment sees it."""
+        pairs = zip(self.into, self.fresh, strict=True)
+        return (state[0], *[fresh if at < 0 else state[at + 1] for at, fresh in pairs])
+
+    def leave(self, before: State, after: State) -> State:
+        """What stands behind the segment."""
+        return (after[0], *[after[at + 1] if at >= 0 else before[~at + 1] for at in self.out])
+
+
+def _joints(problem: Problem, pieces: Sequence[Segment]) -> list[_Joint]:
+    found = []
+    before: dict[Item, int] = {}
+    for piece in pieces:
+        inside = {item: place for place, item in enumerate(piece.items)}
+        fresh = [0 if kind in {"outside", "weight"} else UNMADE for kind, _ in piece.items]
+        out = [inside[item] if item in inside else ~before[item] for item in piece.carried]
+        values = [problem.steps[n].crossing if kind == "value" else () for kind, n in piece.carried]
+        amounts = [problem.outside[n] if kind == "outside" else () for kind, n in piece.carried]
+        found.append(
+            _Joint(
+                tuple([before.get(item, -1) for item in piece.items]),
+                tuple(fresh),
+                tuple(out),
+                tuple([kind for kind, _ in piece.carried]),
+                tuple(values),
+                tuple(amounts),
+            )
+        )
+        before = {item: place for place, item in enumerate(piece.carried)}
+    return found

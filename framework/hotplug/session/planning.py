@@ -1,0 +1,134 @@
+"""How a session places its graphs: by wishes, measured speeds, and what is stored where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hotplug.backend import Device
+from hotplug.errors import DeviceNotFoundError, PlacementError
+from hotplug.graph import Graph
+from hotplug.placement import Plan, Rates, Wishes, known_rates, pins_something, place
+from hotplug.session.fleet import Fleet
+from hotplug.session.recovery import Recovery
+from hotplug.session.storage import Storage
+
+__all__ = ["Planner"]
+
+
+class Planner:
+    """Makes the plans of one session, so that all its graphs find weights where they are."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        storage: Storage,
+        recovery: Recovery,
+        wishes: Wishes,
+        threads: int | None,
+    ) -> None:
+        self._fleet = fleet
+        self._storage = storage
+        self._recovery = recovery
+        self._wishes = wishes
+        self._threads = threads
+        self._rates: dict[str, Rates | None] = {}
+        self._chosen: dict[str, str] = {}
+        self._met_a_graph = False
+
+    def check(self) -> None:
+        """Check that devices which the wishes name are in use.
+
+        Raises:
+            DeviceNotFoundError: one is not.
+        """
+        named = [(f"the pin {pin!r}", at) for pin, at in self._wishes.pins.items()]
+        named += [("a budget", device) for device in self._wishes.limits]
+        used = tuple(self._fleet.members)
+        for what, device in named:
+            if device not in used:
+                raise DeviceNotFoundError(
+                    f"{what} names {device}, which is not among the devices in use: "
+                    f"{', '.join(used)}",
+                    device=device,
+                    available=used,
+                )
+
+    def place(self, graph: Graph, workload: Mapping[Graph, float] | None = None) -> Plan:
+        """Where a graph runs.
+
+        Raises:
+            PlacementError: it cannot be placed.
+            DeviceFault: a device that was asked failed.
+        """
+        devices = self._fleet.devices
+        if not devices:
+            reasons = {name: str(q.error) for name, q in self._fleet.quarantined.items()}
+            raise PlacementError("no device is left", reasons=reasons)
+        wishes = self._wishes_for(graph)
+        free = {device.id: self._free(device) for device in devices}
+        budgets = {device.id: self._budget(device, free[device.id]) for device in devices}
+        rates = {device.id: known for device in devices if (known := self._known(device))}
+
+        def placed(chosen: Mapping[str, str]) -> Plan:
+            return place(
+                graph,
+                devices,
+                wishes=wishes,
+                budgets=budgets,
+                settled=self._storage.homes(),
+                chosen=chosen,
+                speeds=rates,
+                workload=workload,
+            )
+
+        try:
+            plan = placed(self._chosen)
+        except PlacementError:
+            if not self._chosen:
+                raise
+            self._chosen = {}  # there is less room than there was
+            plan = placed({})
+        return replace(plan, free=free)
+
+    def settle(self, workload: Mapping[Graph, float]) -> Plan:
+        """Choose homes of weights and states that are the best for several graphs together.
+
+        Returns:
+            The plan of the first of them.
+        """
+        self._chosen = {}
+        plan = self.place(next(iter(workload)), workload)
+        self._chosen = {
+            node.name: choice.device
+            for node, choice in plan.choices.items()
+            if node.op in {"weight", "state"}
+        }
+        return plan
+
+    def _wishes_for(self, graph: Graph) -> Wishes:
+        """The wishes but for devices that failed; the first graph has to know all pins."""
+        pins = self._wishes.pins
+        if self._met_a_graph:
+            pins = {pin: d for pin, d in pins.items() if pins_something(pin, graph)}
+        self._met_a_graph = True
+        used, shares = self._fleet.members, self._wishes.shares
+        return Wishes(
+            {pin: device for pin, device in pins.items() if device in used},
+            {device: most for device, most in self._wishes.limits.items() if device in used},
+            shares if shares is None or len(shares) == len(used) else None,
+        )
+
+    def _free(self, device: Device) -> int | None:
+        return self._fleet.ask(device.id, device.memory).free
+
+    def _budget(self, device: Device, free: int | None) -> int | None:
+        """Bytes that weights and states may take; None where they lie in the host's own memory."""
+        if device.buffers.is_host or free is None:
+            return None
+        return int(free * self._recovery.share(device.id)) + self._storage.shared_bytes(device)
+
+    def _known(self, device: Device) -> Rates | None:
+        if device.id not in self._rates:
+            self._rates[device.id] = known_rates(device.info, self._threads)
+        return self._rates[device.id]
