@@ -11,7 +11,7 @@ from hotplug.graph import Graph
 from hotplug.placement import Plan, Rates, Wishes, place
 from hotplug.placement.cost import Link
 from hotplug.testing.fakes import FakeDevice
-from hotplug.testing.graphs import DecoderShape, decoder
+from hotplug.testing.graphs import DecoderShape, decoder, layers
 
 LINK = Link(1e-5, 1e10)
 
@@ -21,11 +21,7 @@ def device(name: str, **options: object) -> FakeDevice:
 
 
 def chain(count: int = 6, rows: int = 1) -> Graph:
-    x = ops.input(name="x", dtype="f32", shape=(rows, 256))
-    for layer in range(count):
-        w = ops.weight(name=f"blk.{layer}.w", dtype="f32", shape=(256, 256))
-        x = ops.relu(ops.matmul(x, w, transpose_b=True))
-    return Graph.build({"y": x})
+    return layers(count, 256, rows)
 
 
 BYTES = 4 * 256 * 256

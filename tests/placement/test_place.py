@@ -20,6 +20,7 @@ from hotplug.placement import Plan, Wishes, place
 from hotplug.tensor import HostTensor
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder
+from hotplug.testing.graphs import layers as chain
 from hotplug.testing.oracle import evaluate
 
 
@@ -31,12 +32,8 @@ def cpu(**options: object) -> FakeDevice:
     return FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True, **options)  # type: ignore[arg-type]
 
 
-def layers(count: int = 4, width: int = 8) -> Graph:
-    x = ops.input(name="x", dtype="f32", shape=(2, width))
-    for layer in range(count):
-        w = ops.weight(name=f"blk.{layer}.w", dtype="f32", shape=(width, width))
-        x = ops.relu(ops.matmul(x, w, transpose_b=True))
-    return Graph.build({"y": x})
+def layers(count: int = 4) -> Graph:
+    return chain(count, width=8, rows=2)
 
 
 def device_of(plan: Plan, op: str) -> list[str]:

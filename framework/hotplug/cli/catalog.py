@@ -21,6 +21,7 @@ _OWN = {
     "doctor": "compute something on every device and check the result",
     "info": "show versions, settings and paths, for bug reports",
     "cache": "show or clear the cache of compiled kernels",
+    "calibrate": "measure how fast devices are, for placing graphs",
     "gguf": "show the metadata and tensors of a model file",
 }
 """Each is the object `command` of the module of its name, which help need not import."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -162,7 +163,14 @@ class _Placer:
         choices = assign(lines, built, found, homes, known=known)
         parts = split(self.graph, choices)
         limits = {name: self.wishes.limits.get(name, room) for name, room in rooms.items()}
-        stats = Stats.of(built.refused, lines.steps, found, time.perf_counter() - began)
+        stats = Stats(
+            time.perf_counter() - began,
+            known,
+            found.exact,
+            1 - found.least / found.seconds if known and found.seconds else 0.0,
+            found.labels,
+            *_refusals(lines, built, found),
+        )
         return Plan(self.graph, parts, choices, limits, self.speeds, stats, self.peers)
 
     def homes(self, lines: Outline, built: Built, *, known: bool) -> Homes:
@@ -189,6 +197,19 @@ class _Placer:
         if found is None:
             raise no_room(built, [node.name for node in lines.steps])
         return found
+
+
+Counts = Counter[tuple[str, str]]
+
+
+def _refusals(lines: Outline, built: Built, found: Solution) -> tuple[Counts, Counts]:
+    """(device, op) -> nodes that it does not run; and those that run on a later one for that."""
+    refused, passed = Counts(), Counts()
+    place = {name: number for number, name in enumerate(built.ids)}
+    for node, reasons, at in zip(lines.steps, built.refused, found.devices, strict=True):
+        refused.update((name, node.op) for name in reasons)
+        passed.update((name, node.op) for name in reasons if place[name] < at)
+    return refused, passed
 
 
 def _checked(shares: Sequence[float], count: int) -> Sequence[float]:

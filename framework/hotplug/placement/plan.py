@@ -11,10 +11,9 @@ from typing import Any
 from hotplug import memory
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement.cost import Link, Rates
-from hotplug.placement.search import Solution
+from hotplug.placement.cost import Link, Rates, copy_seconds, node_seconds
 
-__all__ = ["Choice", "Copy", "MemoryUse", "Part", "Plan", "Stats"]
+__all__ = ["Choice", "Copy", "MemoryUse", "Part", "PartTime", "Plan", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +91,46 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PartTime:
+    """Seconds that a part is expected to take.
+
+    Attributes:
+        compute: launch and nodes.
+        copies: bringing values from other devices, inputs from the host, and outputs to it.
+    """
+
+    compute: float
+    copies: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.compute + self.copies
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Figures of how a plan came about.
 
     Attributes:
         seconds: that planning took.
+        known: whether the speeds of the devices decided, which else are guesses, and their order
+            did.
+        exact: whether no other assignment is better, by what is known.
+        gap: by what share of its time another assignment may be better at most.
         labels: ways that the search looked at.
-        exact: whether no other assignment takes less time, by what is known of the devices.
         refused: (device id, op) -> nodes that the device does not run.
+        fallbacks: (device id, op) -> those of them that would have run there, were it not for that:
+            they run on a device that comes later in the order.
     """
 
     seconds: float
-    labels: int
+    known: bool
     exact: bool
+    gap: float
+    labels: int
     refused: Mapping[tuple[str, str], int]
-
-    @classmethod
-    def of(
-        cls,
-        refused: Sequence[Mapping[str, str]],
-        steps: Sequence[Node],
-        found: Solution,
-        seconds: float,
-    ) -> Stats:
-        """Count."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for node, reasons in zip(steps, refused, strict=True):
-            counts.update((name, node.op) for name in reasons)
-        return cls(seconds, found.labels, found.exact, counts)
+    fallbacks: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
@@ -175,17 +186,57 @@ class Plan:
             budget=self.budgets[device],
         )
 
+    @cached_property
+    def times(self) -> tuple[PartTime, ...]:
+        """Seconds that each part is expected to take, one run alone."""
+        sent: set[tuple[str, str]] = set()
+        return tuple(self._time(part, sent) for part in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that a run is expected to take."""
+        return sum(time.total for time in self.times)
+
+    def copy_seconds(self, copy: Copy) -> float:
+        """Seconds that a copy is expected to take."""
+        peer = self.peers.get((copy.source, copy.target))
+        if peer is not None:
+            return peer.seconds(copy.nbytes)
+        return copy_seconds(copy.nbytes, self.rates[copy.source], self.rates[copy.target])
+
+    def _time(self, part: Part, sent: set[tuple[str, str]]) -> PartTime:
+        rates = self.rates[part.device]
+        nodes = [node for node in part.graph.nodes if not node.is_leaf]
+        compute = rates.launch + sum(node_seconds(node, rates) for node in nodes)
+        copies = 0.0
+        for copy in part.receives:
+            if (part.device, copy.name) not in sent:
+                sent.add((part.device, copy.name))
+                copies += self.copy_seconds(copy)
+        for name, node in part.graph.inputs.items():
+            if name in self.graph.inputs and (part.device, name) not in sent:
+                sent.add((part.device, name))
+                copies += rates.upload.seconds(node.type.nbytes)
+        wanted = {name for name, _ in self.graph.outputs}
+        for name, node in part.graph.outputs:
+            if name in wanted:
+                copies += rates.download.seconds(node.type.nbytes)
+        return PartTime(compute, copies)
+
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {
             "graph": self.graph.key,
+            "seconds": self.seconds,
             "parts": [
                 {
                     "device": part.device,
                     "nodes": sum(not node.is_leaf for node in part.graph.nodes),
                     "receives": [copy.name for copy in part.receives],
+                    "compute_seconds": time.compute,
+                    "copy_seconds": time.copies,
                 }
-                for part in self.parts
+                for part, time in zip(self.parts, self.times, strict=True)
             ],
             "nodes": [
                 {
@@ -203,6 +254,7 @@ class Plan:
                     "from": copy.source,
                     "to": copy.target,
                     "bytes": copy.nbytes,
+                    "seconds": self.copy_seconds(copy),
                 }
                 for copy in self.copies
             ],
@@ -214,8 +266,22 @@ class Plan:
                     "arena": use.arena,
                     "total": use.total,
                     "budget": use.budget,
+                    "free": self.free.get(device),
                 }
                 for device, use in self.memory.items()
+            },
+            "speeds": {device: rates.source for device, rates in self.rates.items()},
+            "stats": {
+                "planning_seconds": self.stats.seconds,
+                "speeds_decided": self.stats.known,
+                "exact": self.stats.exact,
+                "gap": self.stats.gap,
+                "labels": self.stats.labels,
+                "parts": len(self.parts),
+                "copies": len(self.copies),
+                "copied_bytes": sum(copy.nbytes for copy in self.copies),
+                "refused": _counts(self.stats.refused),
+                "fallbacks": _counts(self.stats.fallbacks),
             },
         }
 
@@ -230,7 +296,7 @@ class Plan:
 
     def explain(self) -> str:
         """The decisions in short: parts, what crosses, memory, and how often each reason held."""
-        lines = [f"{len(self.parts)} part(s) on {', '.join(self.devices)}"]
+        lines = [f"{len(self.parts)} part(s) on {', '.join(self.devices)}; {self._basis()}"]
         for number, part in enumerate(self.parts):
             count = sum(not node.is_leaf for node in part.graph.nodes)
             crossing = sum(copy.nbytes for copy in part.receives)
@@ -240,6 +306,17 @@ class Plan:
         lines += self._reasons()
         return "\n".join(lines)
 
+    def _basis(self) -> str:
+        """What decided, and how good it is."""
+        sources = Counter(self.rates[device].source for device in self.budgets)
+        speeds = ", ".join(f"{count} {source}" for source, count in sources.items())
+        if not self.stats.known:
+            return f"the order of the devices decided (speeds: {speeds})"
+        best = (
+            "the best there is" if self.stats.exact else f"within {self.stats.gap:.1%} of the best"
+        )
+        return f"{_time(self.seconds)} expected, {best} by speeds {speeds}"
+
     def _reasons(self) -> list[str]:
         counts = Counter(
             (choice.device, _general(choice.reason))
@@ -247,6 +324,14 @@ class Plan:
             if not node.is_leaf
         )
         return [f"  {n} node(s) on {device}: {why}" for (device, why), n in counts.most_common()]
+
+
+def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+    return [{"device": at, "op": op, "nodes": count} for (at, op), count in counts.items()]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def _bytes(nodes: Any) -> int:
@@ -262,7 +347,9 @@ def _told(use: MemoryUse) -> str:
 
 
 def _general(reason: str) -> str:
-    """The reason without the name of the single weight or state."""
+    """The reason without what is only true of the single node."""
+    if reason.startswith(("fastest there:", "near its operands:")):
+        return reason.partition(":")[0]
     for kind in ("weight", "state"):
         if reason.startswith(f"{kind} ") and reason.endswith("lives there"):
             return f"its {kind} lives there"

@@ -8,7 +8,19 @@ from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.node import Node
 
-__all__ = ["DecoderShape", "decoder"]
+__all__ = ["DecoderShape", "decoder", "layers"]
+
+
+def layers(count: int, width: int, rows: int = 1) -> Graph:
+    """A chain of products with square f32 weights "blk.0.w", "blk.1.w", ..., and relu behind each.
+
+    Its input is "x" (rows, width), its output "y" alike.
+    """
+    x = ops.input(name="x", dtype="f32", shape=(rows, width))
+    for layer in range(count):
+        weight = ops.weight(name=f"blk.{layer}.w", dtype="f32", shape=(width, width))
+        x = ops.relu(ops.matmul(x, weight, transpose_b=True))
+    return Graph.build({"y": x})
 
 
 @dataclass(frozen=True, slots=True)

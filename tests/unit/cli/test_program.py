@@ -63,7 +63,7 @@ def test_version(capsys):
 def test_help_names_every_command(words, capsys):
     assert main(words) == 0
     shown = capsys.readouterr().out
-    for name in ("devices", "backends", "doctor", "info", "cache", "gguf"):
+    for name in ("devices", "backends", "doctor", "info", "cache", "calibrate", "gguf"):
         assert f"\n  {name} " in shown
 
 

@@ -1,0 +1,59 @@
+"""`hotplug calibrate`: measuring, showing and forgetting, on devices that take no time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hotplug.cli import main
+from hotplug.placement import known_rates
+from hotplug.testing.fakes import FakeDevice, Fault, fake_backend, fake_registry
+
+
+@pytest.fixture
+def devices(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOTPLUG_CACHE", "on")
+    good, bad = FakeDevice("fake:0"), FakeDevice("broken:0")
+    registry = fake_registry(fake_backend("fake", good), fake_backend("broken", bad))
+    for module in ("hotplug.cli.calibrate", "hotplug.devices"):
+        monkeypatch.setattr(f"{module}.default", lambda: registry)
+    monkeypatch.setattr("hotplug.cli.calibrate.list_devices", lambda: [good.info, bad.info])
+    return good, bad
+
+
+ARGUMENTS = ["calibrate", "--seconds", "0.05", "--dtypes", "f32"]
+
+
+def test_a_device_is_measured_shown_and_forgotten(devices, capsys):
+    good, _ = devices
+    assert main([*ARGUMENTS, "-d", "fake:0", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["failed"] == {}
+    assert told["devices"]["fake:0"]["source"] == "measured"
+    found = known_rates(good.info)
+    assert found is not None
+    assert found.launch == told["devices"]["fake:0"]["launch"]
+    assert main(["calibrate", "--show", "-d", "fake:0"]) == 0
+    assert "us to launch a part" in capsys.readouterr().out
+    assert main(["calibrate", "--forget", "-d", "fake:0"]) == 0
+    assert known_rates(good.info) is None
+    assert main(["calibrate", "--show", "-d", "fake:0"]) == 0
+    assert "Nothing was measured" in capsys.readouterr().out
+
+
+def test_a_device_that_fails_costs_the_others_nothing(devices, capsys):
+    good, bad = devices
+    bad.add_fault(Fault("run", ZeroDivisionError("oops")))
+    assert main([*ARGUMENTS, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert "oops" in told["failed"]["broken:0"]
+    assert "fake:0" in told["devices"]
+    assert bad.memory().free is None
+    assert known_rates(good.info) is not None
+
+
+def test_no_time_is_refused(devices, capsys):
+    assert main(["calibrate", "--seconds", "0"]) == 2
+    assert "--seconds must be above 0" in capsys.readouterr().err
