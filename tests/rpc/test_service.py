@@ -307,7 +307,7 @@ def test_a_request_is_taken_back(gated):
     assert gate.entered.wait(20)
     bench.send(rq.Cancel(waiting))
     assert bench.answer(waiting)[0].body["error"] == "CancelledError"
-    bench.send(rq.Cancel(running))
+    bench.send(rq.Cancel(running + 100))
     gate.open.set()
     assert bench.answer(running)[0].kind is Kind.DONE
 

@@ -220,7 +220,7 @@ class Exchange:
                     raise self._give_up(seconds)
                 self._lead(lambda: pending.done, left)
         except (KeyboardInterrupt, SystemExit):
-            self._take_back(pending)
+            self.take_back(pending)
             raise
 
     def _give_up(self, seconds: float) -> DeadlineError:
@@ -233,7 +233,8 @@ class Exchange:
         self._fail_all(error)
         return error
 
-    def _take_back(self, pending: Pending) -> None:
+    def take_back(self, pending: Pending) -> None:
+        """Cancel a request: it is not begun, or a run is ended where the device can do that."""
         with contextlib.suppress(HotplugError):
             self.submit(Cancel(pending.id))
 

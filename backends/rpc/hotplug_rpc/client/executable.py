@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotplug.backend import Buffer, Executable, Stream
-from hotplug.errors import ExecutionError, UsageError
+from hotplug.errors import ExecutionError, RunCancelledError, UsageError
 from hotplug.graph import Graph
 from hotplug_rpc.client.buffers import RemoteBuffer
 from hotplug_rpc.client.exchange import Pending
+from hotplug_rpc.errors import CancelledError
 from hotplug_rpc.requests import Bind, Explain, Profile, Run
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class RemoteExecutable(Executable):
         self._results: list[RemoteBuffer] = []
         self._changed: list[RemoteBuffer] = []
         self._freed = False
+        self._running: Pending | None = None
         self._lock = threading.Lock()
 
     def run(self, bindings: Mapping[str, Buffer], stream: Stream | None = None) -> None:
@@ -43,12 +45,19 @@ class RemoteExecutable(Executable):
         Raises:
             ExecutionError: a buffer is not on this device, or what the device raises.
             UsageError: a buffer was freed.
+            RunCancelledError: `stop` was called meanwhile.
             HotplugError: the connection is lost, or a request before failed.
         """
         del stream
         with self._lock:
             pending, wanted = self._start(bindings)
-        answer = self._device.settle(pending)
+        self._running = pending
+        try:
+            answer = self._device.settle(pending)
+        except CancelledError as error:
+            raise RunCancelledError(str(error), device=self._device.id) from error
+        finally:
+            self._running = None
         for buffer, content in zip(wanted, answer.frames, strict=True):
             buffer.after_run(content)
 
@@ -115,6 +124,12 @@ class RemoteExecutable(Executable):
 
     def _ask(self, request: Explain | Profile) -> Mapping[str, Any]:
         return self._device.ask(request).body
+
+    def stop(self) -> None:
+        """Have the run that another thread is in end as soon as the remote device can."""
+        running = self._running
+        if running is not None:
+            self._device.connection.take_back(running)
 
     def free(self) -> None:
         """Let go of it over there; a second call does nothing."""

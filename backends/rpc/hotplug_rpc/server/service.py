@@ -186,6 +186,7 @@ class Service:
         if session is None:
             return
         session.closed = True
+        session.stop()
         self._aside.clear(session)
         for offer in self.shared.offers:
             offer.desk.clear(session)
@@ -272,7 +273,7 @@ class Service:
         if head.timeout_ms and started - began > head.timeout_ms / 1000:
             raise DeadlineError("its time was over before it began", seconds=head.timeout_ms / 1000)
         try:
-            return session.handler(request)(request, payload)
+            return session.perform(head.id, request, payload)
         finally:
             if label:
                 self.metrics.add("busy_seconds_total", time.monotonic() - started, label)
@@ -283,6 +284,8 @@ class Service:
         if removed is not None:
             self._leave(session, removed.nbytes)
             self._fail(peer, request, CancelledError("it was taken back"))
+        else:
+            session.stop(request)
 
     # Answers
 

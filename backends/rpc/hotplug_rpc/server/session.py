@@ -6,13 +6,14 @@ returns fields and frames of the answer, or raises what the client shall be told
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from hotplug.backend import Partition
+from hotplug.backend import Executable, Partition
 from hotplug.errors import OutOfDeviceMemoryError, UsageError
 from hotplug.graph import Graph
 from hotplug.memory import plan
@@ -65,6 +66,21 @@ class Session:
 
     def __post_init__(self) -> None:
         self.holdings = Holdings(self.shared.limits)
+        self._running: dict[int, Executable] = {}
+
+    @contextlib.contextmanager
+    def _stoppable(self, number: int, executable: Executable) -> Iterator[None]:
+        self._running[number] = executable
+        try:
+            yield
+        finally:
+            del self._running[number]
+
+    def stop(self, number: int | None = None) -> None:
+        """Have a run end as soon as its device can, or all of them."""
+        for request, executable in tuple(self._running.items()):
+            if number in {None, request}:
+                executable.stop()
 
     def offer(self, device: int) -> Offer:
         """A device by its position.
@@ -78,9 +94,11 @@ class Session:
             )
         return self.shared.offers[device]
 
-    def handler(self, request: rq.Request) -> Callable[[rq.Request, Frames], Answer]:
-        """What carries a request out."""
-        return partial(_HANDLERS[type(request)], self)
+    def perform(self, number: int, request: rq.Request, frames: Frames) -> Answer:
+        """Carry a request out."""
+        if isinstance(request, rq.Run):
+            return self.run(request, frames, number)
+        return _HANDLERS[type(request)](self, request, frames)
 
     # Buffers
 
@@ -186,7 +204,7 @@ class Session:
         self.holdings.bind(offer, request.executable, request.buffers)
         return _NOTHING
 
-    def run(self, request: rq.Run, frames: Frames) -> Answer:
+    def run(self, request: rq.Run, frames: Frames, number: int = 0) -> Answer:
         """Write, run, read. Everything is checked before anything is written."""
         offer = self.offer(request.device)
         executable, buffers = self.holdings.bound(request.executable, offer)
@@ -199,7 +217,8 @@ class Session:
         self._check_answer(sum(held.nbytes for held in sources))
         for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
             held.buffer.write(offset, data)
-        executable.run(buffers)
+        with self._stoppable(number, executable):
+            executable.run(buffers)
         return {}, [held.read(0, held.nbytes) for held in sources]
 
     def explain(self, request: rq.Explain, _: Frames) -> Answer:
@@ -307,7 +326,6 @@ _HANDLERS: dict[type[rq.Request], Callable[..., Answer]] = {
     rq.Supports: Session.supports,
     rq.Compile: Session.compile,
     rq.Bind: Session.bind,
-    rq.Run: Session.run,
     rq.Explain: Session.explain,
     rq.Profile: Session.profile,
     rq.Weights: Session.weights_of,
