@@ -19,6 +19,7 @@ from hotplug.errors import (
     UsageError,
 )
 from hotplug_rpc.addresses import Address, parse_address
+from hotplug_rpc.variables import seconds_of
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.connection import Connection
@@ -145,7 +146,9 @@ class RPCBackend(Backend):
             if not self._users[server.server]:
                 held.close()
         ring = KeyRing()
-        made = Connection(server, ring.server_key(server), ring.identity(), _timeout())
+        made = Connection(
+            server, ring.server_key(server), ring.identity(), seconds_of(_TIMEOUT, _SECONDS)
+        )
         with self._lock:
             self._connections[server.server] = made
             self._users[server.server] = 0
@@ -215,18 +218,3 @@ def _servers() -> list[Address]:
         raise SettingsError(
             f"{_SERVERS}: {error.args[0]}", variable=_SERVERS, value=text
         ) from error
-
-
-def _timeout() -> float:
-    text = os.environ.get(_TIMEOUT, "").strip()
-    try:
-        seconds = float(text or _SECONDS)
-    except ValueError:
-        seconds = -1.0
-    if 0 < seconds <= 86400:  # NaN compares false
-        return seconds
-    raise SettingsError(
-        f"{_TIMEOUT}={text!r} is not understood; allowed is a number of seconds up to 86400",
-        variable=_TIMEOUT,
-        value=text,
-    )

@@ -8,25 +8,38 @@ from typing import Any
 import zmq
 
 from hotplug_rpc.keys import Identity
+from hotplug_rpc.variables import seconds_of
 
-__all__ = ["HANDSHAKE_MS", "prepare", "send_frames"]
+__all__ = ["HANDSHAKE_MS", "heartbeat_ms", "prepare", "send_frames"]
 
 HANDSHAKE_MS = 5000
-_HEARTBEAT_MS, _HEARTBEAT_TIMEOUT_MS = 2000, 10_000
 
 _LARGE = 1 << 16
 """Bytes from which handing a frame to ZeroMQ without a copy is faster."""
 
 
-def prepare(socket: zmq.Socket[bytes], identity: Identity, *, ipv6: bool) -> None:
-    """Who we are, and how long a silent peer is waited for."""
+_HEARTBEAT = "HOTPLUG_RPC_HEARTBEAT"
+_SECONDS = 10.0
+
+
+def heartbeat_ms() -> int:
+    """HOTPLUG_RPC_HEARTBEAT: after how long a silent peer is given up.
+
+    Raises:
+        SettingsError: it is no number of seconds.
+    """
+    return round(1000 * seconds_of(_HEARTBEAT, _SECONDS, 3600))
+
+
+def prepare(socket: zmq.Socket[bytes], identity: Identity, silence: int, *, ipv6: bool) -> None:
+    """Set who we are, and for how many ms a silent peer is asked whether it is there."""
     options: dict[int, int | bytes] = {
         zmq.CURVE_PUBLICKEY: identity.public,
         zmq.CURVE_SECRETKEY: identity.secret,
         zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
-        zmq.HEARTBEAT_IVL: _HEARTBEAT_MS,
-        zmq.HEARTBEAT_TIMEOUT: _HEARTBEAT_TIMEOUT_MS,
-        zmq.HEARTBEAT_TTL: _HEARTBEAT_TIMEOUT_MS,
+        zmq.HEARTBEAT_IVL: max(1, silence // 5),
+        zmq.HEARTBEAT_TIMEOUT: silence,
+        zmq.HEARTBEAT_TTL: silence,
         zmq.IPV6: int(ipv6),
     }
     for option, value in options.items():

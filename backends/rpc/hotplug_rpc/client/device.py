@@ -145,10 +145,14 @@ class RemoteDevice(Device):
         """Wait for an answer, and look at those that must have come before it."""
         try:
             self.connection.wait(pending)
-        finally:
-            error = self._earlier_error(pending.id)
-        if error is not None:
-            raise error
+        except HotplugError:
+            earlier = self._earlier_error(pending.id)
+            if earlier is not None:
+                raise earlier from None  # what came of it is no news
+            raise
+        earlier = self._earlier_error(pending.id)
+        if earlier is not None:
+            raise earlier
         return pending
 
     def _earlier_error(self, number: int) -> HotplugError | None:

@@ -27,7 +27,7 @@ from hotplug_rpc.errors import DeadlineError, ProtocolError, ServerLostError
 from hotplug_rpc.faults import from_body
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.requests import Cancel, Request
-from hotplug_rpc.sockets import HANDSHAKE_MS, prepare, send_frames
+from hotplug_rpc.sockets import HANDSHAKE_MS, heartbeat_ms, prepare, send_frames
 from hotplug_rpc.wire import Kind, make_head, parse_head
 
 __all__ = ["Exchange", "Frames", "Pending"]
@@ -97,10 +97,10 @@ class Exchange:
         self._last = 0
         self._turn = threading.Condition()
         self._leading = False
+        self._socket = _dealer(server_key, identity, ipv6=":" in address.host)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
-        self._socket = _dealer(server_key, identity, ipv6=":" in address.host)
         self._monitor = self._socket.get_monitor_socket(_EVENTS)
         self._poller = zmq.Poller()
         for source in (self._socket, self._monitor, self._wake_read):
@@ -366,8 +366,9 @@ class Exchange:
 
 
 def _dealer(server_key: bytes, identity: Identity, *, ipv6: bool) -> zmq.Socket[bytes]:
+    silence = heartbeat_ms()
     dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    prepare(dealer, identity, ipv6=ipv6)
+    prepare(dealer, identity, silence, ipv6=ipv6)
     options: dict[int, int | bytes] = {
         zmq.CURVE_SERVERKEY: server_key,
         zmq.LINGER: 0,

@@ -20,7 +20,7 @@ from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.service import Service
 from hotplug_rpc.server.session import Shared
-from hotplug_rpc.sockets import prepare, send_frames
+from hotplug_rpc.sockets import heartbeat_ms, prepare, send_frames
 from hotplug_rpc.wire import Kind, make_head
 
 __all__ = ["Server"]
@@ -75,6 +75,7 @@ class Server:
         self._woken = False
         self._until: float | None = None
         self._nudged = time.monotonic()
+        self._silence = heartbeat_ms()
         self._context = zmq.Context()
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(_ZAP)
@@ -87,7 +88,7 @@ class Server:
     def _open(self, keys: KeyRing, bind: Address) -> zmq.Socket[bytes]:
         identity = keys.identity()
         router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        prepare(router, identity, ipv6=":" in bind.host)
+        prepare(router, identity, self._silence, ipv6=":" in bind.host)
         options: dict[int, int | bytes] = {
             zmq.CURVE_SERVER: 1,
             zmq.ZAP_DOMAIN: b"hotplug",

@@ -1,0 +1,213 @@
+"""Links that are cut or fall silent, devices that hang, runs that are stopped."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.rpc.models import continuation, write_model
+from tests.rpc.servers import in_thread
+
+from hotplug import ops
+from hotplug.backend import DeviceType, Partition
+from hotplug.errors import (
+    DeviceLostError,
+    ExecutionError,
+    FallbackWarning,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+    SettingsError,
+)
+from hotplug.graph import Graph
+from hotplug.testing.fakes import FakeDevice, Fault
+from hotplug_rpc.errors import DeadlineError, ServerLostError
+from hotplug_rpc.testing import Link
+
+
+@pytest.fixture
+def device():
+    return FakeDevice("fake:0", memory_bytes=1 << 24)
+
+
+@pytest.fixture
+def link(device, monkeypatch):
+    """A server with the device, behind a link; a silent peer is given up after half a second."""
+    monkeypatch.setenv("HOTPLUG_RPC_HEARTBEAT", "0.5")
+    with in_thread([device]) as server, Link(server.address.port) as made:
+        made.server = server
+        yield made
+
+
+@pytest.fixture
+def remote(link, connect):
+    return connect(f"127.0.0.1:{link.port}/fake:0")
+
+
+class Doubling:
+    """A compiled x + x of so many floats."""
+
+    def __init__(self, device, count=16):
+        x = ops.input(name="x", dtype="f32", shape=(count,))
+        graph = Graph.build({"y": ops.add(x, x)})
+        self.x = np.arange(count, dtype=np.float32)
+        self.executable = device.compile(Partition(graph))
+        allocate = device.buffers.allocate
+        self.bindings = {"x": allocate(4 * count), "output:y": allocate(4 * count)}
+
+    def run(self):
+        self.bindings["x"].write(0, self.x.data)
+        self.executable.run(self.bindings)
+        got = np.empty_like(self.x)
+        self.bindings["output:y"].read(0, got.data)
+        return bool((got == 2 * self.x).all())
+
+
+@pytest.mark.parametrize("count", [16, 1 << 18], ids=["small", "large"])
+def test_latency_changes_nothing(link, remote, count):
+    link.seconds = 0.005
+    doubling = Doubling(remote, count)
+    assert doubling.run()
+    assert doubling.run()
+
+
+def test_a_cut_link_is_an_error_at_once(link, remote):
+    doubling = Doubling(remote)
+    assert doubling.run()
+    link.cut()
+    with pytest.raises(ServerLostError, match="gone") as caught:
+        doubling.run()
+    assert isinstance(caught.value, DeviceLostError)
+
+
+def test_a_silent_link_is_an_error_soon(link, remote):
+    doubling = Doubling(remote)
+    assert doubling.run()
+    link.silence(silent=True)
+    began = time.monotonic()
+    with pytest.raises(ServerLostError, match="gone"):
+        doubling.run()
+    assert time.monotonic() - began < 20
+
+
+def test_the_server_frees_what_a_lost_client_held(link, remote, device):
+    free = device.memory().free
+    Doubling(remote)
+    remote.memory()
+    assert device.memory().free < free
+    link.cut()
+    deadline = time.monotonic() + 20
+    while device.memory().free != free and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert device.memory().free == free
+    assert link.server.service.session_count == 0
+
+
+def test_a_new_connection_works_after_a_cut(link, remote, backend):
+    link.cut()
+    with pytest.raises(ServerLostError):
+        remote.memory()
+    with backend.open(backend.find(f"127.0.0.1:{link.port}/fake:0")[0]) as again:
+        assert Doubling(again).run()
+
+
+def test_a_device_that_hangs_is_given_up(device, monkeypatch, backend):
+    monkeypatch.setenv("HOTPLUG_RPC_TIMEOUT", "0.5")
+    gate = threading.Event()
+    with in_thread([device]) as server:
+        remote = backend.open(backend.find(f"{server.address.server}/fake:0")[0])
+        doubling = Doubling(remote)
+        device.add_fault(Fault("run", lambda: gate.wait(20)))
+        with pytest.raises(DeadlineError, match=r"0\.5 s") as caught:
+            doubling.run()
+        assert caught.value.seconds == 0.5
+        with pytest.raises(ServerLostError, match=r"0\.5 s"):
+            remote.memory()
+        gate.set()
+        remote.close()
+
+
+@pytest.mark.parametrize("variable", ["HOTPLUG_RPC_TIMEOUT", "HOTPLUG_RPC_HEARTBEAT"])
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "1e9"])
+def test_variables_that_are_not_understood(link, backend, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=variable):
+        backend.find(f"127.0.0.1:{link.port}")
+
+
+def test_a_run_is_stopped(device, connect, monkeypatch):
+    stopped, begun = threading.Event(), threading.Event()
+
+    def hang():
+        begun.set()
+        assert stopped.wait(20)
+        raise RunCancelledError("stopped", device="fake:0")
+
+    compile_here = device.compile
+
+    def compile_stoppable(partition):
+        executable = compile_here(partition)
+        executable.stop = stopped.set
+        return executable
+
+    monkeypatch.setattr(device, "compile", compile_stoppable)
+    with in_thread([device]) as server:
+        remote = connect(f"{server.address.server}/fake:0")
+        doubling = Doubling(remote)
+        doubling.executable.stop()  # nothing runs, and nothing happens
+        device.add_fault(Fault("run", hang, times=1))
+        threading.Thread(target=lambda: (begun.wait(20), doubling.executable.stop())).start()
+        with pytest.raises(RunCancelledError, match="stopped"):
+            doubling.run()
+        assert doubling.run()
+
+
+def test_what_failed_without_being_waited_for_is_told_later(remote, device):
+    device.add_fault(Fault("write", ExecutionError("broken memory", device="fake:0"), times=1))
+    doubling = Doubling(remote)
+    doubling.bindings["x"].write(0, doubling.x.data)
+    with pytest.raises(ExecutionError, match="broken memory") as caught:
+        doubling.bindings["output:y"].read(0, memoryview(bytearray(64)))
+    assert caught.value.device == "rpc:0"
+    assert doubling.run()
+
+
+def test_memory_that_is_not_there(remote):
+    for nbytes in (1 << 25, 1 << 40):
+        with pytest.raises(OutOfDeviceMemoryError) as caught:
+            remote.buffers.allocate(nbytes)
+        assert caught.value.requested == nbytes
+        assert caught.value.device == "rpc:0"
+    held = [remote.buffers.allocate(1 << 20) for _ in range(16)]
+    refused = remote.buffers.allocate(1 << 19)
+    with pytest.raises(OutOfDeviceMemoryError):
+        refused.read(0, memoryview(bytearray(4)))
+    for buffer in held:
+        buffer.free()
+
+
+def test_a_session_goes_on_without_its_server(link, remote, tmp_path):
+    model = write_model(tmp_path / "small.gguf")
+    local = FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)
+    expected = continuation(model, [local])
+    with pytest.warns(FallbackWarning, match="rpc:0"):
+        got = continuation(
+            model, [remote, local], after=lambda count: link.cut() if count == 9 else None
+        )
+    assert got == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
+@pytest.mark.timeout(600)
+def test_chaos():
+    sys.path.append(str(Path(__file__).parents[2] / "tools"))
+    import chaos_rpc
+
+    with chaos_rpc.chaos(seed=5) as made:
+        answer = made.run(25)
+    assert answer["broken"] == []
+    assert sum(answer["outcomes"].values()) == 25

@@ -1,0 +1,244 @@
+"""Weights by hash: sent once, checked, resumed, kept within bounds, shared and never read back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import numpy as np
+import pytest
+from tests.rpc.models import write_model
+from tests.rpc.servers import in_thread
+
+from hotplug.errors import OutOfDeviceMemoryError, UsageError
+from hotplug.testing.fakes import FakeDevice
+from hotplug_rpc.addresses import Address
+from hotplug_rpc.contents import digest_of
+from hotplug_rpc.errors import ContentError
+from hotplug_rpc.server import transfers
+from hotplug_rpc.server.build import Options
+from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.weights import WeightStore
+
+CLIENT = "c" * 64
+
+
+def content(seed=0, nbytes=5000):
+    return np.random.default_rng(seed).integers(0, 256, nbytes, np.uint8).tobytes()
+
+
+@pytest.fixture
+def offer():
+    made = Offer(FakeDevice("fake:0", memory_bytes=1 << 20))
+    yield made
+    made.desk.close()
+
+
+def put(store, data, client=CLIENT, step=1000):
+    digest = digest_of(memoryview(data))
+    at = store.expect(client, digest, len(data))
+    for start in range(at, len(data), step):
+        piece = memoryview(data)[start : start + step]
+        store.receive(client, digest, len(data), start, piece)
+    return digest
+
+
+def read(shared):
+    back = bytearray(shared.buffer.nbytes)
+    shared.buffer.read(0, memoryview(back))
+    return bytes(back)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_weight_comes_and_goes(tmp_path, offer, kept):
+    store = WeightStore(tmp_path / "w" if kept else None)
+    data = content()
+    digest = digest_of(memoryview(data))
+    assert store.acquire(offer, digest, len(data)) is None
+    assert put(store, data) == digest
+    one = store.acquire(offer, digest, len(data))
+    assert read(one) == data
+    assert store.acquire(offer, digest, len(data)) is one
+    assert offer.taken == store.shared_bytes == len(data)
+    for _ in range(2):
+        store.release(one)
+    assert offer.taken == store.shared_bytes == 0
+    again = store.acquire(offer, digest, len(data))
+    assert (again is not None) is kept
+    assert (WeightStore(tmp_path / "w").acquire(offer, digest, len(data)) is not None) is kept
+
+
+def test_a_wrong_length_is_no_match(tmp_path, offer):
+    store = WeightStore(tmp_path)
+    digest = put(store, content())
+    assert store.acquire(offer, digest, 4999) is None
+
+
+def test_an_empty_weight_needs_no_sending(offer):
+    store = WeightStore()
+    assert store.acquire(offer, digest_of(memoryview(b"")), 0).buffer.nbytes == 0
+    assert store.acquire(offer, "a" * 64, 0) is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_wrong_bytes_are_dropped(tmp_path, offer, kept):
+    store = WeightStore(tmp_path if kept else None)
+    data = content()
+    digest = digest_of(memoryview(data))
+    store.expect(CLIENT, digest, 5000)
+    with pytest.raises(ContentError, match="hash"):
+        store.receive(CLIENT, digest, 5000, 0, memoryview(bytes(5000)))
+    assert list(tmp_path.iterdir()) == []
+    assert store.expect(CLIENT, digest, 5000) == 0
+    assert put(store, data) == digest
+    assert store.acquire(offer, digest, 5000) is not None
+
+
+def test_what_was_not_asked_for_and_gaps_are_refused(tmp_path):
+    store = WeightStore(tmp_path)
+    digest = digest_of(memoryview(content()))
+    piece = memoryview(bytes(10))
+    with pytest.raises(ContentError, match="asked"):
+        store.receive(CLIENT, digest, 5000, 0, piece)
+    store.expect(CLIENT, digest, 5000)
+    for client, nbytes in ((CLIENT, 4000), ("d" * 64, 5000)):
+        with pytest.raises(ContentError, match="asked"):
+            store.receive(client, digest, nbytes, 0, piece)
+    for offset in (1, 4999, 1 << 62):
+        with pytest.raises(ContentError, match="go on"):
+            store.receive(CLIENT, digest, 5000, offset, piece)
+
+
+def test_a_transfer_goes_on_where_it_was(tmp_path, offer):
+    data = content()
+    digest = digest_of(memoryview(data))
+    store = WeightStore(tmp_path)
+    store.expect(CLIENT, digest, 5000)
+    store.receive(CLIENT, digest, 5000, 0, memoryview(data)[:3000])
+    store.forget_client(CLIENT)
+    later = WeightStore(tmp_path)
+    assert later.expect("d" * 64, digest, 5000) == 0  # another client's is its own
+    assert later.expect(CLIENT, digest, 5000) == 3000
+    later.receive(CLIENT, digest, 5000, 2000, memoryview(data)[2000:])  # some of it twice
+    assert read(later.acquire(offer, digest, 5000)) == data
+
+
+def test_a_file_that_was_changed_counts_as_missing(tmp_path, offer):
+    store = WeightStore(tmp_path)
+    data = content()
+    digest = put(store, data)
+    (tmp_path / digest).write_bytes(data[:-1] + b"!")
+    fresh = WeightStore(tmp_path)
+    assert fresh.acquire(offer, digest, 5000) is None
+    assert not (tmp_path / digest).exists()
+    (tmp_path / digest).write_bytes(data[:100])
+    assert fresh.acquire(offer, digest, 5000) is None
+
+
+def test_the_cache_is_bounded(tmp_path, offer):
+    store = WeightStore(tmp_path, most_bytes=12_000)
+    digests = []
+    for seed in range(4):
+        digests.append(put(store, content(seed)))
+        os.utime(tmp_path / digests[-1], (seed, seed))
+    assert {path.name for path in tmp_path.iterdir()} == set(digests[2:])
+    large = content(9, 13_000)
+    digest = put(store, large)
+    assert not (tmp_path / digest).exists()
+    assert read(store.acquire(offer, digest, 13_000)) == large
+
+
+def test_a_full_disk_keeps_weights_in_memory(tmp_path, offer, monkeypatch):
+    store = WeightStore(tmp_path)
+    data = content()
+    append, calls = transfers._append_to, []
+
+    def full(path, offset, piece):
+        calls.append(offset)
+        if offset >= 2000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, offset, piece)
+
+    monkeypatch.setattr(transfers, "_append_to", full)
+    digest = put(store, data)
+    assert calls == [0, 1000, 2000]
+    assert list(tmp_path.iterdir()) == []
+    assert read(store.acquire(offer, digest, 5000)) == data
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "getuid"), reason="no modes")
+def test_a_folder_that_cannot_be_written(tmp_path, offer):
+    (tmp_path / "file").write_text("in the way")
+    store = WeightStore(tmp_path / "file" / "inside")
+    data = content()
+    assert read(store.acquire(offer, put(store, data), 5000)) == data
+
+
+def test_no_room_is_told_before_anything_is_sent(tmp_path, connect):
+    options = Options(bind=Address("127.0.0.1", 0), budget=4000, cache=tmp_path)
+    with in_thread([FakeDevice("fake:0")], options) as server:
+        device = connect(f"{server.address.server}/fake:0")
+        with pytest.raises(OutOfDeviceMemoryError):
+            device.buffers.wrap(memoryview(content()))
+        assert server.service.metrics.get("requests_total", 'kind="content"') == 0
+
+
+def test_clients_share_weights_and_cannot_read_them(tmp_path, connect):
+    data = memoryview(content())
+    options = Options(bind=Address("127.0.0.1", 0), cache=tmp_path)
+    with in_thread([FakeDevice("fake:0")], options) as server:
+        device = connect(f"{server.address.server}/fake:0")
+        one, two = device.buffers.wrap_all([data, data])
+        assert server.service.shared.offers[0].taken == 5000
+        assert device.buffers.wrap(memoryview(bytearray(8))) is None  # may be changed
+        back = bytearray(5000)
+        one.read(0, memoryview(back))  # from this side's memory
+        assert back == data
+        other = device.buffers.allocate(5000)
+        for call in (
+            lambda: two.write(0, memoryview(b"x")),
+            lambda: device.ask(_read_of(device, two)),
+        ):
+            with pytest.raises(UsageError):
+                call()
+        other.copy_from(one)
+        other.read(0, memoryview(back))
+        assert back == data
+        for buffer in (one, two, other):
+            buffer.free()
+        device.memory()
+        assert server.service.shared.offers[0].taken == 0
+
+
+def _read_of(device, buffer):
+    from hotplug_rpc.requests import Read
+
+    return Read(device.position, buffer.handle, 0, 8)
+
+
+def test_model_files_of_the_server_need_not_be_sent(tmp_path, offer, connect):
+    model = write_model(tmp_path / "models" / "small.gguf") if _folder(tmp_path) else None
+    from hotplug.formats.gguf import GGUFFile
+
+    for _ in range(2):  # the second time the index is there
+        store = WeightStore(tmp_path / "cache", models=[tmp_path / "models"])
+        with GGUFFile.open(model) as file:
+            for name in file.tensors:
+                data = file.tensor(name).data.data
+                shared = store.acquire(offer, digest_of(data), data.nbytes)
+                assert read(shared) == bytes(data)
+                store.release(shared)
+    with pytest.raises(UsageError, match="neither"):
+        WeightStore(models=[tmp_path / "nothing"])
+
+
+def _folder(tmp_path):
+    (tmp_path / "models").mkdir()
+    return True
+
+
+def test_a_broken_model_file_is_passed_over(tmp_path, offer):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
+    store = WeightStore(models=[tmp_path])
+    assert store.acquire(offer, "a" * 64, 5) is None
