@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         refresh,
         register,
         unload,
+        watch,
     )
     from hotplug.errors import HotplugError
     from hotplug.graph import Graph
@@ -55,6 +56,7 @@ __all__ = [
     "refresh",
     "register",
     "unload",
+    "watch",
 ]
 
 _HOMES = {
@@ -72,6 +74,7 @@ _HOMES = {
     "refresh": "devices",
     "register": "devices",
     "unload": "devices",
+    "watch": "devices",
 }
 """Module of every name that is no module itself."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import partial
 
 from hotplug.backend import DeviceInfo
 from hotplug.registry import default
+from hotplug.registry import watch as watch_registry
 from hotplug.registry.choice import group, ranked
 from hotplug.registry.selectors import parse
 from hotplug.settings import settings
@@ -27,6 +29,7 @@ __all__ = [
     "register",
     "unload",
     "wanted",
+    "watch",
 ]
 
 load = default().load
@@ -35,6 +38,7 @@ unload = default().unload
 refresh = default().refresh
 register = default().register
 list_backends = default().statuses
+watch = partial(watch_registry, default())
 
 _chosen: ContextVar[str | None] = ContextVar("hotplug.device", default=None)
 

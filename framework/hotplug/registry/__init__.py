@@ -17,6 +17,7 @@ fails in one costs its own devices and nothing else. `default()` is the registry
     reports       what is said of those that are not here or failed
     events        what happens to them, for whoever wants to be told
     registry      all of it together
+    watching      looking again and again
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hotplug.registry.events import Event, EventKind
 from hotplug.registry.handles import DeviceHandle
 from hotplug.registry.registry import Registry, default
 from hotplug.registry.status import BackendStatus, Provenance, Stage, StageRecord, State
+from hotplug.registry.watching import watch
 
 __all__ = [
     "BackendStatus",
@@ -39,4 +41,5 @@ __all__ = [
     "StageRecord",
     "State",
     "default",
+    "watch",
 ]

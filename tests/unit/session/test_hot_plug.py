@@ -20,7 +20,7 @@ from hotplug.errors import (
     UsageError,
 )
 from hotplug.graph import Graph
-from hotplug.registry import Event, EventKind, Registry
+from hotplug.registry import Event, EventKind, Registry, watch
 from hotplug.session import Session
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeBackend, FakeDevice, Fault, fake_backend
@@ -206,6 +206,24 @@ def test_a_device_that_appears_is_taken_in_if_that_was_asked_for(registry, cards
         assert total(keen) == total(content) == 2
         assert where(keen) == ("card:0",)
         assert where(content) == ("cpu:0",)
+
+
+def test_nobody_needs_to_look_where_somebody_watches(registry, cards, card) -> None:
+    cards.devices.clear()
+    with Session("auto", WEIGHTS, registry=registry, hot_plug=True) as session:
+        assert total(session) == 1
+        found = threading.Event()
+        session.subscribe(lambda event: found.set())
+        stop = watch(registry, 0.01)
+        cards.devices.append(card)
+        runs = 1
+        while not found.is_set():
+            runs += 1
+            assert total(session) == runs
+        stop()
+        assert where(session) == ("card:0",)
+        assert total(session) == runs + 1
+    assert not any(thread.name == "hotplug-watch" for thread in threading.enumerate())
 
 
 def test_a_backend_that_is_installed_later_is_taken_in(registry) -> None:
