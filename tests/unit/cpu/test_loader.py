@@ -14,7 +14,7 @@ from hotplug import progress
 from hotplug.errors import GraphError, KernelCompileError
 from hotplug_cpu.catalog import KernelSpec, kernel
 from hotplug_cpu.jit import build, loader
-from hotplug_cpu.jit.cache import ObjectCache
+from hotplug_cpu.jit.cache import COMPILER, ObjectCache, kernel_modules
 
 
 @pytest.fixture
@@ -93,6 +93,16 @@ def test_the_cache_can_be_off(monkeypatch):
 def test_other_processors_and_modules_have_other_files(cache):
     other = ObjectCache(cache.directory, "another machine")
     assert other.path(kernel("add")) != cache.path(kernel("add"))
+
+
+@pytest.mark.parametrize("module", ["matvec", "gemm", "gemm_wide", "attention_split", "walk"])
+def test_a_kernel_is_known_by_all_the_source_that_it_is_made_of(module):
+    name = f"hotplug_cpu.kernels.{module}"
+    imported = run_python(f"import sys, {name}; print(*sys.modules)").split()
+    used = {found for found in imported if found.startswith("hotplug_cpu.kernels.")}
+    assert used == kernel_modules(name)
+    compiler = {found for found in imported if found.startswith("hotplug_cpu.jit.")}
+    assert compiler <= {f"hotplug_cpu.jit.{part}" for part in (*COMPILER, "arm")}
 
 
 def test_missing_kernels_are_compiled_kept_and_counted(cache, nothing_loaded):

@@ -19,10 +19,10 @@ from hotplug import kernel_cache
 from hotplug_cpu.catalog import FIRST_ARGUMENT, ROW_WORDS, KernelSpec
 from hotplug_cpu.jit.target import Target, kernel_target
 
-__all__ = ["ObjectCache"]
+__all__ = ["COMPILER", "ObjectCache", "kernel_modules"]
 
-_COMPILER = ("build", "forms", "simd", "target", "vectors")
-_KERNEL_IMPORT = re.compile(r"^from (hotplug_cpu\.kernels\.\w+) import", re.MULTILINE)
+COMPILER = ("build", "forms", "reductions", "shared", "simd", "target", "vectors")
+_KERNEL_IMPORT = re.compile(r"(?m)^from hotplug_cpu\.kernels(?:\.(\w+) import| import (.+))")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _key(target: Target) -> str:
     for package in ("numba", "llvmlite"):
         digest.update(f"{package}={_version(package)};".encode())
     digest.update(f"{ROW_WORDS},{FIRST_ARGUMENT};".encode())
-    digest.update(_source_digest(f"hotplug_cpu.jit.{name}" for name in _COMPILER))
+    digest.update(_source_digest(f"hotplug_cpu.jit.{name}" for name in COMPILER))
     return digest.hexdigest()
 
 
@@ -77,14 +77,21 @@ def _version(package: str) -> str:
 @functools.cache
 def _kernel_digest(module: str) -> bytes:
     """Hash of the source of a kernel module and of those that it imports."""
-    found: dict[str, None] = {}
+    return _source_digest(sorted(kernel_modules(module)))
+
+
+def kernel_modules(module: str) -> set[str]:
+    """A kernel module and those of their kind that it imports, and these, and so on."""
+    found: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name] = None
-            waiting += _KERNEL_IMPORT.findall(_source(name).decode())
-    return _source_digest(sorted(found))
+            found.add(name)
+            for one, several in _KERNEL_IMPORT.findall(_source(name).decode()):
+                names = [one] if one else several.replace(",", " ").split()
+                waiting += [f"hotplug_cpu.kernels.{name}" for name in names]
+    return found
 
 
 def _source_digest(modules: Iterable[str]) -> bytes:

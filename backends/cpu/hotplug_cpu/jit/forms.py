@@ -21,6 +21,7 @@ from hotplug_cpu.jit.vectors import (
     I64,
     call,
     concatenate,
+    lanes,
     shuffle,
     splat,
     vector,
@@ -267,11 +268,9 @@ def _by_halves(builder: Any, name: str, result: Any, *operands: Any, first: Any 
     shared = [] if first is None else [first]
     halves = []
     for half in (0, 1):
-        own = [_half(builder, value, half) for value in operands]
+        own = [
+            lanes(builder, value, half * value.type.count // 2, value.type.count // 2)
+            for value in operands
+        ]
         halves.append(call(builder, f"llvm.aarch64.neon.{name}", result, *shared, *own))
     return concatenate(builder, halves)
-
-
-def _half(builder: Any, value: Any, half: int) -> Any:
-    count = value.type.count // 2
-    return shuffle(builder, value, value, list(range(half * count, (half + 1) * count)))

@@ -27,9 +27,9 @@ from hotplug_cpu.jit.vectors import (
     f32,
     f32x8,
     i8x32,
-    i16x16,
     i32x8,
     instruction,
+    lanes,
     load,
     shuffle,
     splat,
@@ -50,12 +50,6 @@ inline = njit(forceinline=True, error_model="numpy", nogil=True)
 # --- words and numbers in memory
 
 
-@instruction(types.int64, address, types.int64)
-def word(builder: Any, at: Any, index: Any) -> Any:
-    """The int64 number `index` of an array at a multiple of 8, whole though others write it."""
-    return builder.load(builder.gep(builder.inttoptr(at, I64.as_pointer()), [index]))
-
-
 @instruction(types.int64, address)
 def load_i64(builder: Any, at: Any) -> Any:
     return load(builder, at, I64)
@@ -74,6 +68,16 @@ def load_u8(builder: Any, at: Any) -> Any:
 @instruction(types.int64, address)
 def load_i8(builder: Any, at: Any) -> Any:
     return builder.sext(load(builder, at, I8), I64)
+
+
+@instruction(types.none, address, types.int64)
+def store_i64(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
+
+
+@instruction(types.none, address, types.int32)
+def store_i32(builder: Any, at: Any, value: Any) -> None:
+    store(builder, at, value)
 
 
 @instruction(f32, address)
@@ -255,7 +259,7 @@ def shift_left(builder: Any, value: Any, bits: Any) -> Any:
 @instruction(four_f32x8, i8x32)
 def floats_of_i8(builder: Any, value: Any) -> Any:
     """32 signed bytes as four vectors of floats."""
-    parts = [_lanes(builder, value, 8 * k, 8) for k in range(4)]
+    parts = [lanes(builder, value, 8 * k, 8) for k in range(4)]
     floats = [builder.sitofp(builder.sext(part, I32X8), F32X8) for part in parts]
     return cgutils.pack_array(builder, floats)
 
@@ -267,36 +271,6 @@ def floats_of_i8(builder: Any, value: Any) -> Any:
 def dot_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
     """Products of bytes 0..127 with signed ones, summed by four."""
     return forms.dot_u7(builder, unsigned, signed)
-
-
-@instruction(i32x8, i8x32, i8x32)
-def dot_i8(builder: Any, first: Any, second: Any) -> Any:
-    """Products of signed bytes with bytes in -127..127, summed by four."""
-    return forms.dot_i8(builder, first, second)
-
-
-@instruction(i32x8, i32x8, i8x32, i8x32)
-def add_dots(builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    """The sums plus `dot_u7` of the others."""
-    return forms.add_dots(builder, sums, unsigned, signed)
-
-
-@instruction(i32x8, i32x8, i8x32, i8x32)
-def add_dots_i8(builder: Any, sums: Any, first: Any, second: Any) -> Any:
-    """The sums plus `dot_i8` of the others, the first with `forms.WIDE_OFFSET` added."""
-    return forms.add_dots_i8(builder, sums, first, second)
-
-
-@instruction(i16x16, i8x32, i8x32)
-def pairs_u7(builder: Any, unsigned: Any, signed: Any) -> Any:
-    """Products of bytes 0..127 with signed ones, summed by two into 16 bits."""
-    return forms.pairs_u7(builder, unsigned, signed)
-
-
-@instruction(i32x8, i16x16)
-def sum_pairs(builder: Any, value: Any) -> Any:
-    """Neighbours summed."""
-    return forms.sum_pairs(builder, value)
 
 
 # --- floats
@@ -338,77 +312,6 @@ def swap_pairs(builder: Any, value: Any) -> Any:
 @instruction(f32, f32)
 def sqrt_f32(builder: Any, value: Any) -> Any:
     return call(builder, "llvm.sqrt.f32", F32, value)
-
-
-def sum_elements(builder: Any, value: Any) -> Any:
-    """What `sum_of` writes."""
-    for width in (4, 2, 1):
-        low, high = (_lanes(builder, value, start, width) for start in (0, width))
-        value = builder.fadd(low, high)
-    return builder.extract_element(value, ir.Constant(I32, 0))
-
-
-@instruction(f32, f32x8)
-def sum_of(builder: Any, value: Any) -> Any:
-    """Sum of the elements."""
-    return sum_elements(builder, value)
-
-
-@instruction(two_f32, f32x8)
-def sums_of_halves(builder: Any, value: Any) -> Any:
-    """Sum of the first four elements, and of the last four."""
-    for step in (2, 1):
-        moved = shuffle(builder, value, value, [lane ^ step for lane in range(8)])
-        value = builder.fadd(value, moved)
-    halves = [builder.extract_element(value, ir.Constant(I32, lane)) for lane in (0, 4)]
-    return cgutils.pack_array(builder, halves)
-
-
-@instruction(f32, f32x8)
-def max_of(builder: Any, value: Any) -> Any:
-    """Largest element."""
-    for width in (4, 2, 1):
-        low, high = (_lanes(builder, value, start, width) for start in (0, width))
-        value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-    return builder.extract_element(value, ir.Constant(I32, 0))
-
-
-def largest_bits(builder: Any, values: list[Any]) -> Any:
-    """Bits of the largest magnitude in four vectors, as i32: those of NaN are above all others."""
-    kept = splat(0x7FFFFFFF, I32, 8)
-    bits = [builder.and_(builder.bitcast(value, I32X8), kept) for value in values]
-    while len(bits) > 1:
-        bits = [_larger(builder, *pair) for pair in zip(bits[::2], bits[1::2], strict=True)]
-    (most,) = bits
-    for width in (4, 2, 1):
-        most = _larger(builder, *(_lanes(builder, most, start, width) for start in (0, width)))
-    return builder.extract_element(most, ir.Constant(I32, 0))
-
-
-def _larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.icmp_signed(">", a, b), a, b)
-
-
-@instruction(f32, four_f32x8)
-def largest_magnitude(builder: Any, values: Any) -> Any:
-    """Largest magnitude of 32 floats, NaN if there is one."""
-    parts = [builder.extract_value(values, index) for index in range(4)]
-    return builder.bitcast(largest_bits(builder, parts), F32)
-
-
-def sums_together(builder: Any, values: list[Any]) -> Any:
-    """Sums of eight vectors as one vector: a transpose whose steps add."""
-    low = [0, 8, 2, 10, 4, 12, 6, 14]
-    pair = [0, 1, 8, 9, 4, 5, 12, 13]
-    quad = [0, 1, 2, 3, 8, 9, 10, 11]
-    for lanes, shift in ((low, 1), (pair, 2), (quad, 4)):
-        values = [
-            builder.fadd(
-                shuffle(builder, a, b, lanes), shuffle(builder, a, b, [n + shift for n in lanes])
-            )
-            for a, b in zip(values[::2], values[1::2], strict=True)
-        ]
-    return values[0]
 
 
 ROUNDER = 1.5 * 2.0**23
@@ -468,71 +371,3 @@ def exp(builder: Any, value: Any) -> Any:
     result = builder.select(builder.fcmp_ordered("<", value, low), splat(0.0, F32, 8), result)
     infinity = splat(float("inf"), F32, 8)
     return builder.select(builder.fcmp_ordered(">", value, high), infinity, result)
-
-
-# --- threads
-
-
-@instruction(types.int64, address, types.int64)
-def atomic_add(builder: Any, at: Any, amount: Any) -> Any:
-    """Add, and return what was there before."""
-    return builder.atomic_rmw("add", builder.inttoptr(at, I64.as_pointer()), amount, "seq_cst")
-
-
-@instruction(types.int64, address, types.int64)
-def atomic_exchange(builder: Any, at: Any, value: Any) -> Any:
-    """Put a number, and return what was there before."""
-    return builder.atomic_rmw("xchg", builder.inttoptr(at, I64.as_pointer()), value, "seq_cst")
-
-
-@instruction(types.boolean, address, types.int64, types.int64)
-def atomic_replace(builder: Any, at: Any, old: Any, new: Any) -> Any:
-    """Put a number where another is; whether that was there."""
-    pointer = builder.inttoptr(at, I64.as_pointer())
-    pair = builder.cmpxchg(pointer, old, new, "seq_cst", "seq_cst")
-    return builder.extract_value(pair, 1)
-
-
-@instruction(types.int64)
-def ticks(builder: Any) -> Any:
-    """What a clock shows that runs evenly and is read in no time; 0 where none is known."""
-    return forms.ticks(builder)
-
-
-@instruction(types.int64, address)
-def atomic_load(builder: Any, at: Any) -> Any:
-    return builder.load_atomic(builder.inttoptr(at, I64.as_pointer()), "seq_cst", 8)
-
-
-@instruction(types.none)
-def pause(builder: Any) -> None:
-    """A short wait that leaves the core to its other hardware thread."""
-    forms.pause(builder)
-
-
-@instruction(types.none, address)
-def call_plain(builder: Any, function: Any) -> None:
-    """Call a C function that takes nothing; what it returns is ignored."""
-    kind = ir.FunctionType(ir.VoidType(), [])
-    builder.call(builder.inttoptr(function, kind.as_pointer()), [])
-
-
-@instruction(types.none, address, types.int64)
-def store_i64(builder: Any, at: Any, value: Any) -> None:
-    store(builder, at, value)
-
-
-@instruction(types.none, address, types.int32)
-def store_i32(builder: Any, at: Any, value: Any) -> None:
-    store(builder, at, value)
-
-
-@instruction(types.none, address, types.int64, types.int64, types.int64)
-def call_kernel(builder: Any, kernel: Any, row: Any, thread: Any, threads: Any) -> None:
-    """Run the kernel at an address."""
-    kind = ir.FunctionType(ir.VoidType(), [I64] * 3)
-    builder.call(builder.inttoptr(kernel, kind.as_pointer()), [row, thread, threads])
-
-
-def _lanes(builder: Any, value: Any, start: int, count: int) -> Any:
-    return shuffle(builder, value, value, list(range(start, start + count)))

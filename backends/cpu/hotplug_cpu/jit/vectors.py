@@ -37,6 +37,7 @@ __all__ = [
     "i16x16",
     "i32x8",
     "instruction",
+    "lanes",
     "load",
     "shuffle",
     "splat",
@@ -119,6 +120,11 @@ def splat(value: float, element: ir.Type, count: int) -> ir.Constant:
 def shuffle(builder: Any, first: Any, second: Any, lanes: list[int]) -> Any:
     """Elements `lanes` of the two vectors put end to end."""
     return builder.shuffle_vector(first, second, ir.Constant(vector(I32, len(lanes)), lanes))
+
+
+def lanes(builder: Any, value: Any, start: int, count: int) -> Any:
+    """Some neighbouring elements of a vector."""
+    return shuffle(builder, value, value, list(range(start, start + count)))
 
 
 def broadcast(builder: Any, value: Any, count: int) -> Any:

@@ -28,6 +28,7 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import simd
+from hotplug_cpu.kernels.layouts import store_transposed
 from hotplug_cpu.kernels.panels import KEYS, QUERIES, ROWS, TOKENS
 from hotplug_cpu.kernels.shares import next_unit
 from hotplug_cpu.kernels.softmax import (
@@ -38,7 +39,7 @@ from hotplug_cpu.kernels.softmax import (
     softmax_step,
     visible,
 )
-from hotplug_cpu.kernels.tiles import multiply_add_f32, multiply_f32, store_transposed
+from hotplug_cpu.kernels.tiles import multiply_add_f32, multiply_f32
 
 __all__ = ["KERNELS"]
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit.vectors import i8x32, instruction
 
 __all__ = [
+    "IQ4_NL",
     "bytes_of_q2_k",
     "bytes_of_q3_k",
     "bytes_of_q4_k",
     "bytes_of_q5_k",
     "bytes_of_q6_k",
+    "lookup_iq4_nl",
+    "lookup_iq4_nl_moved",
     "minimum_of_k4",
     "scale_of_iq4_xs",
     "scale_of_k4",
@@ -23,6 +27,20 @@ __all__ = [
 ]
 
 _inline = simd.inline
+
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+@instruction(i8x32, i8x32)
+def lookup_iq4_nl(builder: Any, nibbles: Any) -> Any:
+    """What the numbers 0..15 stand for in IQ4_NL and IQ4_XS."""
+    return forms.lookup(builder, IQ4_NL, nibbles)
+
+
+@instruction(i8x32, i8x32)
+def lookup_iq4_nl_moved(builder: Any, nibbles: Any) -> Any:
+    """The same with `forms.WIDE_OFFSET` added, modulo 256."""
+    return forms.lookup(builder, forms.moved(IQ4_NL), nibbles)
 
 
 @_inline

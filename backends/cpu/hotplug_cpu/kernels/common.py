@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 
 from hotplug_cpu.jit import simd
-from hotplug_cpu.kernels.tiles import store_transposed
+from hotplug_cpu.kernels.layouts import store_transposed
 
 __all__ = ["index_of", "share", "transpose_rows"]
 

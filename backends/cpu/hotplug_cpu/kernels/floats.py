@@ -20,14 +20,15 @@ from hotplug_cpu.kernels.blocks import (
     bytes_of_q4_k,
     bytes_of_q5_k,
     bytes_of_q6_k,
+    lookup_iq4_nl,
     minimum_of_k4,
     scale_of_iq4_xs,
     scale_of_k4,
     scale_of_q3_k,
 )
 from hotplug_cpu.kernels.common import transpose_rows
+from hotplug_cpu.kernels.layouts import store_transposed
 from hotplug_cpu.kernels.panels import BLOCK, ROWS
-from hotplug_cpu.kernels.tiles import lookup_iq4_nl, store_transposed
 from hotplug_cpu.kernels.wide import PANEL
 
 __all__ = ["DECODE", "KERNELS"]

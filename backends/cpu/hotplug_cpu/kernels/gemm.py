@@ -32,7 +32,8 @@ from typing import Any
 
 from numba import float32
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import reductions, simd
+from hotplug_cpu.kernels.layouts import call_unpack, store_words
 from hotplug_cpu.kernels.panels import (
     CHUNK_BLOCKS,
     HALVES_BLOCK,
@@ -44,14 +45,7 @@ from hotplug_cpu.kernels.panels import (
     TOKENS,
 )
 from hotplug_cpu.kernels.shares import next_unit
-from hotplug_cpu.kernels.tiles import (
-    call_unpack,
-    multiply_halves,
-    multiply_i8,
-    multiply_u4,
-    multiply_u5,
-    store_words,
-)
+from hotplug_cpu.kernels.tiles import multiply_halves, multiply_i8, multiply_u4, multiply_u5
 
 __all__ = ["KERNELS"]
 
@@ -76,11 +70,11 @@ def _quantise_block(x: int, block: int, token: int) -> None:
         simd.load_f32x8(x + 64),
         simd.load_f32x8(x + 96),
     )
-    largest = simd.largest_magnitude((a, b, c, d))
+    largest = reductions.largest_magnitude((a, b, c, d))
     factor = simd.splat_f32(_LARGEST / largest if largest > _NONE else _NONE)
     bytes_ = simd.round_to_i8((a * factor, b * factor, c * factor, d * factor))
     scale = largest / _LARGEST
-    low, high = simd.sums_of_halves(simd.to_f32(simd.dot_u7(simd.splat_i8(1), bytes_)))
+    low, high = reductions.sums_of_halves(simd.to_f32(simd.dot_u7(simd.splat_i8(1), bytes_)))
     simd.store_f32(block + 4 * token, scale)
     simd.store_f32(block + 4 * (TOKENS + token), scale * (low + high))
     simd.store_f32(block + 4 * (2 * TOKENS + token), scale * low)

@@ -29,9 +29,9 @@ from typing import Any
 
 from hotplug_cpu.jit import simd
 from hotplug_cpu.jit.forms import LANES
+from hotplug_cpu.kernels.layouts import call_unpack
 from hotplug_cpu.kernels.panels import CHUNK_FLOATS, CHUNK_WORDS, PACKED_STRIDE, ROWS
 from hotplug_cpu.kernels.shares import next_unit
-from hotplug_cpu.kernels.tiles import call_unpack
 from hotplug_cpu.kernels.wide import FLOATS, PANEL, WORDS, Family
 
 __all__ = ["KERNELS"]

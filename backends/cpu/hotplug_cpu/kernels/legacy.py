@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import types
 
-from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit import forms, reductions, simd
 from hotplug_cpu.jit.vectors import (
     I8,
     address,
@@ -21,8 +21,8 @@ from hotplug_cpu.jit.vectors import (
     splat,
     vector,
 )
+from hotplug_cpu.kernels.blocks import IQ4_NL
 from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_HALVES, X_SUM, X_SUMS
-from hotplug_cpu.kernels.tiles import IQ4_NL
 
 __all__ = [
     "BLOCK_BYTES", "LEVELS", "PANEL_QUANTS", "SIGNED", "UNSIGNED", "WITH_MINIMUM", "ZERO",
@@ -100,11 +100,11 @@ ZERO = {"q4_0": 8, "q5_0": 16, "q8_0": 0, "iq4_nl": 0}
 @_inline
 def quantise_block(a: Any, b: Any, c: Any, d: Any, row: int, blocks: int, index: int) -> None:
     """32 floats as block number `index` of a row of activations, with its part of the planes."""
-    largest = simd.largest_magnitude((a, b, c, d))
+    largest = reductions.largest_magnitude((a, b, c, d))
     factor = simd.splat_f32(_LARGEST / largest if largest > _NONE else _NONE)
     numbers = simd.round_to_i8((a * factor, b * factor, c * factor, d * factor))
     scale = largest / _LARGEST
-    first, second = simd.sums_of_halves(simd.to_f32(simd.dot_u7(simd.splat_i8(1), numbers)))
+    first, second = reductions.sums_of_halves(simd.to_f32(simd.dot_u7(simd.splat_i8(1), numbers)))
     total = first + second
     target = row + index * X_BLOCK
     simd.store_f32(target, scale)

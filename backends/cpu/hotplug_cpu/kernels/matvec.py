@@ -20,11 +20,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.types.containers import UniTuple
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import reductions, simd
 from hotplug_cpu.jit.vectors import F32, I64, f32x8, instruction, load, store
 from hotplug_cpu.kernels import dots, superblocks
 from hotplug_cpu.kernels.dots import MOST
 from hotplug_cpu.kernels.legacy import BLOCK_BYTES
+from hotplug_cpu.kernels.superblock_formats import FORMATS
 
 __all__ = ["KERNELS"]
 
@@ -39,7 +40,7 @@ def _writer(tokens: int) -> Any:
         """The sum of each vector, plus a float at `add` if that is not 0."""
         adds = builder.icmp_unsigned("!=", add, ir.Constant(I64, 0))
         for token in range(tokens):
-            total = simd.sum_elements(builder, builder.extract_value(sums, token))
+            total = reductions.sum_elements(builder, builder.extract_value(sums, token))
             result = cgutils.alloca_once_value(builder, total)
             builder.store(total, result)
             with builder.if_then(adds):
@@ -109,8 +110,8 @@ def _kernel(products: Any) -> Any:
 KERNELS = {
     **{f"matvec_{name}": _kernel(dots.of_bytes(name)) for name in BLOCK_BYTES},
     **{f"matvec_{name}_f32": _kernel(dots.of_floats(name)) for name in BLOCK_BYTES},
-    **{f"matvec_{name}": _kernel(superblocks.of_bytes(name)) for name in superblocks.FORMATS},
-    **{f"matvec_{name}_f32": _kernel(superblocks.of_floats(name)) for name in superblocks.FORMATS},
+    **{f"matvec_{name}": _kernel(superblocks.of_bytes(name)) for name in FORMATS},
+    **{f"matvec_{name}_f32": _kernel(superblocks.of_floats(name)) for name in FORMATS},
     "matvec_f16_f32": _kernel(dots.of_plain(16, simd.f16x8_at)),
     "matvec_bf16_f32": _kernel(dots.of_plain(16, simd.bf16x8_at)),
     "matvec_f32_f32": _kernel(dots.of_plain(32, simd.f32x8_at)),

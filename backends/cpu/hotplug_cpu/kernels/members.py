@@ -13,7 +13,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from hotplug_cpu.jit.simd import prefetch_at, sums_together
+from hotplug_cpu.jit.reductions import sums_together
+from hotplug_cpu.jit.simd import prefetch_at
 from hotplug_cpu.jit.vectors import (
     F32,
     I64,

@@ -9,7 +9,7 @@ from typing import Any
 
 from numba import types
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import reductions, simd
 from hotplug_cpu.kernels.common import index_of, share
 from hotplug_cpu.kernels.legacy import quantise_block
 from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
@@ -30,7 +30,7 @@ def _inverse_rms(x: int, count: int, eps: float) -> Any:
         a, b = simd.load_f32x8(x + at), simd.load_f32x8(x + at + 32)
         total = simd.fma(a, a, total)
         other = simd.fma(b, b, other)
-    squares = simd.sum_of(total + other)
+    squares = reductions.sum_of(total + other)
     for at in range(4 * (count // 16 * 16), 4 * count, 4):
         value = simd.load_f32(x + at)
         squares += value * value
@@ -266,7 +266,7 @@ def read(thread: int, threads: int, at: int, nbytes: int, out: int) -> None:
         b = b + (simd.load_f32x8(place + 64) + simd.load_f32x8(place + 96))
         c = c + (simd.load_f32x8(place + 128) + simd.load_f32x8(place + 160))
         d = d + (simd.load_f32x8(place + 192) + simd.load_f32x8(place + 224))
-    simd.store_f32(out + 4 * thread, simd.sum_of((a + b) + (c + d)))
+    simd.store_f32(out + 4 * thread, reductions.sum_of((a + b) + (c + d)))
 
 
 KERNELS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import shared, simd
 
 __all__ = ["next_unit"]
 
@@ -19,4 +19,4 @@ def next_unit(counter: int, units: int, threads: int) -> Any:
 
     Each thread must call this until it is told so, exactly once.
     """
-    return simd.atomic_add(counter, 1) % (units + threads)
+    return shared.atomic_add(counter, 1) % (units + threads)

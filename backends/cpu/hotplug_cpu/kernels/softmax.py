@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import float32
 
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import reductions, simd
 from hotplug_cpu.kernels.panels import KEYS
 
 __all__ = ["NOTHING", "ZERO", "exp_f32", "scale_row", "softmax_step", "visible"]
@@ -21,7 +21,7 @@ _TWO = float32(2.0)
 @_inline
 def exp_f32(value: float) -> Any:
     """e^x of one number."""
-    return simd.max_of(simd.exp(simd.splat_f32(value)))
+    return reductions.max_of(simd.exp(simd.splat_f32(value)))
 
 
 @_inline
@@ -92,7 +92,7 @@ def softmax_step(scores: int, low: int, high: int, softcap: float, state: tuple[
     for at in range(32, 4 * KEYS, 32):
         best = simd.maximum(best, simd.load_f32x8(scores + at))
     before = simd.load_f32(largest_at)
-    largest = max(before, simd.max_of(best))
+    largest = max(before, reductions.max_of(best))
     shift = simd.splat_f32(largest if largest > NOTHING else ZERO)
     total = simd.zero()
     for at in range(0, 4 * KEYS, 32):
@@ -103,5 +103,5 @@ def softmax_step(scores: int, low: int, high: int, softcap: float, state: tuple[
     if largest > before:
         factor = exp_f32(before - largest)
         simd.store_f32(largest_at, largest)
-    simd.store_f32(total_at, simd.load_f32(total_at) * factor + simd.sum_of(total))
+    simd.store_f32(total_at, simd.load_f32(total_at) * factor + reductions.sum_of(total))
     return factor

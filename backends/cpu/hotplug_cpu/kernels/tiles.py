@@ -11,10 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.types.containers import UniTuple
 
 from hotplug_cpu.jit import forms
-from hotplug_cpu.jit.simd import eight_f32x8
 from hotplug_cpu.jit.vectors import (
     F32,
     I8,
@@ -23,7 +21,6 @@ from hotplug_cpu.jit.vectors import (
     address,
     at_offset,
     broadcast,
-    i8x32,
     instruction,
     load,
     shuffle,
@@ -45,19 +42,12 @@ from hotplug_cpu.kernels.panels import (
 )
 
 __all__ = [
-    "IQ4_NL",
-    "call_unpack",
-    "lookup_iq4_nl",
-    "lookup_iq4_nl_moved",
     "multiply_add_f32",
     "multiply_f32",
     "multiply_halves",
     "multiply_i8",
     "multiply_u4",
     "multiply_u5",
-    "store_columns",
-    "store_transposed",
-    "store_words",
 ]
 
 _STEPS = BLOCK // 4
@@ -322,81 +312,3 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
 
 multiply_f32 = _multiply_floats("multiply_f32", adds=False)
 multiply_add_f32 = _multiply_floats("multiply_add_f32", adds=True)
-
-
-# --- laying out
-
-
-def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Eight vectors of eight, element i of vector j to element j of vector i."""
-    low = [0, 8, 1, 9, 4, 12, 5, 13]
-    pair = [0, 1, 8, 9, 4, 5, 12, 13]
-    half = [0, 1, 2, 3, 8, 9, 10, 11]
-
-    def both(a: Any, b: Any, lanes: list[int], shift: int) -> list[Any]:
-        return [
-            shuffle(builder, a, b, lanes),
-            shuffle(builder, a, b, [n + shift for n in lanes]),
-        ]
-
-    pairs = [both(rows[i], rows[i + 1], low, 2) for i in range(0, 8, 2)]
-    quads = [both(pairs[i][k], pairs[i + 1][k], pair, 2) for i in (0, 2) for k in (0, 1)]
-    rows_first, rows_last = quads[0] + quads[1], quads[2] + quads[3]
-    whole = [both(a, b, half, 4) for a, b in zip(rows_first, rows_last, strict=True)]
-    return [column[0] for column in whole] + [column[1] for column in whole]
-
-
-@instruction(types.none, address, UniTuple(i8x32, 8))
-def store_columns(builder: Any, at: Any, rows: Any) -> None:
-    """Eight rows of 32 bytes as i8[8][8 rows][4]."""
-    words = [builder.bitcast(builder.extract_value(rows, i), _WORDS) for i in range(8)]
-    for index, column in enumerate(_transpose(builder, words)):
-        store(builder, at_offset(builder, at, 32 * index), column)
-
-
-@instruction(types.none, address, types.int64, eight_f32x8)
-def store_transposed(builder: Any, at: Any, stride: Any, rows: Any) -> None:
-    """Eight rows of 8 floats as f32[8][8 rows], `stride` bytes apart."""
-    values = [builder.extract_value(rows, i) for i in range(8)]
-    for index, column in enumerate(_transpose(builder, values)):
-        store(builder, builder.add(at, builder.mul(stride, _constant(index))), column)
-
-
-IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-
-
-@instruction(i8x32, i8x32)
-def lookup_iq4_nl(builder: Any, nibbles: Any) -> Any:
-    """What the numbers 0..15 stand for in IQ4_NL and IQ4_XS."""
-    return forms.lookup(builder, IQ4_NL, nibbles)
-
-
-@instruction(i8x32, i8x32)
-def lookup_iq4_nl_moved(builder: Any, nibbles: Any) -> Any:
-    """The same with `forms.WIDE_OFFSET` added, modulo 256."""
-    return forms.lookup(builder, forms.moved(IQ4_NL), nibbles)
-
-
-@instruction(types.none, address, types.int64, i8x32)
-def store_words(builder: Any, at: Any, stride: Any, value: Any) -> None:
-    """The eight words of 32 bytes, `stride` bytes apart."""
-    words = builder.bitcast(value, _WORDS)
-    for index in range(8):
-        word = builder.extract_element(words, ir.Constant(I32, index))
-        store(builder, builder.add(at, builder.mul(stride, _constant(index))), word)
-
-
-@instruction(types.none, address, address, types.int64, types.int64, types.int64, address)
-def call_unpack(
-    builder: Any,
-    unpack: Any,
-    source: Any,
-    row_bytes: Any,
-    rows: Any,
-    count: Any,
-    target: Any,
-) -> None:
-    """Run a kernel of `weights` at an address."""
-    kind = ir.FunctionType(I64, [I64] * 5)
-    function = builder.inttoptr(unpack, kind.as_pointer())
-    builder.call(function, [source, row_bytes, rows, count, target])

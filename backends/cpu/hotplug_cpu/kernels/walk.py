@@ -27,7 +27,7 @@ from typing import Any
 from numba import njit
 
 from hotplug_cpu.catalog import ROW_WORDS
-from hotplug_cpu.jit import simd
+from hotplug_cpu.jit import shared, simd
 from hotplug_cpu.kernels.control import (
     BASE,
     CLAIMED,
@@ -57,10 +57,10 @@ _IDLE = 3000  # a few milliseconds: longer than a program thinks between two tok
 
 @simd.inline
 def _pass_time(control: int, waited: int) -> None:
-    if waited < _SPINS or simd.word(control, YIELD) == 0:
-        simd.pause()
+    if waited < _SPINS or shared.word(control, YIELD) == 0:
+        shared.pause()
     else:
-        simd.call_plain(simd.word(control, YIELD))
+        shared.call_plain(shared.word(control, YIELD))
 
 
 @simd.inline
@@ -72,12 +72,12 @@ def _of(control: int, number: int, index: int) -> Any:
 @simd.inline
 def _claim(control: int, thread: int, stretch: int, waited: int) -> Any:
     """A share of a stretch that is this thread's to run now, or -1."""
-    if simd.atomic_replace(_of(control, thread, CLAIMED), stretch, stretch + 1):
+    if shared.atomic_replace(_of(control, thread, CLAIMED), stretch, stretch + 1):
         return thread
     if waited >= _POLITE:
-        for share in range(simd.word(control, THREADS)):
+        for share in range(shared.word(control, THREADS)):
             claimed = _of(control, share, CLAIMED)
-            if simd.atomic_load(claimed) == stretch and simd.atomic_replace(
+            if shared.atomic_load(claimed) == stretch and shared.atomic_replace(
                 claimed, stretch, stretch + 1
             ):
                 return share
@@ -88,11 +88,11 @@ def _claim(control: int, thread: int, stretch: int, waited: int) -> Any:
 def _first_row(control: int, stretch: int, place: Any) -> Any:
     """Index of a stretch's first row; `place` are a plan's base, a stretch and its first row."""
     base, known, row = place
-    if base != simd.word(control, BASE):
-        known, row = simd.word(control, BASE), 0
-    plan = simd.word(control, PLAN)
+    if base != shared.word(control, BASE):
+        known, row = shared.word(control, BASE), 0
+    plan = shared.word(control, PLAN)
     while known < stretch:
-        known += simd.word(plan + row * ROW_WORDS * 8, 1) != 0
+        known += shared.word(plan + row * ROW_WORDS * 8, 1) != 0
         row += 1
     return row
 
@@ -101,26 +101,26 @@ def _first_row(control: int, stretch: int, place: Any) -> Any:
 def _run(control: int, thread: int, share: int, stretch: int, first: int) -> None:
     """Run a claimed share of the stretch that begins at a row."""
     simd.store_i64(_of(control, share, RUNNER), thread)
-    plan, last = simd.word(control, PLAN), simd.word(control, ROWS) - 1
-    threads = simd.word(control, THREADS)
+    plan, last = shared.word(control, PLAN), shared.word(control, ROWS) - 1
+    threads = shared.word(control, THREADS)
     index = first
     while True:
         row = plan + index * ROW_WORDS * 8
-        simd.call_kernel(simd.word(row, 0), row, share, threads)
-        if simd.word(row, 1) != 0 or index == last:
+        shared.call_kernel(shared.word(row, 0), row, share, threads)
+        if shared.word(row, 1) != 0 or index == last:
             break
         index += 1
     simd.store_i64(_of(control, share, FINISHED), stretch + 1)
-    simd.atomic_add(control + 8 * DONE, 1)
+    shared.atomic_add(control + 8 * DONE, 1)
 
 
 @simd.inline
 def _free(control: int, thread: int, stretch: int) -> Any:
     """Have a thread leave that holds up a stretch. Returns 1 if this one is to leave instead."""
-    for share in range(simd.word(control, THREADS)):
-        claimed = simd.atomic_load(_of(control, share, CLAIMED))
-        if claimed == stretch + 1 and simd.atomic_load(_of(control, share, FINISHED)) <= stretch:
-            runner = simd.atomic_load(_of(control, share, RUNNER))
+    for share in range(shared.word(control, THREADS)):
+        claimed = shared.atomic_load(_of(control, share, CLAIMED))
+        if claimed == stretch + 1 and shared.atomic_load(_of(control, share, FINISHED)) <= stretch:
+            runner = shared.atomic_load(_of(control, share, RUNNER))
             if runner != 0:
                 simd.store_i64(_of(control, runner, LEAVE), 1)
             elif thread != 0:
@@ -131,33 +131,33 @@ def _free(control: int, thread: int, stretch: int) -> Any:
 @simd.inline
 def _take_part(control: int, thread: int) -> Any:
     """Work until all is done that was posted. Returns 1 if this thread is to leave before that."""
-    threads = simd.word(control, THREADS)
+    threads = shared.word(control, THREADS)
     base = known = first = -1
     waited = 0
-    since = worked = simd.ticks()
+    since = worked = shared.ticks()
     worked -= since
     while True:
-        done = simd.atomic_load(control + 8 * DONE)
-        if done >= simd.atomic_load(control + 8 * GOAL):
+        done = shared.atomic_load(control + 8 * DONE)
+        if done >= shared.atomic_load(control + 8 * GOAL):
             return 0
-        if thread != 0 and simd.word(_of(control, thread, LEAVE), 0) != 0:
+        if thread != 0 and shared.word(_of(control, thread, LEAVE), 0) != 0:
             return 1
         stretch = done // threads
         share = _claim(control, thread, stretch, waited)
         if share >= 0:
-            began = simd.ticks()
+            began = shared.ticks()
             first = _first_row(control, stretch, (base, known, first))
             # Before it runs: when the share is done the next plan may be posted.
-            base, known = simd.word(control, BASE), stretch
+            base, known = shared.word(control, BASE), stretch
             _run(control, thread, share, stretch, first)
-            since = simd.ticks()
+            since = shared.ticks()
             worked = since - began
             waited = 0
             continue
         _pass_time(control, waited)
         waited += 1
-        if waited > _SPINS and simd.ticks() - since > max(simd.word(control, PATIENCE), worked):
-            since = simd.ticks()
+        if waited > _SPINS and shared.ticks() - since > max(shared.word(control, PATIENCE), worked):
+            since = shared.ticks()
             if _free(control, thread, stretch):
                 return 1
 
@@ -165,18 +165,18 @@ def _take_part(control: int, thread: int) -> Any:
 @njit
 def post(control: int, plan: int, rows: int) -> int:
     """Leader: give the team a plan. Returns how many threads have to be woken."""
-    goal, threads = simd.word(control, GOAL), simd.word(control, THREADS)
+    goal, threads = shared.word(control, GOAL), shared.word(control, THREADS)
     simd.store_i64(control + 8 * PLAN, plan)
     simd.store_i64(control + 8 * ROWS, rows)
     simd.store_i64(control + 8 * BASE, goal // threads)
     stretches = 0
     for index in range(rows):
-        stretches += simd.word(plan + index * ROW_WORDS * 8, 1) != 0 or index == rows - 1
-    simd.atomic_add(control + 8 * GOAL, stretches * threads)
+        stretches += shared.word(plan + index * ROW_WORDS * 8, 1) != 0 or index == rows - 1
+    shared.atomic_add(control + 8 * GOAL, stretches * threads)
     asleep = 0
     for thread in range(1, threads):
         parked = _of(control, thread, PARKED)
-        if simd.atomic_load(parked) == 1 and simd.atomic_exchange(parked, 2) == 1:
+        if shared.atomic_load(parked) == 1 and shared.atomic_exchange(parked, 2) == 1:
             asleep += 1
     simd.store_i64(control + 8 * WAKE, asleep)
     return asleep
@@ -202,10 +202,10 @@ def serve(control: int, thread: int) -> int:
             _pass_time(control, waited)
             waited += 1
         if _idle(control):
-            simd.atomic_exchange(parked, 1)
-            if _idle(control) or simd.atomic_exchange(parked, 0) != 1:
+            shared.atomic_exchange(parked, 1)
+            if _idle(control) or shared.atomic_exchange(parked, 0) != 1:
                 return 1
-        if simd.word(control, STOP) != 0:
+        if shared.word(control, STOP) != 0:
             return 0
         if _take_part(control, thread):
             simd.store_i64(_of(control, thread, LEAVE), 0)
@@ -215,8 +215,8 @@ def serve(control: int, thread: int) -> int:
 @simd.inline
 def _idle(control: int) -> Any:
     """Whether there is nothing to do."""
-    done = simd.atomic_load(control + 8 * DONE)
-    return done >= simd.atomic_load(control + 8 * GOAL) and simd.word(control, STOP) == 0
+    done = shared.atomic_load(control + 8 * DONE)
+    return done >= shared.atomic_load(control + 8 * GOAL) and shared.word(control, STOP) == 0
 
 
 @njit
@@ -225,14 +225,14 @@ def alone(plan: int, rows: int, threads: int) -> int:
     for index in range(rows):
         row = plan + index * ROW_WORDS * 8
         for share in range(threads):
-            simd.call_kernel(simd.word(row, 0), row, share, threads)
+            shared.call_kernel(shared.word(row, 0), row, share, threads)
     return 0
 
 
 @njit
 def ticks() -> int:
     """What the processor's clock shows."""
-    now: int = simd.ticks()
+    now: int = shared.ticks()
     return now
 
 

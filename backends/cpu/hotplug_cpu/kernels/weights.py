@@ -18,14 +18,15 @@ from hotplug_cpu.kernels.blocks import (
     bytes_of_q4_k,
     bytes_of_q5_k,
     bytes_of_q6_k,
+    lookup_iq4_nl_moved,
     minimum_of_k4,
     scale_of_iq4_xs,
     scale_of_k4,
     scale_of_q3_k,
 )
+from hotplug_cpu.kernels.layouts import store_columns
 from hotplug_cpu.kernels.legacy import PANEL_QUANTS
 from hotplug_cpu.kernels.panels import BLOCK, HALVES_HEAD, PANEL_BLOCK, PANEL_HEAD, ROWS
-from hotplug_cpu.kernels.tiles import lookup_iq4_nl_moved, store_columns
 
 __all__ = ["KERNELS"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit import forms, reductions, simd
 from hotplug_cpu.jit.simd import four_f32x8
 from hotplug_cpu.jit.vectors import (
     F32,
@@ -56,7 +56,7 @@ _ROW = 2 * BLOCK
 def _store_weights(builder: Any, at: Any, values: Any) -> Any:
     """32 weights as words; returns their scale."""
     parts = [builder.extract_value(values, n) for n in range(4)]
-    bits = simd.largest_bits(builder, parts)
+    bits = reductions.largest_bits(builder, parts)
     exponent = builder.and_(bits, ir.Constant(I32, _ENDLESS))
     scale = builder.sub(exponent, ir.Constant(I32, (_BITS - 1) << _MANTISSA))
     factor = builder.bitcast(builder.sub(ir.Constant(I32, 254 << _MANTISSA), scale), F32)
@@ -68,14 +68,14 @@ def _store_weights(builder: Any, at: Any, values: Any) -> Any:
 def _store_activations(builder: Any, at: Any, values: Any) -> Any:
     """32 activations as words; returns their scale."""
     parts = [builder.extract_value(values, n) for n in range(4)]
-    bits = simd.largest_bits(builder, parts)
+    bits = reductions.largest_bits(builder, parts)
     largest, one = builder.bitcast(bits, F32), ir.Constant(F32, 1.0)
     by = broadcast(builder, builder.fdiv(one, largest), 8)
     parts = [builder.fmul(part, by) for part in parts]
     squares = splat(0.0, F32, 8)
     for part in parts:
         squares = forms.fused_multiply_add(builder, part, part, squares)
-    length = call(builder, "llvm.sqrt.f32", F32, simd.sum_elements(builder, squares))
+    length = call(builder, "llvm.sqrt.f32", F32, reductions.sum_elements(builder, squares))
     step = builder.fmul(length, ir.Constant(F32, 1 / _LONGEST))
     least = ir.Constant(F32, 1 / _LARGEST)
     step = builder.select(builder.fcmp_ordered(">", step, least), step, least)

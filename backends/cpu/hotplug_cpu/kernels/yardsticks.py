@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from hotplug_cpu.jit import forms, simd
+from hotplug_cpu.jit import forms, shared, simd
 from hotplug_cpu.jit.vectors import (
     F32,
     I8,
@@ -115,7 +115,7 @@ def stamp(
     at: int,
 ) -> None:
     """What the processor's clock shows, a word per thread."""
-    simd.store_i64(at + 8 * thread, simd.ticks())
+    simd.store_i64(at + 8 * thread, shared.ticks())
 
 
 KERNELS = {"peak_f32": peak_f32, "peak_i8": peak_i8, "stamp": stamp}
