@@ -190,9 +190,10 @@ def lookup(builder: Any, table: Sequence[int], indices: Any) -> Any:
 
 
 def half_to_float(builder: Any, half_bits: Any) -> Any:
-    """8 x i16 holding f16 as 8 x f32."""
+    """8 x i16 holding f16 as 8 x f32; where there are wider registers, LANES of them."""
     if _NATIVE_HALF:
-        return builder.fpext(builder.bitcast(half_bits, vector(HALF, 8)), vector(F32, 8))
+        count = half_bits.type.count
+        return builder.fpext(builder.bitcast(half_bits, vector(HALF, count)), vector(F32, count))
     bits = builder.zext(half_bits, vector(I32, 8))
     magnitude = builder.shl(builder.and_(bits, splat(0x7FFF, I32, 8)), splat(13, I32, 8))
     # Moving the exponent by a product makes normal numbers of the denormal ones.

@@ -1,7 +1,8 @@
-"""Sums and largest elements of vectors of eight floats."""
+"""Sums and largest elements of vectors of floats."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -11,12 +12,16 @@ from hotplug_cpu.jit.simd import I32X8, four_f32x8, two_f32
 from hotplug_cpu.jit.vectors import F32, I32, f32, f32x8, instruction, lanes, shuffle, splat
 
 
-def sum_elements(builder: Any, value: Any) -> Any:
-    """What `sum_of` writes."""
-    for width in (4, 2, 1):
-        low, high = (lanes(builder, value, start, width) for start in (0, width))
-        value = builder.fadd(low, high)
+def _combined(builder: Any, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """One element made of all of a vector, halves with each other."""
+    while (width := value.type.count // 2) > 0:
+        value = combine(*(lanes(builder, value, start, width) for start in (0, width)))
     return builder.extract_element(value, ir.Constant(I32, 0))
+
+
+def sum_elements(builder: Any, value: Any) -> Any:
+    """What `sum_of` writes, for vectors of any length."""
+    return _combined(builder, value, builder.fadd)
 
 
 @instruction(f32, f32x8)
@@ -35,13 +40,20 @@ def sums_of_halves(builder: Any, value: Any) -> Any:
     return cgutils.pack_array(builder, halves)
 
 
+def maximum(builder: Any, a: Any, b: Any) -> Any:
+    """The larger elements; those of b where either is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def max_elements(builder: Any, value: Any) -> Any:
+    """What `max_of` writes, for vectors of any length."""
+    return _combined(builder, value, lambda a, b: maximum(builder, a, b))
+
+
 @instruction(f32, f32x8)
 def max_of(builder: Any, value: Any) -> Any:
     """Largest element."""
-    for width in (4, 2, 1):
-        low, high = (lanes(builder, value, start, width) for start in (0, width))
-        value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-    return builder.extract_element(value, ir.Constant(I32, 0))
+    return max_elements(builder, value)
 
 
 def largest_bits(builder: Any, values: list[Any]) -> Any:
@@ -50,10 +62,7 @@ def largest_bits(builder: Any, values: list[Any]) -> Any:
     bits = [builder.and_(builder.bitcast(value, I32X8), kept) for value in values]
     while len(bits) > 1:
         bits = [_larger(builder, *pair) for pair in zip(bits[::2], bits[1::2], strict=True)]
-    (most,) = bits
-    for width in (4, 2, 1):
-        most = _larger(builder, *(lanes(builder, most, start, width) for start in (0, width)))
-    return builder.extract_element(most, ir.Constant(I32, 0))
+    return _combined(builder, bits[0], lambda a, b: _larger(builder, a, b))
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:

@@ -140,9 +140,14 @@ def room_at(builder: Any, kind: Any) -> Any:
 # --- vectors in memory
 
 
+def f32_at(builder: Any, at: Any, count: int) -> Any:
+    """So many f32."""
+    return load(builder, at, vector(F32, count))
+
+
 def f32x8_at(builder: Any, at: Any) -> Any:
     """What `load_f32x8` writes."""
-    return load(builder, at, F32X8)
+    return f32_at(builder, at, 8)
 
 
 @instruction(f32x8, address)
@@ -155,9 +160,14 @@ def store_f32x8(builder: Any, at: Any, value: Any) -> None:
     store(builder, at, value)
 
 
+def f16_at(builder: Any, at: Any, count: int) -> Any:
+    """So many f16 as f32, eight or as many as `forms.LANES`."""
+    return forms.half_to_float(builder, load(builder, at, vector(I16, count)))
+
+
 def f16x8_at(builder: Any, at: Any) -> Any:
     """What `load_f16x8` writes."""
-    return forms.half_to_float(builder, load(builder, at, I16X8))
+    return f16_at(builder, at, 8)
 
 
 @instruction(f32x8, address)
@@ -297,12 +307,6 @@ def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return forms.fused_multiply_add(builder, a, b, c)
 
 
-@instruction(f32x8, f32x8, f32x8)
-def maximum(builder: Any, a: Any, b: Any) -> Any:
-    """The larger; b where either is NaN."""
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
 @instruction(f32x8, f32x8)
 def swap_pairs(builder: Any, value: Any) -> Any:
     """Each even element exchanged with the next."""
@@ -341,33 +345,47 @@ _EXP_TERMS = (
 )
 
 
+def exp_of(builder: Any, value: Any, *, positive: bool = True) -> Any:
+    """What `exp` writes, for vectors of any length; shorter where no element is positive."""
+    count = value.type.count
+    words = vector(I32, count)
+
+    def constant(number: float) -> Any:
+        return splat(number, F32, count)
+
+    def fma_constants(a: Any, b: Any, c: Any) -> Any:
+        b, c = (constant(x) if isinstance(x, float) else x for x in (b, c))
+        return forms.fused_multiply_add(builder, a, b, c)
+
+    low, high = map(constant, _EXP_LIMITS)
+    x = builder.select(builder.fcmp_ordered("<", value, low), low, value)
+    if positive:
+        x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
+    raised = builder.fadd(builder.fmul(x, constant(1.44269504088896341)), constant(ROUNDER))
+    whole = builder.fsub(raised, constant(ROUNDER))
+    rest = fma_constants(whole, -_LN2_HIGH, x)
+    rest = fma_constants(whole, -_LN2_LOW, rest)
+    series = constant(_EXP_TERMS[0])
+    for term in _EXP_TERMS[1:]:
+        series = fma_constants(series, rest, term)
+    result = fma_constants(builder.fmul(series, rest), rest, builder.fadd(rest, constant(1.0)))
+    bits = builder.sub(builder.bitcast(raised, words), splat(0x4B400000, I32, count))
+    powers = [bits]
+    if positive:
+        # 2^n in two factors, so that n = 128 does not overflow before the product is known.
+        first = builder.ashr(bits, splat(1, I32, count))
+        powers = [first, builder.sub(bits, first)]
+    for power in powers:
+        biased = builder.shl(builder.add(power, splat(127, I32, count)), splat(23, I32, count))
+        result = builder.fmul(result, builder.bitcast(biased, vector(F32, count)))
+    result = builder.select(builder.fcmp_ordered("<", value, low), constant(0.0), result)
+    if positive:
+        endless = builder.fcmp_ordered(">", value, high)
+        result = builder.select(endless, constant(float("inf")), result)
+    return result
+
+
 @instruction(f32x8, f32x8)
 def exp(builder: Any, value: Any) -> Any:
     """e^x within 2 units in the last place; 0 below -87.34, infinity above 88.73, NaN kept."""
-
-    def fma_constants(a: Any, b: Any, c: Any) -> Any:
-        b, c = (splat(x, F32, 8) if isinstance(x, float) else x for x in (b, c))
-        return forms.fused_multiply_add(builder, a, b, c)
-
-    low, high = (splat(limit, F32, 8) for limit in _EXP_LIMITS)
-    x = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-    x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
-    raised = builder.fadd(
-        builder.fmul(x, splat(1.44269504088896341, F32, 8)), splat(ROUNDER, F32, 8)
-    )
-    whole = builder.fsub(raised, splat(ROUNDER, F32, 8))
-    rest = fma_constants(whole, -_LN2_HIGH, x)
-    rest = fma_constants(whole, -_LN2_LOW, rest)
-    series = splat(_EXP_TERMS[0], F32, 8)
-    for term in _EXP_TERMS[1:]:
-        series = fma_constants(series, rest, term)
-    result = fma_constants(builder.fmul(series, rest), rest, builder.fadd(rest, splat(1.0, F32, 8)))
-    # 2^n in two factors, so that n = 128 does not overflow before the product is known.
-    bits = builder.sub(builder.bitcast(raised, I32X8), splat(0x4B400000, I32, 8))
-    first = builder.ashr(bits, splat(1, I32, 8))
-    for power in (first, builder.sub(bits, first)):
-        biased = builder.shl(builder.add(power, splat(127, I32, 8)), splat(23, I32, 8))
-        result = builder.fmul(result, builder.bitcast(biased, F32X8))
-    result = builder.select(builder.fcmp_ordered("<", value, low), splat(0.0, F32, 8), result)
-    infinity = splat(float("inf"), F32, 8)
-    return builder.select(builder.fcmp_ordered(">", value, high), infinity, result)
+    return exp_of(builder, value)

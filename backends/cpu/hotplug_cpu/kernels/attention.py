@@ -159,11 +159,9 @@ def _attend(
     if seen <= 0 or begin >= start + keys:
         return
     for pair in range(0, seen, _PAIR):
-        panel = keys_at + 4 * pair * width
         multiply_f32(
-            panel,
-            panel + 4 * ROWS * width,
-            4 * ROWS,
+            keys_at + 4 * pair * width,
+            4 * _PAIR,
             queries + 4 * begin_row * width,
             4 * TOKENS,
             width,
@@ -181,7 +179,6 @@ def _attend(
     for column in range(0, padded, _PAIR):
         multiply_add_f32(
             values_at + 4 * column,
-            values_at + 4 * (column + ROWS),
             4 * padded,
             weights,
             32,
@@ -204,10 +201,11 @@ def _pack_keys(size: int, load: Any) -> Any:
 
     @_inline
     def pack_keys(source: int, stride: int, keys: int, width: int, target: int) -> None:
-        """Rows of keys as panels f32[keys / ROWS][width][ROWS], an even number of them."""
+        """Rows of keys as panels f32[keys / PAIR][width][PAIR]."""
         last = keys - 1
         for first in range(0, keys, _PAIR):
             for half in range(first, first + _PAIR, ROWS):
+                at_half = target + 4 * (half - first)
                 a0 = source + min(half, last) * stride
                 a1 = source + min(half + 1, last) * stride
                 a2 = source + min(half + 2, last) * stride
@@ -227,8 +225,9 @@ def _pack_keys(size: int, load: Any) -> Any:
                         load(a6 + at),
                         load(a7 + at),
                     )
-                    store_transposed(target, 32, rows)
-                    target += 4 * 8 * ROWS
+                    store_transposed(at_half, 4 * _PAIR, rows)
+                    at_half += 4 * 8 * _PAIR
+            target += 4 * _PAIR * width
 
     return pack_keys
 

@@ -203,7 +203,7 @@ def _values(size: int, load_row: Any) -> Any:
 
 
 def _split(size: int, load_row: Any) -> Any:
-    """A kernel for caches of elements of `size` bytes, which `load_row` loads as 8 floats."""
+    """A kernel for caches of elements of `size` bytes, which `load_row` loads as floats."""
     score_block, add_block = _scores(size, load_row), _values(size, load_row)
 
     @_inline
@@ -273,7 +273,7 @@ def _split(size: int, load_row: Any) -> Any:
 
 
 KERNELS = {
-    "attention_split_f16": _split(2, simd.f16x8_at),
-    "attention_split_f32": _split(4, simd.f32x8_at),
+    "attention_split_f16": _split(2, simd.f16_at),
+    "attention_split_f32": _split(4, simd.f32_at),
     "attention_combine": attention_combine,
 }

@@ -7,6 +7,18 @@ from typing import Any
 from numba import float32
 
 from hotplug_cpu.jit import reductions, simd
+from hotplug_cpu.jit.forms import LANES
+from hotplug_cpu.jit.vectors import (
+    F32,
+    address,
+    at_offset,
+    broadcast,
+    f32,
+    instruction,
+    load,
+    store,
+    vector,
+)
 from hotplug_cpu.kernels.panels import KEYS
 
 __all__ = ["NOTHING", "ZERO", "exp_f32", "scale_row", "softmax_step", "visible"]
@@ -69,6 +81,35 @@ def _hide(scores: int, low: int, high: int) -> None:
         simd.store_f32(scores + 4 * key, NOTHING)
 
 
+def _vectors(builder: Any, at: Any) -> list[tuple[Any, Any]]:
+    """Address and value of each vector of KEYS floats."""
+    places = [at_offset(builder, at, 4 * first) for first in range(0, KEYS, LANES)]
+    return [(place, load(builder, place, vector(F32, LANES))) for place in places]
+
+
+@instruction(f32, address)
+def _largest_of(builder: Any, scores: Any) -> Any:
+    values = [value for _, value in _vectors(builder, scores)]
+    while len(values) > 1:
+        pairs = zip(values[::2], values[1::2], strict=True)
+        values = [reductions.maximum(builder, a, b) for a, b in pairs]
+    return reductions.max_elements(builder, values[0])
+
+
+@instruction(f32, address, f32)
+def _weigh(builder: Any, scores: Any, largest: Any) -> Any:
+    """Scores replaced by their weights; returns the sum of these. No score is larger than that."""
+    shift = broadcast(builder, largest, LANES)
+    weights = []
+    for place, value in _vectors(builder, scores):
+        weights.append(simd.exp_of(builder, builder.fsub(value, shift), positive=False))
+        store(builder, place, weights[-1])
+    while len(weights) > 1:
+        pairs = zip(weights[::2], weights[1::2], strict=True)
+        weights = [builder.fadd(a, b) for a, b in pairs]
+    return reductions.sum_elements(builder, weights[0])
+
+
 @_inline
 def softmax_step(scores: int, low: int, high: int, softcap: float, state: tuple[int, int]) -> Any:
     """Turn KEYS scores into weights and take them into a running softmax.
@@ -88,20 +129,12 @@ def softmax_step(scores: int, low: int, high: int, softcap: float, state: tuple[
     if low > 0 or high < KEYS:
         _hide(scores, low, high)
     largest_at, total_at = state
-    best = simd.load_f32x8(scores)
-    for at in range(32, 4 * KEYS, 32):
-        best = simd.maximum(best, simd.load_f32x8(scores + at))
     before = simd.load_f32(largest_at)
-    largest = max(before, reductions.max_of(best))
-    shift = simd.splat_f32(largest if largest > NOTHING else ZERO)
-    total = simd.zero()
-    for at in range(0, 4 * KEYS, 32):
-        weight = simd.exp(simd.load_f32x8(scores + at) - shift)
-        simd.store_f32x8(scores + at, weight)
-        total = total + weight
+    largest = max(before, _largest_of(scores))
+    total = _weigh(scores, largest if largest > NOTHING else ZERO)
     factor = _ONE
     if largest > before:
         factor = exp_f32(before - largest)
         simd.store_f32(largest_at, largest)
-    simd.store_f32(total_at, simd.load_f32(total_at) * factor + reductions.sum_of(total))
+    simd.store_f32(total_at, simd.load_f32(total_at) * factor + total)
     return factor

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from hotplug_cpu.jit import forms
+from hotplug_cpu.jit.forms import LANES
 from hotplug_cpu.jit.vectors import (
     F32,
     I8,
@@ -256,15 +257,15 @@ multiply_halves = _multiply_halves("multiply_halves"), _multiply_halves("multipl
 
 # --- floats
 
+_WIDE = vector(F32, LANES)
+_VECTORS = range(0, 2 * ROWS, LANES)
 
-def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
-    words = (types.int64,) * 8
 
-    @instruction(types.none, *words)
+def _multiply_floats(name: str, *, adds: bool) -> Any:
+    @instruction(types.none, *(types.int64,) * 7)
     def multiply(
         builder: Any,
-        first: Any,
-        second: Any,
+        panel: Any,
         stride: Any,
         tile: Any,
         tile_stride: Any,
@@ -272,39 +273,36 @@ def _multiply_floats(name: str, tokens: int = TOKENS, *, adds: bool) -> Any:
         result: Any,
         result_stride: Any,
     ) -> None:
-        """Products of tokens and two panels of floats: rows of 2 * ROWS at `result`.
+        """Products of TOKENS tokens and 2 * ROWS rows of floats beside each other, at `result`.
 
         `stride` and `tile_stride` are bytes from one step of the contraction to the next, of which
         there are `count`; `result_stride` from one token to the next. `multiply_add_f32` adds to
         what is there.
         """
-        places = [
-            [
-                at_offset(
-                    builder, builder.add(result, builder.mul(result_stride, _constant(token))), at
-                )
-                for at in (0, 4 * ROWS)
-            ]
-            for token in range(tokens)
+        rows = [
+            builder.add(result, builder.mul(result_stride, _constant(token)))
+            for token in range(TOKENS)
         ]
-        sums = _sums(builder, tokens)
+        places = [[at_offset(builder, row, 4 * first) for first in _VECTORS] for row in rows]
+        zero = splat(0.0, F32, LANES)
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in row] for row in places]
+        each = [pair for own in zip(places, sums, strict=True) for pair in zip(*own, strict=True)]
         if adds:
-            for row, variables in zip(places, sums, strict=True):
-                for place, variable in zip(row, variables, strict=True):
-                    builder.store(load(builder, place, _FLOATS), variable)
+            for place, variable in each:
+                builder.store(load(builder, place, _WIDE), variable)
         with cgutils.for_range(builder, count) as loop:
-            step = builder.mul(loop.index, stride)
-            weights = [load(builder, builder.add(p, step), _FLOATS) for p in (first, second)]
+            step = builder.add(panel, builder.mul(loop.index, stride))
+            weights = [load(builder, at_offset(builder, step, 4 * n), _WIDE) for n in _VECTORS]
             here = builder.add(tile, builder.mul(loop.index, tile_stride))
-            for token in range(tokens):
-                x = broadcast(builder, load(builder, at_offset(builder, here, 4 * token), F32), 8)
-                for panel in _PANELS:
-                    before = builder.load(sums[token][panel])
-                    after = forms.fused_multiply_add(builder, weights[panel], x, before)
-                    builder.store(after, sums[token][panel])
-        for row, variables in zip(places, sums, strict=True):
-            for place, variable in zip(row, variables, strict=True):
-                store(builder, place, builder.load(variable))
+            for token, variables in enumerate(sums):
+                x = load(builder, at_offset(builder, here, 4 * token), F32)
+                x = broadcast(builder, x, LANES)
+                for weight, variable in zip(weights, variables, strict=True):
+                    before = builder.load(variable)
+                    after = forms.fused_multiply_add(builder, weight, x, before)
+                    builder.store(after, variable)
+        for place, variable in each:
+            store(builder, place, builder.load(variable))
 
     multiply.__name__ = name
     return multiply
