@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from tests.rpc.models import LAYERS, continuation, write_model  # noqa: E402
+from tests.rpc.models import continuation, write_model  # noqa: E402
 
 from hotplug.backend import DeviceType  # noqa: E402
 from hotplug.errors import HotplugError  # noqa: E402
@@ -146,9 +146,8 @@ def generate(model: Path, victims: list[Victim]) -> list[int]:
         for victim in victims:
             info = backend.find(victim.address)[0]
             devices.append(backend.open(info))
-        pins = {f"blk.{n}.*": devices[n * 2 // LAYERS].id for n in range(LAYERS)}
         local = FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)
-        return continuation(model, [*devices, local], pins)
+        return continuation(model, [*devices, local], (1, 1, 0))
     finally:
         for device in devices:
             device.close()

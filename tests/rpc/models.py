@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from hotplug_llm.architectures import read_hyperparameters
 from hotplug_llm.decoder import Decoder
 from hotplug_llm.evaluation import Evaluator
 
-__all__ = ["LAYERS", "continuation", "write_model"]
+__all__ = ["continuation", "write_model"]
 
-LAYERS = 4
+_LAYERS = 4
 _LAYER = {
     "attn_norm": (32,), "attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32),
     "attn_output": (32, 32), "ffn_norm": (32,), "ffn_gate": (64, 32), "ffn_up": (64, 32),
@@ -30,7 +30,7 @@ def write_model(path: Path) -> Path:
     """A llama of four layers, 32 wide."""
     rng = np.random.default_rng(1)
     shapes = {"token_embd.weight": (40, 32), "output_norm.weight": (32,)}
-    for layer in range(LAYERS):
+    for layer in range(_LAYERS):
         shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in _LAYER.items()}
     tensors = {
         name: HostTensor(
@@ -43,7 +43,7 @@ def write_model(path: Path) -> Path:
         "general.architecture": "llama",
         "llama.context_length": 64,
         "llama.embedding_length": 32,
-        "llama.block_count": LAYERS,
+        "llama.block_count": _LAYERS,
         "llama.feed_forward_length": 64,
         "llama.attention.head_count": 2,
         "llama.attention.head_count_kv": 1,
@@ -56,16 +56,24 @@ def write_model(path: Path) -> Path:
 def continuation(
     path: Path,
     devices: Sequence[Device],
-    pins: Mapping[str, str] | None = None,
+    split: Sequence[float] | None = None,
     count: int = 16,
     after: Callable[[int], object] = lambda _: None,
 ) -> list[int]:
-    """Greedy continuation of three tokens; `after` is called with the number of tokens so far."""
+    """Greedy continuation of three tokens.
+
+    Args:
+        path: the model.
+        devices: in order of preference.
+        split: shares of the weights by device; None for the session's own choice.
+        count: tokens in all.
+        after: called with the number of tokens so far.
+    """
     with GGUFFile.open(path) as file:
         types = {name: info.type for name, info in file.tensors.items()}
         decoder = Decoder(read_hyperparameters(file.fields()), types, context=64, cache_dtype="f32")
         weights = {name: file.tensor(name) for name in file.tensors}
-        with Session(list(devices), weights, fallback="warn", pins=pins) as session:
+        with Session(list(devices), weights, fallback="warn", split=split) as session:
             evaluator = Evaluator(session, decoder)
             ids = [3, 1, 4]
             logits = evaluator.last_logits(ids)

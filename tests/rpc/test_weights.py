@@ -69,9 +69,13 @@ def test_a_weight_comes_and_goes(tmp_path, offer, kept):
     assert (WeightStore(tmp_path / "w").acquire(offer, digest, len(data)) is not None) is kept
 
 
-def test_a_wrong_length_is_no_match(tmp_path, offer):
-    store = WeightStore(tmp_path)
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_wrong_length_is_no_match(tmp_path, offer, kept):
+    store = WeightStore(tmp_path if kept else None)
     digest = put(store, content())
+    assert store.acquire(offer, digest, 4999) is None
+    assert offer.taken == 0
+    assert store.acquire(offer, digest, 5000) is not None
     assert store.acquire(offer, digest, 4999) is None
 
 

@@ -110,7 +110,7 @@ class WeightStore:
             return memoryview(b"") if digest == digest_of(memoryview(b"")) else None
         loose = self._loose.get(digest)
         if loose is not None:
-            return loose
+            return loose if loose.nbytes == nbytes else None
         if self._folder is not None:
             found = self._mapped(self._folder / digest, 0, nbytes, digest, whole=True)
             if found is not None:
