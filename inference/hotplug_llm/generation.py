@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from hotplug import progress
 from hotplug.backend import DeviceInfo
 from hotplug.errors import ContextLengthError
-from hotplug.session import Control
+from hotplug.session import Control, held
 from hotplug_llm.evaluation import Evaluator
 from hotplug_llm.sampling import Sampler, SamplingOptions
 from hotplug_llm.streaming import TextStream
@@ -134,7 +134,7 @@ class Generation:
             token = self._next_token(history)
 
     def _first_token(self, history: list[int]) -> int:
-        with self._evaluator.lock:
+        with held(self._evaluator.lock, self._control):
             if self._evaluator.deterministic:
                 self._evaluator.rewind(0)
             self.reused = self._evaluator.reuse(self.prompt_ids)
@@ -150,12 +150,12 @@ class Generation:
 
     def _next_token(self, history: list[int]) -> int:
         began = time.perf_counter()
-        with self._evaluator.lock:
+        with held(self._evaluator.lock, self._control):
             # All but the last token, as a rule: unless the model made something else in between.
-            held = self._evaluator.reuse(history)
-            if self._evaluator.deterministic and held < len(history) - 1:
-                held = self._read_again(history)
-            token = self._continued(history[held:], history)
+            kept = self._evaluator.reuse(history)
+            if self._evaluator.deterministic and kept < len(history) - 1:
+                kept = self._read_again(history)
+            token = self._continued(history[kept:], history)
         self.decode_seconds += time.perf_counter() - began
         return token
 

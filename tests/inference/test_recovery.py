@@ -169,6 +169,7 @@ def test_what_the_host_has_copied_is_not_read_again(
 ) -> None:
     """Of 21 rows, 16 were copied if there was room; a row of all states takes 256 bytes."""
     monkeypatch.setattr("hotplug.session.copies._EVERY", 8)
+    monkeypatch.setattr("hotplug.session.copies._SHARE", float("inf"))
     monkeypatch.setenv("HOTPLUG_STATE_COPY_BYTES", str(limit))
     expected = tokens(model, [cpu()], 28)
     first = FakeDevice("gpu:0", memory_bytes=60_000 if spread else None)
@@ -196,6 +197,7 @@ def test_after_a_rewind_copies_are_of_what_was_read_last(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hotplug.session.copies._EVERY", 4)
+    monkeypatch.setattr("hotplug.session.copies._SHARE", float("inf"))
     card = FakeDevice("gpu:0")
     with opened(model, [card, cpu()]) as (_, evaluator):
         continued(evaluator, [9, 8, 7, 6], 16)

@@ -212,7 +212,7 @@ class PlanExecutable(Executable):
     ) -> list[tuple[Callable[[], object], str, str]]:
         calls: list[tuple[Callable[[], object], str, str]] = []
         self._stretches.clear()
-        start = stop = 0
+        start = stop = operations = 0
 
         def flush() -> None:
             if stop > start:
@@ -223,10 +223,13 @@ class PlanExecutable(Executable):
         for step in self._program.steps:
             if isinstance(step, Step):
                 stop += 1
-                continue
+                operations += _operations(step.nodes)
+                if operations < STRETCH:
+                    continue
             flush()
-            start = stop
-            calls.append((_numpy_call(step, place), step.node.name, step.node.op))
+            start, operations = stop, 0
+            if isinstance(step, NumpyStep):
+                calls.append((_numpy_call(step, place), step.node.name, step.node.op))
         flush()
         return calls
 

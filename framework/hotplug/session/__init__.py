@@ -23,7 +23,7 @@ session     all of it together
 
 from __future__ import annotations
 
-from hotplug.session.control import CancelToken, Control, control_of
+from hotplug.session.control import CancelToken, Control, control_of, held
 from hotplug.session.fleet import Quarantine
 from hotplug.session.observe import Observation, Observer
 from hotplug.session.program import Program
@@ -42,4 +42,5 @@ __all__ = [
     "StepTime",
     "Trace",
     "control_of",
+    "held",
 ]

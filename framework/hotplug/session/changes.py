@@ -62,14 +62,18 @@ class Changes:
             self._pending.popleft()()
 
     def note_hung(self, *, changed: bool) -> None:
-        """A run was ended from outside; a device that did not let go of it is to be left.
+        """A run was ended from outside; a device that does not let go of it is to be left.
 
         Args:
             changed: whether the run has perhaps written to states.
         """
         for device in self._fleet.hung():
             error = DeviceHungError(f"{device} did not end its work when asked to", device=device)
-            self.add(partial(self._leave_faulty, device, error, changed=changed))
+            self.add(partial(self._leave_hung, device, error, changed=changed))
+
+    def _leave_hung(self, device: str, error: HotplugError, *, changed: bool) -> None:
+        if device in self._fleet.members and not self._fleet.has_returned(device):
+            self._leave_faulty(device, error, changed=changed)
 
     def _leave_faulty(self, device: str, error: HotplugError, *, changed: bool) -> None:
         if device in self._fleet.members:

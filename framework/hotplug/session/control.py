@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hotplug.errors import DeadlineExceededError, RunCancelledError, UsageError
 
-__all__ = ["CancelToken", "Control", "control_of"]
+__all__ = ["CancelToken", "Control", "control_of", "held"]
+
+_POLL = 0.02
+"""Seconds between two looks at whether the run was ended."""
 
 
 class CancelToken:
@@ -78,3 +84,22 @@ def control_of(timeout: float | None, cancel: CancelToken | None) -> Control | N
     if not timeout > 0:  # NaN compares false
         raise UsageError(f"a time limit must be a number of seconds above 0, not {timeout}")
     return Control(time.monotonic() + timeout, timeout, cancel)
+
+
+@contextlib.contextmanager
+def held(lock: threading.RLock, control: Control | None) -> Iterator[None]:
+    """Hold a lock, for which a run that may be ended does not wait any longer than that.
+
+    Raises:
+        RunCancelledError: the run was ended meanwhile.
+    """
+    if control is None:
+        lock.acquire()
+    else:
+        control.check()
+        while not lock.acquire(timeout=_POLL):
+            control.check()
+    try:
+        yield
+    finally:
+        lock.release()

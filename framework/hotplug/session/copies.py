@@ -7,6 +7,7 @@ rows are copied until the bound is reached, since what is copied need not be com
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,9 @@ __all__ = ["StateCopies"]
 
 _EVERY = 64
 """Rows after which they are copied: half as many, on average, have to be computed again."""
+
+_SHARE = 0.02
+"""Share of the time that copying may take: less often where a device is far away."""
 
 
 class StateCopies:
@@ -36,6 +40,7 @@ class StateCopies:
         self.rows = 0
         self._limit = limit
         self.written = 0
+        self._not_before = 0.0  # by time.monotonic
         self._copies: dict[str, npt.NDArray[np.uint8]] = {}
         self._row_bytes: dict[str, int] = {}
 
@@ -51,6 +56,8 @@ class StateCopies:
     def due(self, types: Mapping[str, TensorType]) -> bool:
         """Whether it is time to copy the states of these types, which are all there are."""
         if self.written - self.rows < _EVERY or not types:
+            return False
+        if time.monotonic() < self._not_before:
             return False
         self._expect(types)
         return self.rows < self._target
@@ -74,9 +81,10 @@ class StateCopies:
         start, stop = self.rows * size, self._target * size
         buffer.read(start, self._copies[name][start:stop].data)
 
-    def taken(self) -> None:
-        """All states' rows that were due have been copied."""
+    def taken(self, seconds: float) -> None:
+        """All states' rows that were due have been copied, which took so long."""
         self.rows = self._target
+        self._not_before = time.monotonic() + seconds / _SHARE
 
     def first(self, name: str, rows: int) -> npt.NDArray[np.uint8]:
         """The bytes of a state's first rows, of which no more are copied."""

@@ -259,6 +259,17 @@ class Fleet:
         """Ids of devices with a call that was given up."""
         return [device for device, member in self.members.items() if member.worker.abandoned]
 
+    def has_returned(self, device: str) -> bool:
+        """Whether a call that was given up has come back, so that the device can be used again.
+
+        The processor is waited for, as it is where nobody watches.
+        """
+        member = self.members[device]
+        if not member.worker.returned(self.timeout if member.near else 0):
+            return False
+        member.worker = Worker(device)
+        return True
+
     def blame(self, caller: str, culprit: str) -> None:
         """A call by one device's worker hangs at another device, from which it copies."""
         if caller == culprit:

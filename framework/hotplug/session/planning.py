@@ -34,6 +34,7 @@ class Planner:
         self._threads = threads
         self._rates: dict[str, Rates | None] = {}
         self._chosen: dict[str, str] = {}
+        self._among: frozenset[str] = frozenset()  # devices among which that was chosen
         self._met_a_graph = False
 
     def check(self) -> None:
@@ -65,6 +66,8 @@ class Planner:
         if not devices:
             reasons = {name: str(q.error) for name, q in self._fleet.quarantined.items()}
             raise PlacementError("no device is left", reasons=reasons)
+        if not self._among.issuperset(self._fleet.members):  # one has been added since
+            self._chosen, self._among = {}, frozenset(self._fleet.members)
         wishes = self._wishes_for(graph)
         free = {device.id: self._free(device) for device in devices}
         budgets = {device.id: self._budget(device, free[device.id]) for device in devices}

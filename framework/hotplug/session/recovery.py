@@ -13,6 +13,7 @@ nobody can tell how far the run got, `StatesLostError` says how much is left.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterable
 from functools import partial
@@ -155,6 +156,21 @@ class Recovery:
             _log.warning("the states on %s cannot be read: %s", device, fault.error)
             return False
         return True
+
+    def copy_states(self, start: int, stop: int) -> None:
+        """Keep the host's copies of states up to date, now that rows have been written."""
+        self._storage.copies.wrote(start, stop)
+        far = self._storage.to_copy()
+        if not far:
+            return
+        began = time.monotonic()
+        try:
+            for device in far:
+                self._fleet.ask(device, partial(self._storage.copy_states, device))
+        except DeviceFault as fault:  # the results are there; the next run will meet it again
+            _log.warning("states cannot be copied: %s", fault.error)
+        else:
+            self._storage.copies.taken(time.monotonic() - began)
 
     def drain(self, devices: Iterable[str]) -> None:
         """Leave devices that work: states are carried off, weights freed.

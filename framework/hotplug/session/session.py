@@ -17,7 +17,7 @@ from hotplug.node import Node
 from hotplug.placement import Plan, Wishes
 from hotplug.registry import Registry
 from hotplug.session.compiled import Compiled, Kept
-from hotplug.session.control import Control
+from hotplug.session.control import Control, held
 from hotplug.session.copies import StateCopies
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
@@ -179,12 +179,12 @@ class Session(Membership):
         """The executables of a graph, with their buffers; made if they are not there."""
         with self._lock:
             self._attend()
-            held = self._kept.get(graph)
-            if held is None:
+            compiled = self._kept.get(graph)
+            if compiled is None:
                 self._storage.check(graph)
-                held = self._compile(graph, control, spill=spill)
-                self._kept.add(graph, held)
-            return held
+                compiled = self._compile(graph, control, spill=spill)
+                self._kept.add(graph, compiled)
+            return compiled
 
     def run(
         self,
@@ -196,7 +196,7 @@ class Session(Membership):
         spill: bool = True,
     ) -> dict[str, Any]:
         """Compute a graph's outputs and update its states; see `Program.run`."""
-        with self._lock:
+        with self._lock if control is None else held(self._lock, control):
             watch = self._watch or None
             form = self._watch.form(graph)
             while True:
@@ -214,7 +214,7 @@ class Session(Membership):
                     raise
                 else:
                     if rows is not None:
-                        self._copy_states(*rows)
+                        self._recovery.copy_states(*rows)
                     return results
 
     def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
@@ -383,19 +383,6 @@ class Session(Membership):
             if self._recovery.make_room(fault):
                 return
         self._recovery.set_aside(fault, changed=changed, rows=None if rows is None else rows[0])
-
-    def _copy_states(self, start: int, stop: int) -> None:
-        """Keep the host's copies of states up to date, now that rows have been written."""
-        self._storage.copies.wrote(start, stop)
-        far = self._storage.to_copy()
-        try:
-            for device in far:
-                self._fleet.ask(device, partial(self._storage.copy_states, device))
-        except DeviceFault as fault:  # the results are there; the next run will meet it again
-            _log.warning("states cannot be copied: %s", fault.error)
-        else:
-            if far:
-                self._storage.copies.taken()
 
 
 def _checked(threads: int | None) -> int | None:

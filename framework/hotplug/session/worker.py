@@ -8,10 +8,11 @@ to that thread, which does it when the driver lets it go, and ends.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from hotplug.errors import DeviceHungError
@@ -27,34 +28,69 @@ _POLL = 0.02
 _GRACE = 1.0
 """Seconds that a device has to end what it was asked to end."""
 
-_SLICE = 0.1 if sys.platform == "win32" else None
-"""Seconds for which Windows lets a lock hold up Ctrl-C."""
+_SLICE = 0.1
+"""Seconds after which Ctrl-C is noticed even if it does not interrupt the wait for a lock: on
+Windows it never does, elsewhere not if the system has another thread take the signal."""
 
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Line:
+    """What a thread and those who call by it have in common.
+
+    Attributes:
+        work: what is to be done next; None for the end of the thread.
+        result: of the last work.
+        error: what it raised.
+        begin: released when there is work.
+        end: released when it is done.
+        guard: held to look at or change what follows.
+        busy: whether the thread is in a call.
+        abandoned: whether nobody waits for it any more.
+        later: what is to be freed when it comes back.
+    """
+
+    work: Callable[[], Any] | None = None
+    result: Any = None
+    error: BaseException | None = None
+    begin: threading.Lock = field(default_factory=threading.Lock)
+    end: threading.Lock = field(default_factory=threading.Lock)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    busy: bool = False
+    abandoned: bool = False
+    later: list[Callable[[], object]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Let go of what the last work was about."""
+        self.work = self.result = self.error = None
+
+    def hang_up(self) -> None:
+        """Let the thread end."""
+        if not self.abandoned:
+            self.work = None
+            self.begin.release()
+
+
 class Worker:
-    """One device's thread, started at its first call.
+    """One device's thread, started at its first call; it ends with the worker.
 
     Attributes:
         device: its id.
-        abandoned: whether a call did not come back; the worker takes no more of them.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.abandoned = False
+        self._line = _Line()
+        self._line.begin.acquire()
+        self._line.end.acquire()
         self._thread: threading.Thread | None = None
-        self._work: Callable[[], Any] | None = None
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._begin = threading.Lock()
-        self._end = threading.Lock()
-        self._begin.acquire()
-        self._end.acquire()
-        self._guard = threading.Lock()  # of what follows
-        self._busy = False
-        self._later: list[Callable[[], object]] = []
+        self._end: Callable[[], object] = lambda: None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether a call did not come back; the worker takes no more of them."""
+        return self._line.abandoned
 
     @property
     def stuck(self) -> bool:
@@ -83,13 +119,11 @@ class Worker:
         if self.abandoned:
             raise DeviceHungError(f"{self.device} still gives no answer", device=self.device)
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve, name=f"hotplug-{self.device}", daemon=True
-            )
-            self._thread.start()
-        self._work, self._busy = work, True
+            self._start()
+        line = self._line
+        line.work, line.busy = work, True
         try:
-            self._begin.release()
+            line.begin.release()
             self._wait(limit, control)
         except BaseException as error:
             hung = limit is not None and isinstance(error, DeviceHungError)
@@ -97,14 +131,23 @@ class Worker:
             raise
         return cast("T", self._outcome())
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(
+            target=_serve,
+            args=(self._line, self.device),
+            name=f"hotplug-{self.device}",
+            daemon=True,
+        )
+        self._thread.start()
+        finalizer = weakref.finalize(self, self._line.hang_up)
+        finalizer.atexit = False  # the thread is a daemon
+        self._end = finalizer
+
     def _wait(self, limit: float | None, control: Control | None) -> None:
         """Return when the work is done; raise when it is given up."""
-        if control is None and limit is None:
-            while not self._end.acquire(timeout=-1 if _SLICE is None else _SLICE):
-                pass
-            return
+        end = self._line.end
         until = None if limit is None else time.monotonic() + limit
-        while not self._end.acquire(timeout=_pause(until, control)):
+        while not end.acquire(timeout=_pause(until, control)):
             if control is not None:
                 control.check()
             if until is not None and time.monotonic() >= until:
@@ -114,23 +157,23 @@ class Worker:
 
     def _settle(self, stop: Callable[[], object] | None, grace: float) -> None:
         """Give the device a moment to come back to us; else leave its thread behind."""
-        ended = False
+        line, ended = self._line, False
         until = time.monotonic() + grace
         try:
             while not ended and time.monotonic() < until:
                 if stop is not None:  # more than once, since it does nothing before the run begins
                     stop()
-                ended = self._end.acquire(timeout=_POLL)
+                ended = line.end.acquire(timeout=_POLL)
         finally:  # an impatient user may interrupt this, too
-            with self._guard:
-                self.abandoned = self._busy
-            if not self.abandoned:
-                ended = ended or self._end.acquire()
-                self._result = self._error = self._work = None
+            with line.guard:
+                line.abandoned = line.busy
+            if not line.abandoned:
+                ended = ended or line.end.acquire()
+                line.clear()
 
     def _outcome(self) -> Any:
-        result, error = self._result, self._error
-        self._result = self._error = self._work = None
+        result, error = self._line.result, self._line.error
+        self._line.clear()
         if error is not None:
             try:
                 raise error
@@ -138,25 +181,11 @@ class Worker:
                 del error  # it would be held by its own traceback
         return result
 
-    def _serve(self) -> None:
-        while True:
-            self._begin.acquire()
-            work = self._work
-            if work is None:
-                return
-            try:
-                self._result = work()
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-                self._error = error
-            del work
-            with self._guard:
-                self._busy = False
-                if self.abandoned:
-                    break
-            self._end.release()
-        _log.warning("%s has come back after it was given up", self.device)
-        self._result = self._error = self._work = None
-        give_back(self._later)
+    def returned(self, patience: float | None) -> bool:
+        """Whether a call that was given up has come back, by and by; None waits for ever."""
+        if self._thread is not None:
+            self._thread.join(patience)
+        return not self.stuck
 
     def leave_to(self, frees: Iterable[Callable[[], object]]) -> bool:
         """Leave to the abandoned thread what must wait for its call to come back.
@@ -164,23 +193,41 @@ class Worker:
         Returns:
             False if there is nothing to wait for.
         """
-        with self._guard:
-            if not (self.abandoned and self._busy):
+        with self._line.guard:
+            if not (self._line.abandoned and self._line.busy):
                 return False
-            self._later.extend(frees)
+            self._line.later.extend(frees)
             return True
 
     def close(self) -> None:
         """Let the thread end; the worker cannot be used any more."""
-        if self._thread is not None and not self.abandoned:
-            self._work = None
-            self._begin.release()
-            self._thread = None
+        self._end()
+
+
+def _serve(line: _Line, device: str) -> None:
+    while True:
+        line.begin.acquire()
+        work = line.work
+        if work is None:
+            return
+        try:
+            line.result = work()
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            line.error = error
+        del work
+        with line.guard:
+            line.busy = False
+            if line.abandoned:
+                break
+        line.end.release()
+    _log.warning("%s has come back after it was given up", device)
+    line.clear()
+    give_back(line.later)
 
 
 def _pause(until: float | None, control: Control | None) -> float:
     """Seconds to wait before looking again."""
-    limits = [threading.TIMEOUT_MAX if _SLICE is None else _SLICE]
+    limits = [_SLICE]
     if until is not None:
         limits.append(until - time.monotonic())
     if control is not None:

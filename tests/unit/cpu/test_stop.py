@@ -26,19 +26,25 @@ def interpreted(partition):
 def test_a_run_stops_between_steps_and_the_next_one_does_not(make, monkeypatch):
     monkeypatch.setattr("hotplug_cpu.plan.STRETCH", 1)
     x = ops.input(name="x", dtype="f32", shape=(64, 64))
-    first = ops.matmul(x, x)
-    graph = Graph.build({"first": first, "y": ops.matmul(ops.matmul(first, x), x)})
+    first = ops.matmul(x, x, transpose_b=True)
+    graph = Graph.build(
+        {
+            "first": first,
+            "y": ops.matmul(ops.matmul(first, x, transpose_b=True), x, transpose_b=True),
+        }
+    )
     executable = make(Partition(graph))
     memory = HostBufferType()
     buffers = {name: memory.allocate(64 * 64 * 4) for name in ("x", "output:first", "output:y")}
     values = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
     buffers["x"].write(0, values.reshape(-1).data)
+    assert make is interpreted or not executable._numpy
     executable.stop()  # there is nothing to be stopped yet
     executable.run(buffers)
     whole = bytes(buffers["output:y"].host())
     np.testing.assert_allclose(
         np.frombuffer(whole, np.float32).reshape(64, 64),
-        values @ values @ values @ values,
+        values @ values.T @ values.T @ values.T,
         1e-3,
         1e-2,
     )

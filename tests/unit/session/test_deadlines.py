@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -29,13 +30,12 @@ from hotplug.session import CancelToken, Session
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeDevice, Fault
 
+FOR_EVER = 1e9
+
 X = np.arange(8, dtype=np.float32)
 
 
-@pytest.fixture(autouse=True)
-def impatience(monkeypatch) -> None:
-    monkeypatch.setattr("hotplug.session.worker._GRACE", 0.1)
-    monkeypatch.setattr("hotplug.session.fleet._COMPILING", 1)
+pytestmark = pytest.mark.usefixtures("hasty")
 
 
 def gpu(*faults: Fault, index: int = 0, **options: Any) -> FakeDevice:
@@ -47,6 +47,10 @@ def cpu(*faults: Fault) -> FakeDevice:
 
 
 WEIGHTS = {"w": HostTensor(TensorType(get("f32"), (8,)), np.full(8, -1, np.float32).view(np.uint8))}
+
+
+def spare() -> FakeDevice:
+    return FakeDevice("spare:1", type=DeviceType.CPU, is_host=True)
 
 
 def negation() -> Graph:
@@ -72,7 +76,7 @@ def eventually(true: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("step", ["compile", "allocate", "write", "run", "read"])
 def test_a_device_that_hangs_is_left_and_gives_all_back_when_it_returns(gate, step) -> None:
     card = gpu(Fault(step, gate.wait, times=1))
-    with Session([card, cpu()], WEIGHTS, fallback="warn", device_timeout=0.2) as session:
+    with Session([card, cpu()], WEIGHTS, fallback="warn", device_timeout=60) as session:
         with pytest.warns(FallbackWarning, match="gave no answer within"):
             result = session.run(negation(), {"x": X})
         assert list(result["y"]) == list(-X)
@@ -92,7 +96,7 @@ def test_a_device_that_still_hangs_cannot_be_brought_back(gate) -> None:
         [gpu(Fault("run", gate.wait, times=1)), cpu()],
         WEIGHTS,
         fallback="allow",
-        device_timeout=0.2,
+        device_timeout=60,
     ) as session:
         session.run(negation(), {"x": X})
         with pytest.raises(DeviceHungError, match="still gives no answer"):
@@ -103,7 +107,7 @@ def test_a_device_that_still_hangs_cannot_be_brought_back(gate) -> None:
 def test_a_session_closes_though_its_device_hangs(gate) -> None:
     card = gpu(Fault("run", gate.wait))
     with (
-        Session([card], WEIGHTS, fallback="error", device_timeout=0.2) as session,
+        Session([card], WEIGHTS, fallback="error", device_timeout=60) as session,
         pytest.raises(DeviceHungError),
     ):
         session.run(negation(), {"x": X})
@@ -117,7 +121,7 @@ def test_the_device_that_hangs_in_a_copy_is_told_from_the_other(gate) -> None:
     second = FakeDevice("other:1", faults=[Fault("write", gate.wait, call=1)])
     third = FakeDevice("third:2")
     graph = Graph.build({"y": ops.relu(dict(negation().outputs)["y"])})
-    with Session([first, second, third], WEIGHTS, fallback="allow", device_timeout=0.2) as session:
+    with Session([first, second, third], WEIGHTS, fallback="allow", device_timeout=60) as session:
         assert list(session.run(graph, {"x": -X})["y"]) == list(X)
         assert list(session.quarantine) == ["other:1"]
         assert list(session.run(graph, {"x": -X})["y"]) == list(X)
@@ -126,7 +130,8 @@ def test_the_device_that_hangs_in_a_copy_is_told_from_the_other(gate) -> None:
 @pytest.mark.parametrize("make", [cpu, gpu])
 def test_a_run_ends_by_its_deadline(gate, make) -> None:
     device = make(Fault("run", gate.wait, call=2, times=1))
-    with Session([device, gpu(index=1)], WEIGHTS, fallback="allow") as session:
+    devices = [device, spare()]
+    with Session(devices, WEIGHTS, fallback="allow", device_timeout=FOR_EVER) as session:
         program = session.compile(negation())
         assert list(program.run({"x": X}, timeout=60)["y"]) == list(-X)
         with pytest.raises(DeadlineExceededError, match="not done within"):
@@ -140,7 +145,7 @@ def test_a_device_that_ends_its_work_in_time_is_kept(gate, monkeypatch) -> None:
     monkeypatch.setattr("hotplug.session.worker._GRACE", 30)
     device = gpu(Fault("run", gate.wait, times=1))
     threading.Timer(0.2, gate.open).start()
-    with Session([device], WEIGHTS, fallback="error") as session:
+    with Session([device], WEIGHTS, fallback="error", device_timeout=FOR_EVER) as session:
         with pytest.raises(DeadlineExceededError):
             session.compile(negation()).run({"x": X}, timeout=0.05)
         assert list(session.run(negation(), {"x": X})["y"]) == list(-X)
@@ -148,10 +153,23 @@ def test_a_device_that_ends_its_work_in_time_is_kept(gate, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("make", [cpu, gpu])
+def test_a_device_that_comes_back_before_the_next_run_is_kept(gate, make) -> None:
+    device = make(Fault("run", gate.wait, times=1))
+    with Session([device], WEIGHTS, fallback="error", device_timeout=FOR_EVER) as session:
+        program = session.compile(negation())
+        with pytest.raises(DeadlineExceededError):
+            program.run({"x": X}, timeout=0.05)
+        gate.open()
+        assert eventually(lambda: not any(m.worker.stuck for m in session._fleet.members.values()))
+        assert list(program.run({"x": X})["y"]) == list(-X)
+        assert not session.failed
+
+
+@pytest.mark.parametrize("make", [cpu, gpu])
 def test_another_thread_cancels_a_run(gate, make) -> None:
     token = CancelToken()
-    devices = [make(Fault("run", gate.wait)), gpu(index=1)]
-    with Session(devices, WEIGHTS, fallback="allow") as session:
+    devices = [make(Fault("run", gate.wait)), spare()]
+    with Session(devices, WEIGHTS, fallback="allow", device_timeout=FOR_EVER) as session:
         program = session.compile(negation())
 
         def cancel() -> None:
@@ -168,9 +186,8 @@ def test_another_thread_cancels_a_run(gate, make) -> None:
 
 
 def test_a_cancelled_run_that_is_still_at_work_costs_its_states(gate) -> None:
-    with Session(
-        [gpu(Fault("run", gate.wait, call=2)), cpu()], WEIGHTS, fallback="allow"
-    ) as session:
+    devices = [gpu(Fault("run", gate.wait, call=2)), cpu()]
+    with Session(devices, WEIGHTS, fallback="allow", device_timeout=FOR_EVER) as session:
         program = session.compile(counter())
         program.run({"x": X})
         with pytest.raises(DeadlineExceededError):
@@ -186,8 +203,12 @@ def test_the_time_is_a_number_above_zero() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
-def test_ctrl_c_does_not_wait_for_a_device(gate) -> None:
-    with Session([gpu(Fault("run", gate.wait)), cpu()], WEIGHTS, fallback="allow") as session:
+@pytest.mark.parametrize("make", [cpu, gpu])
+def test_ctrl_c_does_not_wait_for_a_device(gate, monkeypatch, make) -> None:
+    monkeypatch.setattr("hotplug.session.compiled._LONG", 0)  # so that the processor is watched
+    device = make(Fault("run", gate.wait))
+    devices = [device, spare()]
+    with Session(devices, WEIGHTS, fallback="allow", device_timeout=FOR_EVER) as session:
         program = session.compile(negation())
 
         def interrupt() -> None:
@@ -200,7 +221,33 @@ def test_ctrl_c_does_not_wait_for_a_device(gate) -> None:
             program.run({"x": X})
         thread.join()
         assert list(program.run({"x": X})["y"]) == list(-X)
-        assert isinstance(session.failed["gpu:0"], DeviceHungError)
+        assert isinstance(session.failed[device.id], DeviceHungError)
+
+
+def test_a_run_does_not_wait_for_another_longer_than_it_may(gate) -> None:
+    device = gpu(Fault("run", gate.wait, times=1))
+    with Session([device], WEIGHTS, device_timeout=FOR_EVER) as session:
+        program = session.compile(negation())
+        thread = threading.Thread(target=program.run, args=({"x": X},))
+        thread.start()
+        gate.reached.wait(60)
+        with pytest.raises(DeadlineExceededError):
+            program.run({"x": X}, timeout=0.05)
+        gate.open()
+        thread.join()
+        assert list(program.run({"x": X})["y"]) == list(-X)
+        assert not session.failed
+
+
+def test_threads_end_with_a_session_that_is_dropped() -> None:
+    device = FakeDevice("dropped:0")
+    session = Session([device], WEIGHTS, device_timeout=FOR_EVER)
+    session.run(negation(), {"x": X})
+    [thread] = [one for one in threading.enumerate() if one.name == "hotplug-dropped:0"]
+    del session
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_large_work_has_more_time(gate) -> None:

@@ -124,13 +124,13 @@ def test_on_simulated_cuda_its_memory_is_as_before(monkeypatch: pytest.MonkeyPat
     assert device.memory().free == free
 
 
+@pytest.mark.usefixtures("hasty")
 def test_devices_that_hang_leave_no_thread_and_no_memory_once_they_come_back(
-    gate: Any, monkeypatch: pytest.MonkeyPatch
+    gate: Any,
 ) -> None:
-    monkeypatch.setattr("hotplug.session.worker._GRACE", 0.01)
     cards = [FakeDevice(f"gpu:{n}", faults=[Fault("run", gate.wait)]) for n in range(20)]
     host = FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)
-    with Session([*cards, host], WEIGHTS, fallback="allow", device_timeout=0.05) as session:
+    with Session([*cards, host], WEIGHTS, fallback="allow", device_timeout=60) as session:
         for _ in cards:
             with pytest.raises(StatesLostError):
                 session.run(graph(1), {"x": X})
