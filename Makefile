@@ -15,7 +15,7 @@ PROMPT ?= What is a graphics card? Answer in two sentences.
 SOURCES := framework backends inference tests benchmarks tools
 
 .PHONY: help run venv test test-all check-kernels check-intel check-arm gpu-check lint format bench \
-	bench-peers bench-peers-avx2 wheels clean
+	bench-peers bench-peers-avx2 bench-peers-rpc wheels clean
 
 help:
 	@echo "make run       generate text with the demo model (PROMPT='...' asks something else)"
@@ -93,6 +93,12 @@ bench-peers-avx2:
 	$(PYTHON) -m venv .venv-peers-avx2
 	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=OFF" \
 		.venv-peers-avx2/bin/pip install --quiet --no-cache-dir llama-cpp-python
+
+# With llama.cpp's own RPC, which benchmarks/rpc.py is measured against.
+bench-peers-rpc:
+	$(PYTHON) -m venv .venv-peers-rpc
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DGGML_RPC=ON" \
+		.venv-peers-rpc/bin/pip install --quiet --no-cache-dir llama-cpp-python
 
 wheels: $(READY)
 	$(PY) tools/check_wheels.py

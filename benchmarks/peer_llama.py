@@ -31,10 +31,12 @@ _PIECE = 128  # tokens read at once where the logits of all are wanted
 
 
 class Peer:
-    def __init__(self, path: str, threads: int, context: int) -> None:
-        self.model = llama_cpp.llama_model_load_from_file(
-            path.encode(), llama_cpp.llama_model_default_params()
-        )
+    def __init__(self, path: str, threads: int, context: int, layers: int | None = None) -> None:
+        """Load; `layers` is how many go to devices that are not the processor."""
+        how = llama_cpp.llama_model_default_params()
+        if layers is not None:
+            how.n_gpu_layers = layers
+        self.model = llama_cpp.llama_model_load_from_file(path.encode(), how)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = context
         options.n_batch = options.n_ubatch = 512
@@ -119,9 +121,9 @@ class Peer:
         self.length += len(ids)
 
 
-def serve(path: str, threads: int, context: int) -> None:
+def serve(path: str, threads: int, context: int, layers: int | None = None) -> None:
     began = time.perf_counter()
-    peer = Peer(path, threads, context)
+    peer = Peer(path, threads, context, layers)
     loaded = time.perf_counter() - began
     say({"version": metadata.version("llama-cpp-python"), "load_seconds": loaded})
     for line in sys.stdin:

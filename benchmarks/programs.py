@@ -135,11 +135,23 @@ class Hotplug:
 
 
 class Llama:
-    """llama.cpp, in a process of its own."""
+    """llama.cpp, in a process of its own.
 
-    def __init__(self, python: Path, path: Path, threads: int, context: int) -> None:
+    Attributes:
+        about: what it said first: its version, and how long it took to load.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        path: Path,
+        threads: int,
+        context: int,
+        script: Path = PEER_SCRIPT,
+        words: Sequence[str] = (),
+    ) -> None:
         self.process = subprocess.Popen(
-            [python, PEER_SCRIPT, path, str(threads), str(context)],
+            [python, script, path, str(threads), str(context), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import blake3
 
-__all__ = ["digest_of", "digest_of_file", "digests_of"]
+__all__ = ["Hasher", "digest_of", "digest_of_file"]
 
 _LARGE = 1 << 20
 """Bytes from which several threads pay."""
@@ -19,9 +18,19 @@ def digest_of(data: memoryview) -> str:
     return blake3.blake3(data, max_threads=threads).hexdigest()
 
 
-def digests_of(items: Iterable[memoryview]) -> list[str]:
-    """Of each of several."""
-    return [digest_of(item) for item in items]
+class Hasher:
+    """A digest of bytes that come one after the other."""
+
+    def __init__(self) -> None:
+        self._hash = blake3.blake3(max_threads=blake3.blake3.AUTO)
+
+    def add(self, data: memoryview) -> None:
+        """Take in what comes next."""
+        self._hash.update(data)
+
+    def digest(self) -> str:
+        """Of all so far."""
+        return self._hash.hexdigest()
 
 
 def digest_of_file(path: Path) -> str:

@@ -22,7 +22,7 @@ _ROWS = 4096
 """Weights asked for in one message."""
 
 _PIECE = 4 << 20
-_IN_FLIGHT = 8
+_IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True)

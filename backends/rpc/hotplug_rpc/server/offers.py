@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from hotplug.backend import Device, MemoryInfo
@@ -11,6 +12,8 @@ from hotplug.registry.guard import info_to_json
 from hotplug_rpc.server.desk import Desk
 
 __all__ = ["Offer"]
+
+_ASK_SECONDS = 0.1
 
 
 class Offer:
@@ -27,6 +30,9 @@ class Offer:
         self.desk = Desk(f"hotplug-rpc-{device.id}")
         self.taken = 0
         self._budget = budget
+        self._asked = -_ASK_SECONDS
+        self._free: int | None = None
+        self._taken_then = 0
         self._lock = threading.Lock()
 
     @property
@@ -48,10 +54,8 @@ class Offer:
         Raises:
             OutOfDeviceMemoryError: the device has no room for them, or its budget does not.
         """
-        free = self.memory().free
         with self._lock:
-            left = None if self._budget is None else self._budget - self.taken
-            room = free if left is None else _least(free, left)
+            room = self._room()
             if room is not None and nbytes > room:
                 raise OutOfDeviceMemoryError(
                     f"{self.id} has {room} bytes left to give, {nbytes} needed",
@@ -60,6 +64,16 @@ class Offer:
                     free=room,
                 )
             self.taken += nbytes
+
+    def _room(self) -> int | None:
+        """Bytes left; the device is asked now and then, since asking may take long."""
+        now = time.monotonic()
+        if now - self._asked > _ASK_SECONDS:
+            self._asked, self._free, self._taken_then = now, self.device.memory().free, self.taken
+        left = None if self._budget is None else self._budget - self.taken
+        free = None if self._free is None else self._free - (self.taken - self._taken_then)
+        room = free if left is None else _least(free, left)
+        return room if room is None else max(0, room)
 
     def give_back(self, nbytes: int) -> None:
         """Undo `take`."""

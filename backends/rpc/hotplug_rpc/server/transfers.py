@@ -13,7 +13,7 @@ import re
 import threading
 from pathlib import Path
 
-from hotplug_rpc.contents import digest_of, digest_of_file
+from hotplug_rpc.contents import Hasher, digest_of, digest_of_file
 from hotplug_rpc.errors import ContentError
 
 __all__ = ["UNFINISHED", "Transfer", "Transfers"]
@@ -42,6 +42,8 @@ class Transfer:
         else:
             with contextlib.suppress(OSError):
                 self.held = min(path.stat().st_size, nbytes)
+        # What an earlier attempt left has to be read for its hash; what comes now need not be.
+        self._hasher = None if self.held else Hasher()
 
     def add(self, offset: int, data: memoryview) -> bool:
         """Take a piece; one that is there already is passed over.
@@ -62,6 +64,8 @@ class Transfer:
             if fresh.nbytes:
                 self._append(fresh)
                 self.held += fresh.nbytes
+                if self._hasher is not None:
+                    self._hasher.add(fresh)
             return self.held == self.nbytes
 
     def _append(self, data: memoryview) -> None:
@@ -86,6 +90,7 @@ class Transfer:
         self.drop_file()
         if short:
             self.held = len(self._memory)
+            self._hasher = None
             raise ContentError("the server could not keep what it had; send it again")
 
     def finish(self) -> bytearray | Path:
@@ -95,17 +100,21 @@ class Transfer:
             ContentError: the hash is wrong; all of it is dropped.
         """
         with self._lock:
-            if self._memory is not None:
-                digest = digest_of(memoryview(self._memory))
-            else:
-                assert self._path is not None
-                digest = digest_of_file(self._path)
+            digest = self._digest()
             if digest != self.digest:
                 self.drop_file()
                 raise ContentError(f"{self.nbytes} bytes have the hash {digest}, not {self.digest}")
             return (
                 self._path if self._memory is None and self._path else self._memory or bytearray()
             )
+
+    def _digest(self) -> str:
+        if self._hasher is not None:
+            return self._hasher.digest()
+        if self._memory is not None:
+            return digest_of(memoryview(self._memory))
+        assert self._path is not None
+        return digest_of_file(self._path)
 
     def drop_file(self) -> None:
         """Remove the unfinished file."""
