@@ -90,10 +90,15 @@ def clear(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def own_settings(folder: Path) -> None:
+    """Keys that are gone afterwards."""
+    os.environ["HOTPLUG_RPC_KEYS"] = str(folder / "keys")
+
+
 @contextlib.contextmanager
 def servers(threads: int) -> Iterator[tuple[OurServer, TheirServer | None]]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        os.environ["HOTPLUG_RPC_KEYS"] = str(Path(name) / "keys")
+        own_settings(Path(name))
         os.environ["HOTPLUG_THREADS"] = str(threads)
         ours = OurServer(Path(name))
         stack.callback(end, ours.process)

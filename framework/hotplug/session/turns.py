@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import deque
 
-from hotplug.backend import Device
+from hotplug.backend import Device, DeviceType
 from hotplug.session.control import Control
 
 __all__ = ["Turn", "join"]
@@ -87,9 +87,15 @@ _lock = threading.Lock()
 
 
 def join(device: Device) -> Turn:
-    """The one turn of an opened device, with one session more."""
+    """The one turn of an opened device, with one session more.
+
+    A remote device's server sees to turns, and while one session waits for the link, others use it.
+    """
     with _lock:
-        turn = _turns.setdefault(id(device), Turn(device))
+        if device.info.type is DeviceType.REMOTE:
+            turn = Turn(device)
+        else:
+            turn = _turns.setdefault(id(device), Turn(device))
         turn.users += 1
         return turn
 
