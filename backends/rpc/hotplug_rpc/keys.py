@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,8 @@ class KeyRing:
 
         public, secret = (z85.decode(part).hex() for part in zmq.curve_keypair())
         text = f"# hotplug: never copy this file to another machine\n{public}\n{secret}\n"
-        unfinished = path.with_suffix(f".new-{os.getpid()}")
         try:
-            self._make_folder()
-            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
+            unfinished = self._unfinished(text)
             # A link, unlike a rename, does not replace: two processes must agree on one identity.
             with contextlib.suppress(FileExistsError):
                 os.link(unfinished, path)
@@ -103,8 +100,13 @@ class KeyRing:
         except OSError as error:
             raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
 
-    def _make_folder(self) -> None:
+    def _unfinished(self, text: str) -> Path:
+        """A new file with a text, which the owner alone can read."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        return Path(name)
 
     def allowed(self) -> dict[bytes, str]:
         """Public keys that may come in, and their names; without this user's own.
@@ -200,11 +202,8 @@ class KeyRing:
 
     def _write(self, name: str, lines: Iterable[str]) -> None:
         path = self.folder / name
-        unfinished = path.with_suffix(f".new-{os.getpid()}")
         try:
-            self._make_folder()
-            unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            unfinished.replace(path)
+            self._unfinished("".join(f"{line}\n" for line in lines)).replace(path)
         except OSError as error:
             raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
 
