@@ -31,7 +31,7 @@ from hotplug.session import Control, Program, Session
 from hotplug.settings import settings
 from hotplug_llm.decoder import Decoder
 
-__all__ = ["BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
+__all__ = ["BATCH", "LEAST_BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
 
 _log = logging.getLogger("hotplug.llm")
 
@@ -46,10 +46,10 @@ _WIDTHS: tuple[int, ...] = (
 
 _FEW = 8
 
-_LEAST_BATCH = 32
+LEAST_BATCH = 32
 """Where a device has no room for the values of so many tokens, weights have to leave it."""
 
-LOGIT_ROWS = _LEAST_BATCH
+LOGIT_ROWS = LEAST_BATCH
 """Rows of logits computed at once when all are wanted: a vocabulary of 50k takes 6 MB for them."""
 
 
@@ -69,12 +69,12 @@ class Evaluator:
             thread puts its own sequence in between.
     """
 
-    def __init__(self, session: Session, decoder: Decoder) -> None:
+    def __init__(self, session: Session, decoder: Decoder, batch: int = BATCH) -> None:
         self._session = session
         self._decoder = decoder
         self._past: list[int] = []
         self._met: set[int] = {1}  # widths that were wanted before
-        self._batch = BATCH  # less where a device is short of memory
+        self._batch = batch  # less where a device is short of memory
         self.context = decoder.context
         self.deterministic = settings().deterministic
         self.lock = threading.RLock()
@@ -85,11 +85,15 @@ class Evaluator:
         """The tokens whose keys and values the cache holds."""
         return tuple(self._past)
 
+    def graph(self, tokens: int) -> Graph:
+        """The graph that reads so many tokens, see `Decoder.graph`."""
+        return self._decoder.graph(width_for(tokens))
+
     def program(self, tokens: int, outputs: int = 1, largest: int = 0) -> Program:
         """The compiled graph of one width, see `Decoder.graph`; made once."""
         graph = self._decoder.graph(tokens, outputs, largest)
         with self._doubting():
-            return self._session.compile(graph, spill=tokens <= _LEAST_BATCH)
+            return self._session.compile(graph, spill=tokens <= LEAST_BATCH)
 
     def finds(self, largest: int) -> bool:
         """Whether so many largest logits had better be found where they are computed.
@@ -121,10 +125,10 @@ class Evaluator:
         Raises:
             OutOfDeviceMemoryError: it is the one given, and the batch is as small as can be.
         """
-        if width <= _LEAST_BATCH:
+        if width <= LEAST_BATCH:
             self._past.clear()  # the device has been left, and no other may take over
             raise error
-        self._batch = max(_LEAST_BATCH, *(n for n in _WIDTHS if 2 * n <= width))
+        self._batch = max(LEAST_BATCH, *(n for n in _WIDTHS if 2 * n <= width))
         _log.info("%s; from now on %d tokens are read at once", error, self._batch)
 
     def rewind(self, length: int) -> None:
@@ -289,7 +293,7 @@ class Evaluator:
                 inputs,
                 rows=(start, start + count),
                 control=control,
-                spill=len(inputs["tokens"]) <= _LEAST_BATCH,
+                spill=len(inputs["tokens"]) <= LEAST_BATCH,
             )
 
     @contextlib.contextmanager

@@ -18,11 +18,13 @@ from hotplug.errors import ModelError, UsageError
 from hotplug.formats.gguf import GGUFFile
 from hotplug.node import Node
 from hotplug.ops.linear import PRECISIONS
+from hotplug.placement import Plan
 from hotplug.session import CancelToken, Observation, Observer, Session, Trace, control_of
 from hotplug.settings import Fallback, settings
+from hotplug_llm import fitting
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
 from hotplug_llm.decoder import Decoder
-from hotplug_llm.evaluation import LOGIT_ROWS, Evaluator
+from hotplug_llm.evaluation import BATCH, LOGIT_ROWS, Evaluator
 from hotplug_llm.generation import Generation, Stopping
 from hotplug_llm.sampling import SamplingOptions
 from hotplug_llm.tokenizers import Tokenizer, from_gguf
@@ -51,6 +53,10 @@ def load(
     cache_dtype: str | None = None,
     fallback: Fallback | None = None,
     hot_plug: bool = False,
+    pins: Mapping[str, str] | None = None,
+    split: Sequence[float] | None = None,
+    budgets: Mapping[str, int] | None = None,
+    fit: bool = False,
 ) -> Model:
     """Open a GGUF model on a device.
 
@@ -69,8 +75,14 @@ def load(
             HOTPLUG_FALLBACK.
         hot_plug: whether devices that the selector names and that appear later are taken in between
             two tokens.
+        pins: regular expression found in names of tensors and caches, such as "ffn_.*_exps", or an
+            op's name -> id of the device that they shall be on. Never broken: see `Session`.
+        split: share of the weights for each device, such as (3, 1); None for what is fastest.
+        budgets: id of a device -> bytes that may be taken there.
+        fit: where that is not enough memory, read fewer tokens at once and shorten the context.
 
     Raises:
+        PlacementError: pins, split or budgets cannot be kept, or nothing fits.
         UsageError: there is no such file, or an option is out of range.
         FormatError: the file is broken.
         ModelError: the model cannot be run.
@@ -85,6 +97,10 @@ def load(
         cache_dtype=cache_dtype,
         fallback=fallback,
         hot_plug=hot_plug,
+        pins=pins,
+        split=split,
+        budgets=budgets,
+        fit=fit,
     )
 
 
@@ -98,6 +114,7 @@ class Model:
         context: most tokens of prompt and answer together.
         load_seconds: time that opening took.
         weights: the file's tensors by name, as they lie there.
+        fitted: what was made smaller to fit, if that was asked for and needed; else empty.
     """
 
     def __init__(
@@ -111,8 +128,13 @@ class Model:
         cache_dtype: str | None = None,
         fallback: Fallback | None = None,
         hot_plug: bool = False,
+        pins: Mapping[str, str] | None = None,
+        split: Sequence[float] | None = None,
+        budgets: Mapping[str, int] | None = None,
+        fit: bool = False,
     ) -> None:
         began = time.perf_counter()
+        self.context: int
         _check_choice("precision", precision, PRECISIONS)
         _check_choice("fallback", fallback or "warn", get_args(Fallback))
         cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
@@ -122,36 +144,64 @@ class Model:
         self.path = Path(path)
         with contextlib.ExitStack() as held:
             self._file = held.enter_context(GGUFFile.open(self.path))
-            decoder = self._read(context, cache_dtype, precision)
+            make = self._read(context, cache_dtype, precision)
             self.weights = {name: self._file.tensor(name) for name in self._file.tensors}
             self._session = Session(
-                device, self.weights, threads=threads, fallback=fallback, hot_plug=hot_plug
+                device,
+                self.weights,
+                threads=threads,
+                fallback=fallback,
+                hot_plug=hot_plug,
+                pins=pins,
+                split=split,
+                budgets=budgets,
             )
-            self._evaluator = Evaluator(self._session, decoder)
             held.enter_context(self._session)
+            asked = pins or split or budgets
+            self._evaluator = self._prepared(make, fit=fit, early=bool(asked))
             self._held = held.pop_all()
         self.load_seconds = time.perf_counter() - began
 
-    def _read(self, context: int | None, cache_dtype: str, precision: str) -> Decoder:
+    def _prepared(self, make: Callable[[int], Decoder], *, fit: bool, early: bool) -> Evaluator:
+        """The evaluator, and where there is something to choose, homes for weights and caches."""
+        self.fitted, batch = "", BATCH
+        if fit:
+            found = fitting.fit(self._session, make, self.context)
+            decoder, batch, self.fitted = found.decoder, found.batch, found.told
+            self.context = decoder.context
+        else:
+            decoder = make(self.context)
+        if early or len(self._session.devices) > 1:
+            self._session.settle(fitting.workload(decoder, batch))
+        return Evaluator(self._session, decoder, batch)
+
+    def _read(
+        self, context: int | None, cache_dtype: str, precision: str
+    ) -> Callable[[int], Decoder]:
+        """What makes the decoder of a context."""
         self.shape = read_hyperparameters(self._file.fields())
         self.context = _context(context, self.shape)
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
         types = {name: info.type for name, info in self._file.tensors.items()}
-        decoder = Decoder(
-            self.shape,
-            types,
-            context=self.context,
-            cache_dtype=cache_dtype,
-            precision=precision,
-            vocabulary=self.tokenizer.vocabulary_size,
-        )
-        if decoder.vocabulary_size < self.tokenizer.vocabulary_size:
-            raise ModelError(
-                f"{self.path.name}: the tokenizer has {self.tokenizer.vocabulary_size} tokens, and "
-                f"the embedding only {decoder.vocabulary_size}",
-                key="tokenizer.ggml.tokens",
+
+        def make(length: int) -> Decoder:
+            decoder = Decoder(
+                self.shape,
+                types,
+                context=length,
+                cache_dtype=cache_dtype,
+                precision=precision,
+                vocabulary=self.tokenizer.vocabulary_size,
             )
-        return decoder
+            if decoder.vocabulary_size < self.tokenizer.vocabulary_size:
+                raise ModelError(
+                    f"{self.path.name}: the tokenizer has {self.tokenizer.vocabulary_size} tokens, "
+                    f"and the embedding only {decoder.vocabulary_size}",
+                    key="tokenizer.ggml.tokens",
+                )
+            return decoder
+
+        return make
 
     @property
     def name(self) -> str:
@@ -280,6 +330,10 @@ class Model:
                 targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
                 total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
         return total / (len(ids) - 1)
+
+    def plan(self, tokens: int = 1) -> Plan:
+        """Where reading so many tokens at once runs, and why. Nothing is compiled or allocated."""
+        return self._session.plan(self._evaluator.graph(tokens))
 
     def explain(self) -> str:
         """Where each step of generating a token runs, and why."""

@@ -155,8 +155,22 @@ TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A model of two layers with random weights: it runs at once, and talks nonsense."""
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path, layers=2, width=32, context=64)
+    return path
+
+
+@pytest.fixture(scope="session")
+def deep_model(tmp_path_factory):
+    """The same with eight layers of 148 kB and a context of 4096 tokens, 1 kB each."""
+    path = tmp_path_factory.mktemp("model") / "deep.gguf"
+    write_model(path, layers=8, width=64, context=4096)
+    return path
+
+
+def write_model(path, *, layers, width, context):
     source = np.random.default_rng(3)
-    width, inner, vocabulary = 32, 64, len(VOCABULARY["tokenizer.ggml.tokens"])
+    inner, vocabulary = 2 * width, len(VOCABULARY["tokenizer.ggml.tokens"])
     block = {
         "attn_norm": (width,),
         "attn_q": (width, width),
@@ -169,7 +183,7 @@ def tiny_model(tmp_path_factory):
         "ffn_down": (width, inner),
     }
     shapes = {"token_embd": (vocabulary, width), "output_norm": (width,)}
-    shapes |= {f"blk.{i}.{name}": shape for i in range(2) for name, shape in block.items()}
+    shapes |= {f"blk.{i}.{name}": shape for i in range(layers) for name, shape in block.items()}
     tensors = {
         f"{name}.weight": HostTensor(
             TensorType(get("f32"), shape),
@@ -180,9 +194,9 @@ def tiny_model(tmp_path_factory):
     metadata = {
         "general.architecture": "llama",
         "general.name": "Tiny",
-        "llama.context_length": 64,
+        "llama.context_length": context,
         "llama.embedding_length": width,
-        "llama.block_count": 2,
+        "llama.block_count": layers,
         "llama.feed_forward_length": inner,
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": 2,
@@ -190,9 +204,7 @@ def tiny_model(tmp_path_factory):
         "tokenizer.chat_template": TEMPLATE,
         **VOCABULARY,
     }
-    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     write(path, metadata, tensors)
-    return path
 
 
 # Started by a process of its own: a child's peak begins with what its parent has at the fork.

@@ -15,6 +15,7 @@
     assign      a device for every node, with the reason
     split       runs of nodes on one device become graphs of their own, with what crosses between
     plan        the result: parts, copies, memory, times, reasons
+    picture     the plan drawn
 
 Each is a function from values to values. `place` calls them in order.
 """
@@ -25,7 +26,8 @@ from hotplug.placement.calibrate import calibrate
 from hotplug.placement.calibrate import known as known_rates
 from hotplug.placement.calibrate import store as store_rates
 from hotplug.placement.cost import Link, Rates
-from hotplug.placement.place import Wishes, place
+from hotplug.placement.picture import dot, svg
+from hotplug.placement.place import Wishes, checked_shares, place
 from hotplug.placement.plan import Choice, Copy, MemoryUse, Part, Plan
 from hotplug.placement.rules import pins_something
 
@@ -39,8 +41,11 @@ __all__ = [
     "Rates",
     "Wishes",
     "calibrate",
+    "checked_shares",
+    "dot",
     "known_rates",
     "pins_something",
     "place",
     "store_rates",
+    "svg",
 ]

@@ -93,7 +93,7 @@ class _Teller:
         if step.need > self._left[best]:
             return f"{faster} is faster and has no room"
         saved = step.seconds[at] - step.seconds[best]
-        return f"near its operands: {faster} saves {_time(saved)}, less than copies take"
+        return f"near its operands: {faster} saves {_time(saved)}, less than going there costs"
 
     def _by_order(self, number: int) -> str:
         node = self._outline.steps[number]

@@ -22,7 +22,7 @@ from hotplug.placement.split import split
 from hotplug.placement.support import ask
 from hotplug.verify import verify
 
-__all__ = ["Wishes", "place"]
+__all__ = ["Wishes", "checked_shares", "place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class _Placer:
     def homes(self, lines: Outline, built: Built, *, known: bool) -> Homes:
         """Homes that are given before time is looked at."""
         if self.wishes.shares is not None:
-            return in_shares(built.problem, _checked(self.wishes.shares, len(self.devices)))
+            return in_shares(built.problem, checked_shares(self.wishes.shares, len(self.devices)))
         if known:
             return {}
         names = [node.name for node in lines.steps]
@@ -212,7 +212,12 @@ def _refusals(lines: Outline, built: Built, found: Solution) -> tuple[Counts, Co
     return refused, passed
 
 
-def _checked(shares: Sequence[float], count: int) -> Sequence[float]:
+def checked_shares(shares: Sequence[float], count: int) -> Sequence[float]:
+    """Shares that make sense for so many devices.
+
+    Raises:
+        UsageError: they do not.
+    """
     usable = len(shares) == count and all(share >= 0 for share in shares) and sum(shares) > 0
     if not usable:
         raise UsageError(

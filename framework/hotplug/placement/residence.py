@@ -97,8 +97,12 @@ class _Filler:
             left = [n for n in left if n not in self.homes]
         if left:
             told = "; ".join(f"{name}: {why}" for name, why in passed.items())
+            budgets = zip(self._ids, self._problem.budgets, strict=True)
+            rooms = ", ".join(f"{name}: {_amount(most)}" for name, most in budgets)
+            whole = sum(step.need for step in self._problem.steps) + sum(self._problem.shared)
             raise PlacementError(
-                f"the weights and states of {self._names[left[0]]} have no place: {told}",
+                f"the weights and states of {self._names[left[0]]} have no place: {told}; of "
+                f"{whole} bytes in all, there is room for {rooms}",
                 reasons=passed,
                 remedy="use more devices, or a smaller model or context",
             )
@@ -141,6 +145,10 @@ class _Filler:
             self.homes[number] = device, reason
 
 
+def _amount(most: float) -> str:
+    return "all" if most == math.inf else str(max(0, int(most)))
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     numbers: range
@@ -179,13 +187,12 @@ def holds_memory(step: Step) -> bool:
 
 
 def _pieces(problem: Problem) -> list[_Piece]:
-    met: set[int] = set()
     pieces = []
     for segment in segments(problem):
         numbers = range(segment.start, segment.start + len(segment.pattern.steps))
         steps = [problem.steps[number] for number in numbers]
-        new = {weight for step in steps for weight in step.shares} - met
-        met |= new
-        nbytes = sum(step.need for step in steps) + sum(problem.shared[w] for w in new)
+        # A weight of several pieces counts for each: they may be on different devices.
+        shared = {weight for step in steps for weight in step.shares}
+        nbytes = sum(step.need for step in steps) + sum(problem.shared[w] for w in shared)
         pieces.append(_Piece(numbers, nbytes))
     return pieces

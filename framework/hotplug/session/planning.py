@@ -8,7 +8,15 @@ from dataclasses import replace
 from hotplug.backend import Device
 from hotplug.errors import DeviceNotFoundError, PlacementError
 from hotplug.graph import Graph
-from hotplug.placement import Plan, Rates, Wishes, known_rates, pins_something, place
+from hotplug.placement import (
+    Plan,
+    Rates,
+    Wishes,
+    checked_shares,
+    known_rates,
+    pins_something,
+    place,
+)
 from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
 from hotplug.session.storage import Storage
@@ -34,15 +42,22 @@ class Planner:
         self._threads = threads
         self._rates: dict[str, Rates | None] = {}
         self._chosen: dict[str, str] = {}
-        self._among: frozenset[str] = frozenset()  # devices among which that was chosen
+        self._workload: Mapping[Graph, float] = {}
+        self._settled_for: tuple[str, ...] = ()
+        self._settled: Plan | None = None
         self._met_a_graph = False
+        self._shares: dict[str, float] = {}
 
     def check(self) -> None:
-        """Check that devices which the wishes name are in use.
+        """Check that the wishes are about the devices in use.
 
         Raises:
-            DeviceNotFoundError: one is not.
+            DeviceNotFoundError: a device that they name is not.
+            UsageError: there are more or fewer shares than devices.
         """
+        if self._wishes.shares is not None:
+            shares = checked_shares(self._wishes.shares, len(self._fleet.members))
+            self._shares = dict(zip(self._fleet.members, shares, strict=True))
         named = [(f"the pin {pin!r}", at) for pin, at in self._wishes.pins.items()]
         named += [("a budget", device) for device in self._wishes.limits]
         used = tuple(self._fleet.members)
@@ -55,19 +70,25 @@ class Planner:
                     available=used,
                 )
 
-    def place(self, graph: Graph, workload: Mapping[Graph, float] | None = None) -> Plan:
+    def place(self, graph: Graph) -> Plan:
         """Where a graph runs.
 
         Raises:
             PlacementError: it cannot be placed.
             DeviceFault: a device that was asked failed.
         """
+        if self._workload and self._settled_for != tuple(self._fleet.members):
+            self.settle(self._workload)  # devices have come or gone since
+        settled = self._settled
+        if settled is not None and settled.graph == graph and not self._storage.homes():
+            return settled  # which has the reasons, too
+        return self._placed(graph)
+
+    def _placed(self, graph: Graph, workload: Mapping[Graph, float] | None = None) -> Plan:
         devices = self._fleet.devices
         if not devices:
             reasons = {name: str(q.error) for name, q in self._fleet.quarantined.items()}
             raise PlacementError("no device is left", reasons=reasons)
-        if not self._among.issuperset(self._fleet.members):  # one has been added since
-            self._chosen, self._among = {}, frozenset(self._fleet.members)
         wishes = self._wishes_for(graph)
         free = {device.id: self._free(device) for device in devices}
         budgets = {device.id: self._budget(device, free[device.id]) for device in devices}
@@ -100,13 +121,15 @@ class Planner:
         Returns:
             The plan of the first of them.
         """
-        self._chosen = {}
-        plan = self.place(next(iter(workload)), workload)
+        self._chosen, self._settled = {}, None
+        self._workload, self._settled_for = dict(workload), tuple(self._fleet.members)
+        plan = self._placed(next(iter(workload)), workload)
         self._chosen = {
             node.name: choice.device
             for node, choice in plan.choices.items()
             if node.op in {"weight", "state"}
         }
+        self._settled = plan
         return plan
 
     def _wishes_for(self, graph: Graph) -> Wishes:
@@ -115,11 +138,12 @@ class Planner:
         if self._met_a_graph:
             pins = {pin: d for pin, d in pins.items() if pins_something(pin, graph)}
         self._met_a_graph = True
-        used, shares = self._fleet.members, self._wishes.shares
+        used = self._fleet.members
+        shares = [self._shares.get(device, 0.0) for device in used]
         return Wishes(
             {pin: device for pin, device in pins.items() if device in used},
             {device: most for device, most in self._wishes.limits.items() if device in used},
-            shares if shares is None or len(shares) == len(used) else None,
+            shares if any(shares) else None,
         )
 
     def _free(self, device: Device) -> int | None:

@@ -63,6 +63,7 @@ class Recovery:
         self._kept = kept
         self._shares: dict[str, float] = {}
         self._holds_reserve = False
+        self._warned: set[str] = set()
 
     def share(self, device: str) -> float:
         """Share of a device's free memory that weights and states may take."""
@@ -208,5 +209,6 @@ class Recovery:
 
     def _warn(self, what: str) -> None:
         _log.info("%s", what)
-        if self.fallback == "warn":
+        if self.fallback == "warn" and what not in self._warned:
+            self._warned.add(what)  # once is enough
             warnings.warn(what, FallbackWarning, stacklevel=2)

@@ -112,8 +112,12 @@ class Session(Membership):
 
     # Running
 
-    def plan(self, graph: Graph) -> Plan:
+    def plan(self, graph: Graph, *, reserve: bool = True) -> Plan:
         """Where each node of a graph would run, and why. Nothing is compiled.
+
+        Args:
+            graph: what would run.
+            reserve: whether the CPU may take over what finds no place, if the session lets it.
 
         Raises:
             GraphError: the graph breaks a rule.
@@ -121,7 +125,7 @@ class Session(Membership):
             PlacementError: there is no device left, or not enough memory.
             UsageError: the session is closed.
         """
-        return self._planned(partial(self._planner.place, graph))
+        return self._planned(partial(self._planner.place, graph), reserve=reserve)
 
     def settle(self, workload: Mapping[Graph, float]) -> Plan:
         """Choose where weights and states shall live, so that several graphs together run fastest.
@@ -141,7 +145,7 @@ class Session(Membership):
         """
         return self._planned(partial(self._planner.settle, workload))
 
-    def _planned(self, make: Callable[[], Plan]) -> Plan:
+    def _planned(self, make: Callable[[], Plan], *, reserve: bool = True) -> Plan:
         with self._lock:
             self._attend()
             while True:
@@ -150,7 +154,7 @@ class Session(Membership):
                 except DeviceFault as fault:
                     self._recovery.set_aside(fault, changed=False)
                 except PlacementError as error:
-                    if not self._recovery.add_reserve(str(error)):
+                    if not reserve or not self._recovery.add_reserve(str(error)):
                         raise
 
     def compile(self, graph: Graph, *, spill: bool = True) -> Program:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import get_args
 
 from hotplug.backend import DeviceInfo
 from hotplug.errors import UsageError
 from hotplug.settings import Fallback
+from hotplug_llm.cli.placement import add_placement, placement_of
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model, load
 from hotplug_llm.sampling import SamplingOptions
@@ -29,8 +31,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-d",
         "--device",
+        "--devices",
+        dest="device",
         metavar="SELECTOR",
-        help='device to run on, such as "cpu", "gpu" or "cuda:1,cpu" (HOTPLUG_DEVICE, or the best)',
+        help='devices to run on, the preferred ones first, such as "cpu", "gpu" or "cuda:1,cpu" '
+        "(HOTPLUG_DEVICE, or the best)",
     )
     group.add_argument(
         "--fallback",
@@ -58,6 +63,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         choices=("f16", "f32"),
         help="how the KV cache is kept (f16; f32 with --precision exact)",
     )
+    add_placement(parser)
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +132,7 @@ def open_model(arguments: argparse.Namespace) -> Model:
     """Load the model of a command line."""
     if not arguments.model:
         raise UsageError("-m needs the name of a file")
-    return load(
+    model = load(
         arguments.model,
         arguments.device,
         arguments.precision,
@@ -134,7 +140,11 @@ def open_model(arguments: argparse.Namespace) -> Model:
         threads=arguments.threads,
         cache_dtype=arguments.cache_type,
         fallback=arguments.fallback,
+        **placement_of(arguments),
     )
+    if model.fitted:
+        print(f"hotplug: {model.fitted}", file=sys.stderr)
+    return model
 
 
 def figures(devices: Sequence[DeviceInfo], answer: Generation) -> str:

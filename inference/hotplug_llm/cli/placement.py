@@ -1,0 +1,88 @@
+"""Options that say what runs on which device, and how they are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from hotplug.errors import UsageError
+
+__all__ = ["add_placement", "placement_of"]
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """Options about several devices."""
+    group = parser.add_argument_group("placement", "`hotplug plan` shows what they lead to")
+    group.add_argument(
+        "--split",
+        default="auto",
+        metavar="SHARES",
+        help='share of the weights for each device, such as "3,1"; auto: what is fastest, or in '
+        "order where speeds are not known (%(default)s)",
+    )
+    group.add_argument(
+        "--place",
+        action="append",
+        default=[],
+        metavar="REGEX=DEVICE",
+        help="put weights and caches of such names, or an op, on a device; may be repeated",
+    )
+    group.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="DEVICE=SIZE",
+        help='memory that may be taken on a device, such as "cuda:0=8GiB"; may be repeated',
+    )
+    group.add_argument(
+        "--fit",
+        action="store_true",
+        help="read fewer tokens at once and shorten the context where memory is short",
+    )
+
+
+def placement_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as arguments of `load`.
+
+    Raises:
+        UsageError: one is not understood.
+    """
+    return {
+        "split": _shares(arguments.split),
+        "pins": dict(_pair("--place", text) for text in arguments.place),
+        "budgets": {
+            device: _size(size)
+            for device, size in (_pair("--budget", text) for text in arguments.budget)
+        },
+        "fit": arguments.fit,
+    }
+
+
+def _shares(text: str) -> tuple[float, ...] | None:
+    if text == "auto":
+        return None
+    try:
+        return tuple(float(share) for share in text.split(","))
+    except ValueError:
+        raise UsageError(f'--split takes "auto" or shares such as "3,1", not {text!r}') from None
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    left, equals, right = text.rpartition("=")
+    if not (left and equals and right):
+        example = "ffn_.*=cpu:0" if option == "--place" else "cuda:0=8GiB"
+        raise UsageError(f"{option} takes something like {example!r}, not {text!r}")
+    return left, right
+
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_UNITS |= {f"{name}i": 1024**power for power, name in enumerate("kmgt", start=1)}
+
+
+def _size(text: str) -> int:
+    """Bytes from "8GiB", "8G", "800MB", "12345"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise UsageError(f'a size is given as "8GiB", "800MB" or in bytes, not {text!r}')
+    return int(float(found[1]) * _UNITS[found[2]])

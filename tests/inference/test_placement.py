@@ -1,0 +1,192 @@
+"""Where a model's layers go: `hotplug plan`, options of loading, and making a model fit."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+import hotplug_llm
+from hotplug.backend import DeviceType
+from hotplug.cli import main
+from hotplug.errors import DeviceNotFoundError, PlacementError, UsageError
+from hotplug.placement import Rates
+from hotplug.placement.cost import Link
+from hotplug.testing.fakes import FakeDevice, fake_backend, fake_registry
+
+MB, KB = 1_000_000, 1000
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Three devices, of which two are small; the registry that has them is the process's."""
+    found = [
+        FakeDevice("fake:0", memory_bytes=9 * MB),
+        FakeDevice("fake:1", memory_bytes=900 * KB),
+        FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True),
+    ]
+    registry = fake_registry(fake_backend("fake", *found[:2]), fake_backend("cpu", found[2]))
+    monkeypatch.setattr("hotplug.session.fleet.default", lambda: registry)
+    return found
+
+
+def plan_of(*options, model):
+    return main(["plan", "-m", str(model), "-c", "512", *options])
+
+
+def test_a_plan_takes_nothing(devices, deep_model, capsys):
+    assert plan_of("--devices", "fake:0,cpu", model=deep_model) == 0
+    shown = capsys.readouterr().out
+    assert "fake:0" in shown
+    assert "its weight lives there" in shown
+    for device in devices:
+        assert not device.calls["allocate"]
+        assert not device.calls["compile"]
+    assert devices[0].memory().free == 9 * MB
+
+
+def test_a_budget_splits_the_model(devices, deep_model, capsys, tmp_path):
+    picture, graph = tmp_path / "plan.svg", tmp_path / "plan.dot"
+    options = ["--devices", "fake:0,cpu", "--budget", "fake:0=800KB", "--json"]
+    files = ["--svg", str(picture), "--dot", str(graph)]
+    assert plan_of(*options, *files, model=deep_model) == 0
+    told = json.loads(capsys.readouterr().out)
+    use = told["memory"]["fake:0"]
+    assert 500 * KB < use["total"] <= 800 * KB
+    assert use["budget"] == 800 * KB
+    assert use["free"] == 9 * MB
+    assert told["memory"]["cpu:0"]["weights"] + use["weights"] >= 1250 * KB
+    assert told["stats"]["parts"] == len(told["parts"]) >= 2
+    assert sum(copy["bytes"] for copy in told["copies"]) == told["stats"]["copied_bytes"] > 0
+    assert told["seconds"] > 0
+    names = {node["name"]: node for node in told["nodes"]}
+    assert names["blk.0.ffn_up.weight"]["device"] == "fake:0"
+    assert names["blk.7.ffn_up.weight"]["device"] == "cpu:0"
+    assert "full" in names["blk.7.ffn_up.weight"]["reason"]
+    root = ET.fromstring(picture.read_text())
+    assert root.tag.endswith("svg")
+    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert any("blk.7.ffn_up.weight" in (title or "") for title in titles)
+    assert graph.read_text().startswith("digraph plan {")
+
+
+def test_shares_and_pins(devices, deep_model, capsys):
+    options = ["--devices", "fake:0,fake:1,cpu", "--split", "2,1,0", "--json"]
+    assert plan_of(*options, "--place", r"blk\.0\.=cpu:0", model=deep_model) == 0
+    told = json.loads(capsys.readouterr().out)
+    weights = {name: use["weights"] for name, use in told["memory"].items()}
+    assert weights["cpu:0"] < 200 * KB
+    assert 1.5 < weights["fake:0"] / weights["fake:1"] < 2.5
+    pinned = [node for node in told["nodes"] if node["name"].startswith("blk.0.")]
+    assert {node["device"] for node in pinned} == {"cpu:0"}
+    assert {node["reason"] for node in pinned} == {r"pinned by 'blk\\.0\\.'"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--place", "nonsense=cpu:0"], "'nonsense' is pinned to cpu:0, and fits no weight"),
+        (["--place", "blk=fake:7"], "names fake:7, which is not among the devices in use"),
+        (["--place", "cpu:0"], "--place takes something like 'ffn_.*=cpu:0'"),
+        (["--place", "(=cpu:0"], "'(' is no regular expression"),
+        (["--budget", "fake:0=much"], 'a size is given as "8GiB", "800MB" or in bytes'),
+        (["--budget", "fake:7=1GB"], "a budget names fake:7"),
+        (["--split", "1"], "a share of 0 or more for each of the 2 devices"),
+        (["--split", "a,b"], '--split takes "auto" or shares such as "3,1"'),
+        (["--tokens", "0"], "--tokens must be from 1 to 512"),
+        (["--svg", "/nowhere/x.svg"], "/nowhere/x.svg cannot be written"),
+    ],
+)
+def test_what_is_not_understood_or_not_possible(devices, deep_model, capsys, options, says):
+    assert plan_of("--devices", "fake:0,cpu", *options, model=deep_model) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("8GiB", 8 << 30), ("8G", 8 * 10**9), ("1.5mib", 3 << 19), ("800MB", 800 * MB), ("17", 17)],
+)
+def test_sizes(text, nbytes):
+    from hotplug_llm.cli.placement import _size
+
+    assert _size(text) == nbytes
+
+
+def test_fitting_shortens_the_context_and_says_so(devices, deep_model):
+    # Weights take 1.25 MB, each token of context 1 kB.
+    limit = 2500 * KB
+    with pytest.raises(PlacementError, match="no room"):
+        hotplug_llm.load(deep_model, "fake:0", budgets={"fake:0": limit}, fallback="error")
+    with hotplug_llm.load(deep_model, "fake:0", budgets={"fake:0": limit}, fit=True) as model:
+        assert 512 <= model.context <= 1024
+        assert model.context % 256 == 0
+        assert model.fitted.endswith(f"the context is {model.context} tokens instead of 4096")
+        assert model.plan().memory["fake:0"].total <= limit
+        assert model.plan(32).memory["fake:0"].total <= limit
+
+
+def test_fitting_reads_fewer_tokens_at_once_first(devices, deep_model):
+    with hotplug_llm.load(deep_model, "fake:0", context=512) as model:
+        narrow, wide = (model.plan(n).memory["fake:0"].total for n in (32, 512))
+    assert narrow < wide
+    limit = (narrow + wide) // 2
+    with hotplug_llm.load(
+        deep_model, "fake:0", context=512, budgets={"fake:0": limit}, fit=True
+    ) as model:
+        assert model.context == 512
+        assert "tokens instead of 512 are read at once" in model.fitted
+
+
+def test_fitting_does_nothing_where_all_fits(devices, deep_model):
+    with hotplug_llm.load(deep_model, "fake:0", context=512, fit=True) as model:
+        assert model.fitted == ""
+        assert model.context == 512
+
+
+def test_fitting_counts_what_is_free_where_no_budget_is_given(devices, deep_model):
+    devices[0].buffers.allocate(6 * MB)
+    with hotplug_llm.load(deep_model, "fake:0", fit=True) as model:
+        assert 1024 <= model.context < 2048
+
+
+def test_what_cannot_be_made_to_fit_is_told_with_the_numbers(devices, deep_model):
+    says = r"even with a context of 256 tokens: .* of 1\d{6} bytes .* fake:1: 810000"
+    with pytest.raises(PlacementError, match=says):
+        hotplug_llm.load(deep_model, "fake:1", budgets={"fake:1": 900 * KB}, fit=True)
+
+
+def test_loading_checks_what_it_is_asked(devices, deep_model):
+    with pytest.raises(DeviceNotFoundError):
+        hotplug_llm.load(deep_model, "cpu", pins={"blk": "fake:0"})
+    with pytest.raises(PlacementError, match="fits no weight"):
+        hotplug_llm.load(deep_model, "cpu", pins={"experts": "cpu:0"})
+    with pytest.raises(UsageError):
+        hotplug_llm.load(deep_model, "fake:0,cpu", split=(1, 2, 3))
+
+
+def test_prompt_and_answer_together_decide_where_weights_live(devices, deep_model, monkeypatch):
+    """One device is quick with one token, the other with many; an answer is 128 tokens."""
+    link = Link(1e-5, 1e10)
+    speeds = {
+        "fake:0": Rates(1e13, 1e11, link, link, gemv={"f32": 1e8}),
+        "fake:1": Rates(1e10, 1e11, link, link),
+        "cpu:0": Rates(1e9, 1e9),
+    }
+    monkeypatch.setattr(
+        "hotplug.session.planning.known_rates", lambda info, threads: speeds[info.id]
+    )
+    devices[1].buffers.memory.total = 9 * MB
+
+    def home(answer):
+        monkeypatch.setattr("hotplug_llm.fitting.ANSWER", answer)
+        with hotplug_llm.load(deep_model, "fake:0,fake:1", context=512) as model:
+            return {
+                model.plan(width).choices[node].device
+                for width in (1, 512)
+                for node in model.plan(width).graph.weights.values()
+                if node.name.startswith("blk.")
+            }
+
+    assert home(10_000) == {"fake:1"}
+    assert home(0.001) == {"fake:0"}
