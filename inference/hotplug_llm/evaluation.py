@@ -89,11 +89,13 @@ class Evaluator:
         """The graph that reads so many tokens, see `Decoder.graph`."""
         return self._decoder.graph(width_for(tokens))
 
-    def program(self, tokens: int, outputs: int = 1, largest: int = 0) -> Program:
+    def program(
+        self, tokens: int, outputs: int = 1, largest: int = 0, control: Control | None = None
+    ) -> Program:
         """The compiled graph of one width, see `Decoder.graph`; made once."""
         graph = self._decoder.graph(tokens, outputs, largest)
         with self._doubting():
-            return self._session.compile(graph, spill=tokens <= LEAST_BATCH)
+            return self._session.compile(graph, spill=tokens <= LEAST_BATCH, control=control)
 
     def finds(self, largest: int) -> bool:
         """Whether so many largest logits had better be found where they are computed.
@@ -107,16 +109,16 @@ class Evaluator:
         ids = dict(outputs)["ids"].operands[0]
         return bool(device.supports(ids))
 
-    def prepare(self, count: int, largest: int = 0) -> None:
+    def prepare(self, count: int, largest: int = 0, control: Control | None = None) -> None:
         """Compile what reading so many tokens needs, for all logits or the largest."""
         for length in {length for _, length in self._pieces(count)}:
             try:
-                self.program(width_for(length), largest=largest)
+                self.program(width_for(length), largest=largest, control=control)
             except StatesLostError as error:
-                self._recover(error)
+                self._recover(error, control)
             except OutOfDeviceMemoryError as error:
                 self._narrow(width_for(length), error)
-                self.prepare(count, largest)
+                self.prepare(count, largest, control)
                 return
 
     def _narrow(self, width: int, error: OutOfDeviceMemoryError) -> None:

@@ -140,8 +140,8 @@ class Generation:
             self.reused = self._evaluator.reuse(self.prompt_ids)
             rest = self.prompt_ids[self.reused :]
             largest = self._largest()
-            self._evaluator.prepare(len(rest), largest)
-            self._evaluator.prepare(1, largest)
+            self._evaluator.prepare(len(rest), largest, self._control)
+            self._evaluator.prepare(1, largest, self._control)
             began = time.perf_counter()
             with progress.task("read the prompt", len(rest)) as advance:
                 token = self._continued(rest, history, advance)

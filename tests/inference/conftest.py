@@ -106,7 +106,7 @@ class ScriptedModel:
     def finds(self, largest):
         return False
 
-    def prepare(self, count, largest=0):
+    def prepare(self, count, largest=0, control=None):
         pass
 
     def last_logits(self, ids, *, proceed=None, control=None):

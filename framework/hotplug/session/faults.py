@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hotplug.errors import ExecutionError, HotplugError, RunCancelledError
 
-__all__ = ["DeviceFault", "at_device"]
+__all__ = ["DeviceFault", "at_device", "forget_frames"]
 
 
 class DeviceFault(Exception):  # noqa: N818 - control flow within a session, never seen outside
@@ -41,3 +41,12 @@ def at_device(device: str, *, clean: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         raise DeviceFault(device, error, clean=clean) from error
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop tracebacks of an error that is kept: their frames keep alive what the run worked on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

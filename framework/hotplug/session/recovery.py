@@ -28,7 +28,7 @@ from hotplug.errors import (
 from hotplug.registry import Event, EventKind
 from hotplug.registry.events import Listeners
 from hotplug.session.compiled import Kept
-from hotplug.session.faults import DeviceFault
+from hotplug.session.faults import DeviceFault, forget_frames
 from hotplug.session.fleet import Fleet
 from hotplug.session.storage import Storage
 from hotplug.settings import Fallback
@@ -124,6 +124,8 @@ class Recovery:
         self.tell(EventKind.QUARANTINED, device, str(error))
         if self.fallback == "error" or not (self._fleet.members or self.add_reserve(str(error))):
             raise error
+        _log.debug("%s failed", device, exc_info=error)
+        forget_frames(error)
         self._warn(f"{device} is set aside: {error}; {', '.join(self._fleet.members)} goes on")
         if left is not None:
             rest = f"all but {left} rows of the states" if left else "the states"

@@ -157,13 +157,16 @@ class Session(Membership):
                     if not reserve or not self._recovery.add_reserve(str(error)):
                         raise
 
-    def compile(self, graph: Graph, *, spill: bool = True) -> Program:
+    def compile(
+        self, graph: Graph, *, spill: bool = True, control: Control | None = None
+    ) -> Program:
         """Make a graph ready to run; a second time, it is ready already.
 
         Args:
             graph: what is to run.
             spill: whether weights and states may go to other devices where one has no room left for
                 the graph's own values. If not, that raises, and a smaller graph may be tried.
+            control: ends it from outside.
 
         Raises:
             UsageError: a weight of the graph was not given, or is of another type; or the session
@@ -173,15 +176,16 @@ class Session(Membership):
             PlacementError: there is no device left, or not enough memory.
             OutOfDeviceMemoryError: see `spill`.
             StatesLostError: see `run`.
+            RunCancelledError: it was ended.
         """
-        self.compiled(graph, spill=spill)
+        self.compiled(graph, spill=spill, control=control)
         return Program(self, graph)
 
     def compiled(
         self, graph: Graph, *, spill: bool = True, control: Control | None = None
     ) -> Compiled:
         """The executables of a graph, with their buffers; made if they are not there."""
-        with self._lock:
+        with self._lock if control is None else held(self._lock, control):
             self._attend()
             compiled = self._kept.get(graph)
             if compiled is None:
