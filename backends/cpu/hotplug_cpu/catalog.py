@@ -96,7 +96,7 @@ _TABLE: list[KernelSpec] = [
     *_specs("words", {"quantise_words": "x x_stride tokens blocks words"}),
     *_specs(
         "words",
-        {f"words_{name}": f"{_UNPACK} blocks panel" for name in ("f16", "bf16")},
+        {f"words_{name}": f"{_UNPACK} blocks panel" for name in ("f16", "bf16", "q8_0")},
         in_plan=False,
     ),
     *_specs(

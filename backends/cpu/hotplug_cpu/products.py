@@ -35,17 +35,13 @@ QUANTISED = (*LEGACY, *SUPER)
 _FEW = 4
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
 
-_MANY = 16
-"""Tokens from which on making words of weights pays."""
-
 _GRAIN = 4
 """Rows that a thread takes at once."""
 
 COPIES = "copies"
 """How threads share a store in which each has a copy of its own."""
 
-_TWO_BYTES = ("f16", "bf16")
-_PLAIN = ("f32", *_TWO_BYTES)
+_PLAIN = ("f32", "f16", "bf16")
 _PAGE = 4096
 """Bytes; rows a multiple of it apart fall on the same few lines of the first cache."""
 
@@ -81,14 +77,13 @@ def form(node: Node) -> str | None:
     ):
         return None
     tokens = x.type.size // x.shape[-1]
-    few = tokens <= _FEW
-    if weights.dtype.quantised and node.param("precision") == "default":
+    few, rounds = tokens <= _FEW, node.param("precision") == "default"
+    if rounds and tokens >= multiplies_words().get(name, tokens + 1) and x.shape[-1] % BLOCK == 0:
+        return "words"
+    if weights.dtype.quantised and rounds:
         return "blocks" if few else "tiles"
     fits = weights.dtype.quantised or x.shape[-1] % _LANES == 0
-    if few and fits:
-        return "floats"
-    rounds = name in _TWO_BYTES and node.param("precision") == "default" and multiplies_words()
-    return "words" if rounds and tokens >= _MANY and x.shape[-1] % BLOCK == 0 else "rows"
+    return "floats" if few and fits else "rows"
 
 
 def lay_out(low: Lowering, kind: str, rows: Rows, x: Node) -> Rows:

@@ -33,7 +33,8 @@ KERNELS = {
 }
 """A kernel that a form's plans have, of a type of weights."""
 
-FORMS = [form for form in KERNELS if form != "words" or multiplies_words()]
+WORDS = multiplies_words()
+FORMS = [form for form in KERNELS if form != "words" or WORDS]
 
 FACTORS = {
     "q2_k": (80, 82),
@@ -58,10 +59,14 @@ class Case:
     seed: int
 
 
-TYPES = {"blocks": QUANTISED, "tiles": QUANTISED, "words": ("f16", "bf16")}
+TYPES = {
+    "blocks": QUANTISED,
+    "tiles": [name for name in QUANTISED if name not in WORDS],
+    "words": list(WORDS),
+}
 """Types of weights, where a form is not for all."""
 
-TOKENS = {"blocks": (1, 4), "floats": (1, 4), "words": (16, 48)}
+TOKENS = {"blocks": (1, 4), "floats": (1, 4), "words": (max(WORDS.values(), default=0), 80)}
 """Fewest and most tokens, where it is not 5 to 40."""
 
 

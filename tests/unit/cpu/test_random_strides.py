@@ -21,7 +21,7 @@ from hotplug_cpu.kernels import panels
 from hotplug_cpu.kernels.sizes import BLOCK
 from hotplug_cpu.products import QUANTISED
 
-HALVES = st.sampled_from(["f16", "bf16"])
+AS_WORDS = st.sampled_from(["f16", "bf16", "q8_0"])
 TYPES = st.sampled_from(["f32", "f16", "bf16", *QUANTISED])
 
 
@@ -136,7 +136,7 @@ def test_many_tokens_as_floats(run_kernel, seed, threads, name, tokens, packs):
 
 
 @settings(max_examples=40)
-@given(seed=SEEDS, threads=THREADS, name=HALVES, tokens=st.integers(1, 30))
+@given(seed=SEEDS, threads=THREADS, name=AS_WORDS, tokens=st.integers(1, 30))
 def test_many_tokens_as_words(run_kernel, seed, threads, name, tokens):
     its = Operands(name, seed, tokens)
     count, chunk = its.width // BLOCK, panels.CHUNK_WORDS
@@ -149,10 +149,10 @@ def test_many_tokens_as_words(run_kernel, seed, threads, name, tokens):
     scale, numbers = parts_of(x, tokens)
     x = strewn(x, its.random)
     words = {"unpack": run_kernel.address(f"words_{name}"), **its.weight_words(), "count": count}
-    words |= {"chunk_bytes": 2 * chunk * BLOCK, "x": x, "x_stride": x.strides[0]}
+    words |= {"chunk_bytes": its.dtype.nbytes(chunk * BLOCK), "x": x, "x_stride": x.strides[0]}
     words |= {"x_chunk": chunk * panels.WORDS_BLOCK, "tokens": tokens}
     found = its.wide(run_kernel, "gemm_i16", threads, words, panels.gemm_i16_scratch())
-    its.weights = rounded(its.weights)
+    its.weights = rounded(its.weights, name)
     its.check(found, (scale * numbers).reshape(its.x.shape))
 
 

@@ -1,4 +1,4 @@
-"""Products of many tokens with f16 and bf16 weights as words of 16 bits."""
+"""Products of many tokens with f16, bf16 and Q8_0 weights as words of 16 bits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ LENGTH = 46363.5
 """How long a block of activations may be as a vector: that of weights times it is under 2^31."""
 
 
-def rounded(weights):
-    """Weights as blocks of words hold them: multiples of a power of two, the largest of 13 bits."""
+def rounded(weights, name="f16"):
+    """Weights as blocks of words hold them: multiples of a power of two, the largest of 13 bits.
+
+    Of Q8_0 words are the bytes.
+    """
+    if name == "q8_0":
+        return weights
     blocks = weights.reshape(len(weights), -1, panels.BLOCK).astype(np.float64)
     _, exponent = np.frexp(np.abs(blocks).max(-1, keepdims=True))
     words = np.rint(np.ldexp(blocks, BITS - exponent))
@@ -60,10 +65,10 @@ class Product:
             threads=threads,
             unpack=runner.address(f"words_{self.dtype.name}"),
             weights=self.stored,
-            row_bytes=2 * width,
+            row_bytes=self.stored.nbytes // rows,
             rows=rows,
             count=blocks,
-            chunk_bytes=2 * panels.CHUNK_WORDS * panels.BLOCK,
+            chunk_bytes=self.dtype.nbytes(panels.CHUNK_WORDS * panels.BLOCK),
             x=words,
             x_stride=blocks * panels.WORDS_BLOCK,
             x_chunk=panels.CHUNK_WORDS * panels.WORDS_BLOCK,
@@ -81,7 +86,7 @@ class Product:
     def expected(self):
         """Of the words that were made of the activations."""
         scale, words = parts_of(self.words, len(self.x))
-        return (scale * words).reshape(self.x.shape) @ rounded(self.weights).T
+        return (scale * words).reshape(self.x.shape) @ rounded(self.weights, self.dtype.name).T
 
 
 def assert_close(found, expected):
@@ -89,7 +94,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize("name", ["f16", "bf16"])
+@pytest.mark.parametrize("name", ["f16", "bf16", "q8_0"])
 def test_products(run_kernel, name, threads):
     product = Product(name, 13, 3 * LONG + 96, 71)
     found = product.run(run_kernel, threads)

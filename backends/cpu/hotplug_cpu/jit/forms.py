@@ -79,6 +79,7 @@ BY_ELEMENT = _NEON
 """Whether products take an element of a register as well as a register of equal elements."""
 
 _NATIVE_HALF = X86 or _NEON
+_PAIRS_I16 = "llvm.x86.avx2.pmadd.wd"  # products of 16 x i16, summed by two
 
 
 def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -102,7 +103,7 @@ def sum_pairs(builder: Any, sums: Any) -> Any:
     """16 x i16, neighbours summed: 8 x i32."""
     if X86:
         ones = splat(1, I16, 16)
-        return call(builder, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), sums, ones)
+        return call(builder, _PAIRS_I16, vector(I32, 8), sums, ones)
     if _NEON:
         return _by_halves(builder, "saddlp.v4i32.v8i16", vector(I32, 4), sums)
     return _sum_neighbours(builder, builder.sext(sums, vector(I32, 16)))
@@ -164,6 +165,8 @@ def add_dots_i16(builder: Any, sums: Any, first: Any, second: Any) -> Any:
         # It takes words; LLVM 22 reads that as pairs.
         words = [builder.bitcast(value, kind) for value in (first, second)]
         return call(builder, name, kind, sums, *words)
+    if ISA == "avx2" and LANES == 8:
+        return builder.add(sums, call(builder, _PAIRS_I16, vector(I32, 8), first, second))
     wide = vector(I32, 2 * LANES)
     product = builder.mul(builder.sext(first, wide), builder.sext(second, wide))
     return builder.add(sums, _sum_neighbours(builder, product))

@@ -13,6 +13,7 @@ first kernel was asked for.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hotplug.errors import SettingsError
@@ -162,13 +163,19 @@ def _lesser(machine: str, best: str) -> tuple[str, ...]:
     return family[family.index(best) + 1 :] or ("generic",)
 
 
-def multiplies_words() -> bool:
-    """Whether products of words of 16 bits are faster than those of floats.
+@functools.cache
+def multiplies_words() -> Mapping[str, int]:
+    """Types of weights whose products are fastest with words of 16 bits, and from how many tokens.
 
-    With AVX-VNNI their sums are more than there are registers, which nobody has measured yet.
+    Vectors of 512 bits with VNNI, or of 256 without; the other two ways nobody has measured yet. So
+    does Q8_0 without VNNI, whose bytes would be multiplied with their signs taken off.
     """
     target = host_target()
-    return target.isa == "vnni" and target.lanes == 16
+    if target.isa == "vnni" and target.lanes == 16:
+        return {"f16": 16, "bf16": 16}
+    if target.isa == "avx2" and target.lanes == 8:
+        return {"f16": 64, "bf16": 64, "q8_0": 64}
+    return {}
 
 
 def architecture() -> str:

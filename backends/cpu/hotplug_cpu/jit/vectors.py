@@ -6,9 +6,10 @@ an *instruction*: a Python function that writes IR, made callable from kernels b
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -39,6 +40,7 @@ __all__ = [
     "instruction",
     "lanes",
     "load",
+    "rolled",
     "shuffle",
     "splat",
     "store",
@@ -164,6 +166,18 @@ def at_offset(builder: Any, base: Any, nbytes: int) -> Any:
 def store(builder: Any, at: Any, value: Any) -> None:
     """Put a value at an address of any alignment."""
     builder.store(value, builder.inttoptr(at, value.type.as_pointer())).align = 1
+
+
+@contextlib.contextmanager
+def rolled(builder: Any, count: int, place: Any) -> Iterator[Any]:
+    """A loop that stays one, as LLVM does not see how often it runs; gives the number of a step.
+
+    Where all registers hold sums, it would else take steps together that need more of them. `place`
+    is any address: none has the highest bit set.
+    """
+    unknown = builder.add(ir.Constant(I64, count), builder.lshr(place, ir.Constant(I64, 63)))
+    with cgutils.for_range(builder, unknown) as loop:
+        yield loop.index
 
 
 def _is_vector_pair(arguments: Any) -> bool:

@@ -4,8 +4,8 @@ Weights are unpacked into panels of rows in scratch memory of each thread; activ
 where they lie.
 
     gemm_f32        activations f32; weights of any type, unpacked by a kernel of `floats`
-    gemm_i16        activations as `quantise_words` writes them; weights f16 or bf16, unpacked by a
-                    kernel of `words`
+    gemm_i16        activations as `quantise_words` writes them; weights f16, bf16 or Q8_0, unpacked
+                    by a kernel of `words`
 
 Arguments:
     unpack          address of the kernel that unpacks

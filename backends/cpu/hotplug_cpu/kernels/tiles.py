@@ -17,6 +17,7 @@ from hotplug_cpu.jit.forms import LANES
 from hotplug_cpu.jit.vectors import (
     F32,
     I8,
+    I16,
     I32,
     I64,
     address,
@@ -24,6 +25,7 @@ from hotplug_cpu.jit.vectors import (
     broadcast,
     instruction,
     load,
+    rolled,
     shuffle,
     splat,
     store,
@@ -102,23 +104,34 @@ def _dots_narrow(
         return dots_of_matrices(builder, panels, tile, tokens)
     if not forms.SUMS_PAIRS:
         return _dots_plain(builder, panels, tile, tokens)
-    dots: list[list[Any]] = [[None for _ in _PANELS] for _ in range(tokens)]
+    dots = [[splat(0, I32, 8) for _ in _PANELS] for _ in range(tokens)]
     for first in range(0, _STEPS, steps):
-        pairs: list[list[Any]] = [[None for _ in _PANELS] for _ in range(tokens)]
-        for step in range(first, first + steps):
-            weights = [_panel_bytes(builder, panel, step) for panel in panels]
-            for token in range(tokens):
-                x = _tile_bytes(builder, tile, step, token)
-                for panel in _PANELS:
-                    product = forms.pairs_u7(builder, weights[panel], x)
-                    before = pairs[token][panel]
-                    pairs[token][panel] = builder.add(before, product) if before else product
-        for token in range(tokens):
-            for panel in _PANELS:
-                words = forms.sum_pairs(builder, pairs[token][panel])
-                before = dots[token][panel]
-                dots[token][panel] = builder.add(before, words) if before else words
+        pairs = _pairs(builder, panels, tile, tokens, (first, steps))
+        for own, variables in zip(dots, pairs, strict=True):
+            for panel, variable in enumerate(variables):
+                words = forms.sum_pairs(builder, builder.load(variable))
+                own[panel] = builder.add(own[panel], words)
     return dots
+
+
+def _pairs(
+    builder: Any, panels: list[Any], tile: Any, tokens: int, steps: tuple[int, int]
+) -> list[list[Any]]:
+    """Variables with sums of some steps, given by the first and their number, in 16 bits."""
+    first, count = steps
+    none = splat(0, I16, 16)
+    sums = [[cgutils.alloca_once_value(builder, none) for _ in panels] for _ in range(tokens)]
+    with rolled(builder, count, tile) as index:
+        step = builder.add(index, _constant(first))
+        moved = builder.mul(step, _constant(4 * ROWS))
+        weights = [_panel_bytes(builder, builder.add(panel, moved), 0) for panel in panels]
+        here = builder.add(tile, builder.mul(step, _constant(4 * TOKENS)))
+        for token, variables in enumerate(sums):
+            x = _tile_bytes(builder, here, 0, token)
+            for weight, variable in zip(weights, variables, strict=True):
+                product = forms.pairs_u7(builder, weight, x)
+                builder.store(builder.add(builder.load(variable), product), variable)
+    return sums
 
 
 def _dots_plain(builder: Any, panels: list[Any], tile: Any, tokens: int) -> list[list[Any]]:

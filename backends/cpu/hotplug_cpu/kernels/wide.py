@@ -31,6 +31,7 @@ from hotplug_cpu.jit.vectors import (
     call,
     instruction,
     load,
+    rolled,
     splat,
     store,
     vector,
@@ -191,17 +192,7 @@ def _words(
     panel = builder.add(panel, builder.mul(index, _constant(_WORDS_PANEL)))
     step = builder.mul(index, _constant(WORDS_BLOCK))
     blocks = [builder.add(row, step) for row in activations]
-    dots = [[splat(0, I32, LANES)] * vectors for _ in blocks]
-    for pair in range(BLOCK // 2):
-        here = at_offset(builder, panel, 4 * PANEL * (1 + pair))
-        weights = _vectors(builder, here, vectors, _HALVES)
-        for block, own in zip(blocks, dots, strict=True):
-            word = load(builder, at_offset(builder, block, 4 * (1 + pair)), I32)
-            x = builder.bitcast(broadcast(builder, word, LANES), _HALVES)
-            own[:] = [
-                forms.add_dots_i16(builder, total, weight, x)
-                for total, weight in zip(own, weights, strict=True)
-            ]
+    dots = _dots_of_words(builder, panel, blocks, vectors)
     scales = _vectors(builder, panel, vectors, _FLOATS)
     for block, own, variables in zip(blocks, dots, sums, strict=True):
         x_scale = broadcast(builder, load(builder, block, F32), LANES)
@@ -211,6 +202,23 @@ def _words(
             value = builder.sitofp(total, _FLOATS)
             after = forms.fused_multiply_add(builder, value, both, builder.load(variable))
             builder.store(after, variable)
+
+
+def _dots_of_words(builder: Any, panel: Any, blocks: list[Any], vectors: int) -> list[list[Any]]:
+    """What the words of a block add up to, for each token and vector of rows."""
+    none = splat(0, I32, LANES)
+    sums = [[cgutils.alloca_once_value(builder, none) for _ in range(vectors)] for _ in blocks]
+    with rolled(builder, BLOCK // 2, panel) as pair:
+        number = builder.add(pair, _constant(1))  # words follow the scales
+        here = builder.add(panel, builder.mul(number, _constant(4 * PANEL)))
+        weights = _vectors(builder, here, vectors, _HALVES)
+        for block, own in zip(blocks, sums, strict=True):
+            word = load(builder, builder.add(block, builder.mul(number, _constant(4))), I32)
+            x = builder.bitcast(broadcast(builder, word, LANES), _HALVES)
+            for variable, weight in zip(own, weights, strict=True):
+                after = forms.add_dots_i16(builder, builder.load(variable), weight, x)
+                builder.store(after, variable)
+    return [[builder.load(variable) for variable in own] for own in sums]
 
 
 @dataclass(frozen=True, slots=True)

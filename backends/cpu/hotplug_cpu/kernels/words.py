@@ -1,10 +1,10 @@
-"""Floats as words of 16 bits: activations, and weights in f16 and bf16, what `gemm_i16` multiplies.
+"""Words of 16 bits: activations, and weights in f16, bf16 and Q8_0, what `gemm_i16` multiplies.
 
 A block of 32 numbers becomes integers and a scale. No sum of products of two blocks overflows 32
 bits, since it is at most the product of their lengths as vectors (Cauchy-Schwarz):
 
 - Weights are multiples of a power of two, the largest of 13 bits. So the 8 or 11 bits that a weight
-  has are kept, but of those that are far smaller than the block's largest.
+  has are kept, but of those that are far smaller than the block's largest. Of Q8_0 words are bytes.
 - Activations have words up to LARGEST, or less where the block would be longer than LONGEST.
 
 Blocks with a number that is not finite have the scale NaN.
@@ -21,14 +21,17 @@ from hotplug_cpu.jit import forms, reductions, simd
 from hotplug_cpu.jit.simd import four_f32x8
 from hotplug_cpu.jit.vectors import (
     F32,
+    I8,
     I16,
     I32,
     address,
+    at_offset,
     broadcast,
     call,
     concatenate,
     f32,
     instruction,
+    load,
     splat,
     store,
     vector,
@@ -139,27 +142,45 @@ def _room(builder: Any) -> Any:
     return simd.room_at(builder, ir.ArrayType(I16, BLOCK * ROWS))
 
 
-def _unpacker(load_eight: Any) -> Any:
-    """A kernel as those of `weights`, for numbers of two bytes."""
+@instruction(f32, address, address)
+def _store_bytes(builder: Any, at: Any, block: Any) -> Any:
+    """A block of Q8_0 as words, which are its bytes; returns their scale."""
+    numbers = load(builder, at_offset(builder, block, 2), vector(I8, BLOCK))
+    store(builder, at, builder.sext(numbers, vector(I16, BLOCK)))
+    half = load(builder, block, I16)
+    wide = builder.insert_element(splat(0, I16, 8), half, ir.Constant(I32, 0))
+    return builder.extract_element(forms.half_to_float(builder, wide), ir.Constant(I32, 0))
+
+
+def _of_two_bytes(load_eight: Any) -> Any:
+    @_inline
+    def words(at: int, block: int) -> Any:
+        parts = (
+            load_eight(block),
+            load_eight(block + 16),
+            load_eight(block + 32),
+            load_eight(block + 48),
+        )
+        return _store_weights(at, parts)
+
+    return words
+
+
+def _unpacker(block_bytes: int, words: Any) -> Any:
+    """A kernel as those of `weights`; `words(at, block)` stores a block's and returns the scale."""
 
     @_inline
     def unpack(source: int, row_bytes: int, rows: int, blocks: int, panel: int) -> int:
         room = _room()
         for _ in range(blocks):
             for row in range(ROWS):
-                at = source + min(row, rows - 1) * row_bytes
-                parts = (
-                    load_eight(at),
-                    load_eight(at + 16),
-                    load_eight(at + 32),
-                    load_eight(at + 48),
-                )
-                simd.store_f32(panel + 4 * row, _store_weights(room + _ROW * row, parts))
+                block = source + min(row, rows - 1) * row_bytes
+                simd.store_f32(panel + 4 * row, words(room + _ROW * row, block))
             panel += _NEXT
             for at in (room, room + 32):
                 transpose_rows(at, _ROW, panel, _NEXT)
                 panel += 8 * _NEXT
-            source += 2 * BLOCK
+            source += block_bytes
         return 0
 
     return unpack
@@ -167,6 +188,7 @@ def _unpacker(load_eight: Any) -> Any:
 
 KERNELS = {
     "quantise_words": quantise_words,
-    "words_f16": _unpacker(simd.load_f16x8),
-    "words_bf16": _unpacker(simd.load_bf16x8),
+    "words_f16": _unpacker(2 * BLOCK, _of_two_bytes(simd.load_f16x8)),
+    "words_bf16": _unpacker(2 * BLOCK, _of_two_bytes(simd.load_bf16x8)),
+    "words_q8_0": _unpacker(34, _store_bytes),
 }
