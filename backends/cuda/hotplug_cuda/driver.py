@@ -147,6 +147,7 @@ class CUDADriver(Driver):
             max_items=1024,
             local_bytes=48 << 10,
             max_buffer=total,
+            int8=True,
             products=runtime.products if settings().cuda_cublas else frozenset(),
             simulated=runtime.simulated,
         )

@@ -119,6 +119,15 @@ class OpenCLDriver(Driver):
         with self._errors(nbytes):
             return cl.Buffer(self._context, cl.mem_flags.READ_WRITE, nbytes)
 
+    def wrap(self, data: memoryview) -> Memory | None:
+        """A buffer object over it; a processor has no other memory than the host."""
+        address = np.frombuffer(data, np.uint8).ctypes.data
+        if not self.capabilities.is_cpu or address % _WIDEST_LOAD:
+            return None
+        flags = cl.mem_flags.READ_ONLY | cl.mem_flags.USE_HOST_PTR
+        with self._errors(data.nbytes):
+            return cl.Buffer(self._context, flags, hostbuf=data)
+
     def free(self, memory: Memory) -> None:
         """Release it; the driver keeps it until queued work is done."""
         with contextlib.suppress(DeviceLostError), self._errors():
@@ -234,6 +243,7 @@ class OpenCLDriver(Driver):
 
 
 _PROBE_BYTES = 64
+_WIDEST_LOAD = 16  # bytes that a kernel loads at once, at a multiple of as many
 _OUT_OF_RESOURCES = -5
 _OUT_OF_HOST_MEMORY = -6
 # An allocation failed; resources or host memory ran out; a buffer is larger than the device gives.
@@ -242,25 +252,30 @@ _LOST = frozenset({-2, -34, -36})  # device not available, invalid context, inva
 _REFUSED = frozenset({-11, -15, -17})  # building, compiling or linking failed
 
 
+_DOT_PRODUCTS = "-cl-std=CL3.0"
+
+
 def _standard(device: Any) -> str:
     """The option for OpenCL C 1.2; or for 3.0, by which alone dot products of bytes are there."""
     dot_products = "cl_khr_integer_dot_product" in device.extensions.split()
     newer = re.search(r"OpenCL C [3-9]\.", device.opencl_c_version) is not None
-    return f"-cl-std={'CL3.0' if dot_products and newer else 'CL1.2'}"
+    return _DOT_PRODUCTS if dot_products and newer else "-cl-std=CL1.2"
 
 
 def _capabilities(found: Found) -> Capabilities:
     device = found.device
     parts = (found.platform, device.name, device.version, device.driver_version)
+    is_cpu = bool(device.type & cl.device_type.CPU)
     return Capabilities(
         dialect="opencl",
         identity=";".join((*parts, _standard(device))),
-        is_cpu=bool(device.type & cl.device_type.CPU),
+        is_cpu=is_cpu,
         f64=bool(device.double_fp_config),
         alignment=max(64, device.mem_base_addr_align // 8),
         max_items=int(device.max_work_group_size),
         local_bytes=int(device.local_mem_size),
         max_buffer=int(device.max_mem_alloc_size),
+        int8=not is_cpu and _standard(device) == _DOT_PRODUCTS,
     )
 
 

@@ -44,6 +44,7 @@ class Capabilities:
         max_items: the largest work-group.
         local_bytes: local memory of a work-group.
         max_buffer: bytes of the largest allocation.
+        int8: whether an instruction multiplies four signed bytes and adds them up.
         products: dtypes whose matrices a library of the vendor's multiplies, see `Driver.gemm`.
         simulated: whether how long something takes means nothing.
     """
@@ -56,6 +57,7 @@ class Capabilities:
     max_items: int
     local_bytes: int
     max_buffer: int
+    int8: bool = False
     products: frozenset[str] = frozenset()
     simulated: bool = False
 
@@ -138,6 +140,14 @@ class Driver(abc.ABC):
         Raises:
             OutOfDeviceMemoryError: there is not enough.
         """
+
+    def wrap(self, data: memoryview) -> Memory | None:
+        """(optional) Host memory that kernels only read, as it lies; None where that is not better.
+
+        Who asks keeps it alive.
+        """
+        del data
+        return None
 
     @abc.abstractmethod
     def free(self, memory: Memory) -> None:

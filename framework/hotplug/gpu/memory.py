@@ -47,6 +47,14 @@ class GPUBufferType(BufferType):
             )
         return GPUBuffer(self.driver, self.driver.allocate(max(1, nbytes)), nbytes)
 
+    def wrap(self, data: memoryview) -> GPUBuffer | None:
+        """Host memory that nobody writes, where the device reads it as fast as its own."""
+        fits = self.max_bytes is None or data.nbytes <= self.max_bytes
+        if not data.readonly or not data.nbytes or not fits:
+            return None
+        memory = self.driver.wrap(data)
+        return None if memory is None else GPUBuffer(self.driver, memory, data.nbytes, data)
+
 
 class GPUBuffer(Buffer):
     """A block of device memory.
@@ -55,9 +63,12 @@ class GPUBuffer(Buffer):
         alive: False once it has been freed.
     """
 
-    def __init__(self, driver: Driver, memory: Memory, nbytes: int) -> None:
+    def __init__(
+        self, driver: Driver, memory: Memory, nbytes: int, wrapped: memoryview | None = None
+    ) -> None:
         self.nbytes = nbytes
         self.alive = True
+        self._wrapped = wrapped  # kept alive
         self._driver = driver
         self._memory: Memory | None = memory
 
@@ -87,6 +98,8 @@ class GPUBuffer(Buffer):
         """Put host bytes at `offset`; the source may be changed when this returns."""
         source = source.cast("B") if source.nbytes else memoryview(b"")
         self._check(offset, source.nbytes)
+        if self._wrapped is not None:
+            raise UsageError("the buffer is memory of the host's that may only be read")
         if source.nbytes:
             self._driver.write(self.memory, offset, source)
 
@@ -97,6 +110,8 @@ class GPUBuffer(Buffer):
 
     def _queue_copy(self, source: GPUBuffer) -> bool:
         self._check(0, source.nbytes)
+        if self._wrapped is not None:
+            return False  # which `write` refuses
         if not source.belongs_to(self._driver):
             origin = source._driver
             return self._driver.copy_peer(origin, source.memory, self.memory, source.nbytes)
@@ -109,6 +124,7 @@ class GPUBuffer(Buffer):
         memory, self._memory = self._memory, None
         if memory is not None:
             self._driver.free(memory)
+        self._wrapped = None
 
     def _check(self, offset: int, nbytes: int) -> None:
         if self._memory is None:

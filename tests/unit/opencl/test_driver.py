@@ -17,6 +17,7 @@ from hotplug.errors import (
     KernelCompileError,
     OutOfDeviceMemoryError,
     PlacementError,
+    UsageError,
 )
 from hotplug.gpu.device import GPUDevice
 from hotplug.gpu.sources import Variant, source_of
@@ -289,7 +290,7 @@ def test_a_weight_that_no_device_holds_is_one_clear_error(driver, found):
     gpu = GPUDevice(found[0].info, driver, backend.memory(found[0].info))
     with Session([gpu], fallback="error") as session, pytest.raises(PlacementError) as caught:
         session.plan(Graph.build({"y": product()}))
-    assert "weight w" in str(caught.value)
+    assert "weights and states of matmul" in str(caught.value)
     assert "at most 4096 bytes in one piece, 16384 needed" in str(caught.value)
 
 
@@ -310,3 +311,22 @@ def test_a_device_that_fails_while_it_runs_is_replaced(run, breaks, code, what):
     breaks("enqueue_nd_range_kernel", code)
     with pytest.warns(FallbackWarning, match=what):
         run()
+
+
+def test_weights_on_a_processor_are_the_host_s_memory(driver, found):
+    gpu = GPUDevice(found[0].info, driver, backend.memory(found[0].info))
+    room = np.arange(80, dtype=np.float32)
+    start = -room.ctypes.data % 64 // 4
+    data = room[start : start + 16]
+    fixed = data.data.toreadonly().cast("B")
+    assert gpu.buffers.wrap(data.data) is None  # others may write it
+    assert gpu.buffers.wrap(fixed[4:]) is None  # kernels load 16 bytes at once
+    buffer = gpu.buffers.wrap(fixed)
+    data[3] = 70
+    seen = np.empty(16, np.float32)
+    buffer.read(0, seen.data)
+    assert np.array_equal(seen, data)
+    with pytest.raises(UsageError, match="only be read"):
+        buffer.copy_from(gpu.buffers.allocate(64))
+    small(driver)
+    assert gpu.buffers.wrap(fixed) is None
