@@ -21,7 +21,10 @@ DIALECTS = ("opencl", "cuda")
 _INCLUDES = {
     "elementwise": ("integers.h",),
     "quantise": ("int8.h",),
+    "matmul_int8": ("int8.h",),
     "matvec_int8": ("int8.h",),
+    "merge": ("order.h",),
+    "norm": ("int8.h",),
     "attention": ("attention.h",),
     "combine": ("attention.h",),
     "conv": ("conv.h",),
@@ -30,6 +33,8 @@ _INCLUDES = {
     "col2im": ("window.h",),
     "pool": ("window.h",),
     "rope": ("rope.h",),
+    "sort": ("order.h",),
+    "top": ("order.h",),
     "cached_heads": ("rope.h",),
 }
 """What a kernel's file needs besides common.h, and the pages on blocks of QUANT and TARGET."""

@@ -53,7 +53,6 @@ def test_argmin_of_long_columns(each):
     assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("each", ["GPU", "CUDA"], indirect=True)
 @pytest.mark.parametrize(("length", "k"), [(600, 5), (1025, 40), (5000, 256), (30_000, 40)])
 def test_the_first_of_long_rows(each, length, k):
     x = ops.input(name="x", dtype="f32", shape=(2, length))
@@ -62,7 +61,24 @@ def test_the_first_of_long_rows(each, length, k):
     assert launches == {600: 1, 1025: 2, 5000: 3, 30_000: 3}[length]
 
 
-def test_processors_do_not_sort_long_rows(device):
-    x = ops.input(name="x", dtype="f32", shape=(2, 9000))
-    assert "not sorted" in device.supports(ops.top_k(x, k=3)).reason
-    assert device.supports(ops.argmax(x, axis=-1))
+@pytest.mark.parametrize(
+    ("dtype", "length", "descending"),
+    [("f32", 1025, False), ("f16", 5000, True), ("i32", 9000, False)],
+)
+def test_long_rows_are_sorted_by_merging(each, dtype, length, descending):
+    x = ops.input(name="x", dtype=dtype, shape=(2, length))
+    data = values((2, length), nan=dtype != "i32")
+    launches, found, expected = run(each, ops.argsort(x, descending=descending), data)
+    assert np.array_equal(found, expected)
+    assert launches == {1025: 2, 5000: 4, 9000: 5}[length]
+
+
+def test_many_of_long_rows_are_chosen_by_merging(device):
+    x = ops.input(name="x", dtype="f32", shape=(3, 20_000))
+    _, found, expected = run(device, ops.top_k(x, k=1500), values((3, 20_000)))
+    assert np.array_equal(found, expected)
+
+
+def test_memory_for_sorting_is_bounded(device):
+    x = ops.input(name="x", dtype="f32", shape=(1 << 16, 1 << 14))
+    assert "in one piece" in device.supports(ops.argsort(x)).reason

@@ -6,13 +6,14 @@ import math
 import struct
 from collections.abc import Sequence
 
+from hotplug.dtypes import DType
 from hotplug.gpu.catalog.leading import LEADING, lead_of, padded, strides_of
-from hotplug.gpu.catalog.quantised import QUANTS
+from hotplug.gpu.catalog.quantised import QUANTS, decoded
 from hotplug.gpu.catalog.reduction import alibi_slopes
 from hotplug.gpu.catalog.table import Lowering, Part, i64, optional, present, real, row, whole
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import LIMIT, Tensor, shape_bytes, view_bytes
+from hotplug.gpu.tensors import LIMIT, Place, Tensor, shape_bytes, view_bytes
 from hotplug.layout import Layout
 from hotplug.node import Node
 from hotplug.ops.checks import broadcast
@@ -29,15 +30,14 @@ _MOST_SUMS = 32  # of an item, in registers; decoding takes some, too
 
 
 def _attention_check(node: Node, capabilities: Capabilities) -> str:
-    del capabilities  # nothing here is computed in f64
     q, k, v = node.operands[:3]
     mask, sinks = node.inputs[3], node.inputs[5]
     if q.dtype.name not in _COMPUTED:
         return f"queries of {q.dtype}"
     if not {k.dtype.name, v.dtype.name} <= _COMPUTED | QUANTS:
         return f"a cache of {k.dtype} and {v.dtype}"
-    if k.dtype.quantised != v.dtype.quantised or (k.dtype.quantised and k.dtype != v.dtype):
-        return f"a cache of {k.dtype} and {v.dtype}"
+    if _apart(k.dtype, v.dtype) and 4 * (k.type.size + v.type.size) > capabilities.max_buffer:
+        return f"a cache of {k.dtype} and {v.dtype}, which is too large to be decoded"
     if max(q.shape[-1], v.shape[-1]) > _WIDEST:
         return f"heads of more than {_WIDEST} elements"
     if mask is not None and mask.dtype.name not in _COMPUTED | {"bool"}:
@@ -49,11 +49,26 @@ def _attention_check(node: Node, capabilities: Capabilities) -> str:
     return ""
 
 
+def _apart(k: DType, v: DType) -> bool:
+    """Whether keys and values are blocks that one kernel does not decode."""
+    return k != v and (k.quantised or v.quantised)
+
+
+def _rounded_up(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64
+
+
 @row("scaled_dot_product_attention", check=_attention_check)
 def _attention(
     lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor
 ) -> None:
     q, k, v = present(*operands[:3])
+    used = 0
+    if _apart(k.dtype, v.dtype):
+        k = decoded(lowering, k)
+        start = _rounded_up(4 * k.size)
+        v = decoded(lowering, v, start)
+        used = start + _rounded_up(4 * v.size)
     mask, positions, sinks = operands[3:]
     lead_shape = broadcast(q.shape[:-3], k.shape[:-3])
     tensors = [q, k, v]
@@ -85,8 +100,8 @@ def _attention(
     at = y.at
     heads = math.prod(lead) * q.shape[-3] * q.shape[-2]
     if splits > 1:
-        target = lowering.temporary(4 * heads * splits * (v.shape[-1] + 2))
-        at = target.at
+        lowering.temporary(used + 4 * heads * splits * (v.shape[-1] + 2))
+        target, at = Place("scratch", used), used
     defines = {
         "Q": q.dtype.name, "KEYS": k.dtype.name, "VALUES": v.dtype.name,
         "QUANT": k.dtype.name if k.dtype.quantised else None,

@@ -104,11 +104,32 @@ def copy(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     if x.dtype.quantised:
         x, y = as_bytes(x), as_bytes(y)
     lengths, (xs, ys) = joined(y.shape, [x.strides, y.strides])
-    variant = Variant.of("copy", {"WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS})
+    each = _beside(lengths, (xs, ys), (x.at, y.at), y.dtype.block_bytes)
+    lengths = (*lengths[:-1], lengths[-1] // each)
+    xs, ys = ((*(step // each for step in steps[:-1]), steps[-1]) for steps in (xs, ys))
+    variant = Variant.of("copy", {"WIDTH": each * y.dtype.block_bytes, "ITEMS": ITEMS})
     lowering.launch(
-        variant, groups_of(y.size), ITEMS,
+        variant, groups_of(y.size // each), ITEMS,
         x.place, view_bytes(x.at, xs), y.place, view_bytes(y.at, ys), shape_bytes(lengths),
     )  # fmt: skip
+
+
+_WIDEST = 16  # bytes that an item moves
+
+
+def _beside(
+    lengths: tuple[int, ...], strides: Sequence[tuple[int, ...]], at: Sequence[int], width: int
+) -> int:
+    """Elements that lie beside each other everywhere, and that an item may move at once."""
+    if any(steps[-1] != 1 for steps in strides):
+        return 1
+    each = _WIDEST // width
+    whole_in = [lengths[-1], *(step for steps in strides for step in steps[:-1])]
+    while each > 1 and (
+        any(count % each for count in whole_in) or any(one % (each * width) for one in at)
+    ):
+        each //= 2
+    return each
 
 
 @row("contiguous", check=lambda node, caps: "" if node.dtype.quantised else plain_type(node, caps))

@@ -9,6 +9,7 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import (
     AXES,
     LIMIT,
+    Place,
     Tensor,
     contiguous,
     joined,
@@ -62,12 +63,19 @@ def decode(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     take_blocks(lowering, table, contiguous(lowering.constant(i32(0)), get("i32"), (1,)), y)
 
 
-def decoded(lowering: Lowering, x: Tensor) -> Tensor:
-    """A quantised tensor as f32, in memory that lasts for this node; any other as it is."""
+def decoded(lowering: Lowering, x: Tensor, at: int = 0) -> Tensor:
+    """A quantised tensor as f32, in memory that lasts for this node; any other as it is.
+
+    Args:
+        lowering: gets the launch.
+        x: the tensor.
+        at: bytes of that memory that are taken.
+    """
     if not x.dtype.quantised:
         return x
     f32 = get("f32")
-    y = contiguous(lowering.temporary(f32.nbytes(x.size)), f32, x.shape)
+    lowering.temporary(at + f32.nbytes(x.size))
+    y = contiguous(Place("scratch", at), f32, x.shape)
     decode(lowering, x, y)
     return y
 

@@ -1,8 +1,9 @@
-// Elements of WIDTH bytes moved from one layout to another.
+// Elements, or as many beside each other as make WIDTH bytes, moved from one layout to another.
 #define WORD_1 UCHAR
 #define WORD_2 USHORT
 #define WORD_4 UINT
 #define WORD_8 ULONG
+#define WORD_16 UINT4
 #define WORD JOIN(WORD_, WIDTH)
 
 KERNEL(ITEMS)

@@ -1,16 +1,5 @@
-// Indices in order of value, the first of equals first: an element's place is the number of elements
+// Indices in order (order.h): an element's place is the number of elements
 // that come before it. Quadratic, which is the fastest way for the short rows that it is used for.
-
-FUNCTION int before(NUM a, int a_at, NUM b, int b_at, int descending)
-{
-    const int a_nan = a != a; // NaN counts as largest
-    const int b_nan = b != b;
-    if (a_nan != b_nan)
-        return descending ? a_nan : b_nan;
-    if (!a_nan && a != b)
-        return descending ? a > b : a < b;
-    return a_at < b_at;
-}
 
 KERNEL(ITEMS)
 sort(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG y_at, const Shape shape,

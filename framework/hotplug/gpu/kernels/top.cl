@@ -1,25 +1,12 @@
-// Indices of the largest elements of long rows, largest first, the first of equals first: a work-group
-// sorts a chunk of CHUNK elements in local memory and keeps the first ones of it, value and place, from
-// which the next launch chooses again. With PLACES, elements have places of their own; -1 is none.
+// Indices of the first elements of long rows in their order (order.h): a work-group sorts a chunk of CHUNK
+// elements in local memory and keeps the first ones of it, value and place, from which the next launch
+// chooses again, or all, which merge.cl merges. With PLACES, elements have places of their own; -1 is none.
 #define CHUNK 1024
-
-FUNCTION int before(NUM a, int a_at, NUM b, int b_at)
-{
-    const int a_nan = a != a; // NaN counts as largest
-    const int b_nan = b != b;
-    if (a_at < 0 || b_at < 0)
-        return b_at < 0 && a_at >= 0;
-    if (a_nan != b_nan)
-        return a_nan;
-    if (!a_nan && a != b)
-        return a > b;
-    return a_at < b_at;
-}
 
 KERNEL(ITEMS)
 top(GLOBAL const char *x, const View xv, GLOBAL const char *found, const LONG found_at,
     GLOBAL char *y, const LONG y_at, GLOBAL char *kept_values, const LONG values_at,
-    const Shape shape, const int count, const LONG stride, const int kept)
+    const Shape shape, const int count, const LONG stride, const int kept, const int descending)
 {
     LOCAL NUM value[CHUNK];
     LOCAL int at[CHUNK];
@@ -45,7 +32,7 @@ top(GLOBAL const char *x, const View xv, GLOBAL const char *found, const LONG fo
                 const int one = 2 * pair - (pair & (step - 1));
                 const int two = one + step;
                 const int up = (one & size) == 0;
-                const int wrong = before(value[two], at[two], value[one], at[one]);
+                const int wrong = before(value[two], at[two], value[one], at[one], descending);
                 if (wrong == up) {
                     const NUM value_one = value[one];
                     const int at_one = at[one];

@@ -221,6 +221,14 @@ def _attention() -> Iterator[Case]:
         q = leaf("q", "f32", (2, 2, width))
         k, v = leaf("k", dtype, (5, 1, width)), leaf("v", dtype, (5, 1, width))
         yield single(f"{_SDPA}/f32 {dtype}/cache", ops.scaled_dot_product_attention(q, k, v))
+    for keys, values in (("q8_0", "f16"), ("f32", "q4_1"), ("q8_0", "q5_0")):
+        q, k, v = (
+            leaf("q", "f32", (2, 2, 32)),
+            leaf("k", keys, (5, 1, 32)),
+            leaf("v", values, (5, 1, 32)),
+        )
+        result = ops.scaled_dot_product_attention(q, k, v)
+        yield single(f"{_SDPA}/f32 {keys} {values}/cache", result)
     for what, masks, params, data in _attention_params():
         operands = (leaf("q", "f32", (3, 4, 8)), leaf("k", "f32", (7, 2, 8)))
         v = leaf("v", "f32", (7, 2, 8))

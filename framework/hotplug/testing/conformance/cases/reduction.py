@@ -103,6 +103,8 @@ def _argsort() -> Iterator[Case]:
                 yield single(f"argsort/{dtype}/{shape} {way}", result, {"x": normal(20)})
             result = ops.argsort(leaf("x", dtype, (2, 40)), descending=descending)
             yield single(f"argsort/{dtype}/ties {way}", result, ties)
+    long = ops.argsort(leaf("x", "f32", (2, 2100)))
+    yield single("argsort/f32/(2, 2100)", long, {"x": normal(20)})
     for layout, make in LAYOUTS.items():
         yield single(f"argsort/f32/{layout}", ops.argsort(make("x", "f32", (4, 6))))
 
