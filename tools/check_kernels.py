@@ -124,7 +124,7 @@ def open_simulator() -> tuple[DeviceInfo, Driver]:
 
     found = next(one for one in discovery.find() if one.platform.startswith("Oclgrind"))
     driver = OpenCLDriver(found)
-    driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False)
+    driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False, int8=True)
     return found.info, driver
 
 

@@ -29,7 +29,7 @@ from hotplug_cuda.usage import ARCHITECTURES, Usage, measure, occupancy
 
 CUDA = Capabilities(
     dialect="cuda", identity="report", is_cpu=False, f64=True, alignment=256, max_items=1024,
-    local_bytes=48 << 10, max_buffer=1 << 40,
+    local_bytes=48 << 10, max_buffer=1 << 40, int8=True,
 )  # fmt: skip
 
 

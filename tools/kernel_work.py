@@ -110,7 +110,8 @@ TYPICAL: Mapping[str, Callable[[], Node]] = {
     "elementwise": lambda: ops.add(_x(BATCH, WIDE), _x(BATCH, WIDE, name="y")),
     "encode": lambda: ops.cast(_x(BATCH, WIDE), dtype="q8_0"),
     "im2col": lambda: ops.im2col(_image(64), **_THREE),
-    "matmul": lambda: _product(BATCH, "q4_0"),
+    "matmul": lambda: _product(BATCH, "q4_0", precision="exact"),
+    "matmul_int8": lambda: _product(BATCH, "q4_0"),
     "matvec": lambda: _product(1, "q4_0", precision="exact"),
     "matvec_int8": lambda: _product(1, "q4_0"),
     "norm": lambda: ops.rms_norm(_x(BATCH, WIDE), _x(WIDE, name="weight")),
@@ -129,6 +130,7 @@ TYPICAL: Mapping[str, Callable[[], Node]] = {
     "sort": lambda: ops.argsort(_x(BATCH, 128)),
     "take": lambda: _rows("f16"),
     "take_blocks": lambda: _rows("q4_0"),
+    "turns": lambda: ops.rope(_x(BATCH, HEADS, HEAD), _ids(BATCH)),
     "triangle": lambda: ops.triangular(_x(WIDE, WIDE)),
     "where": lambda: ops.where(
         _x(BATCH, WIDE, dtype="bool", name="c"), _x(BATCH, WIDE), _x(BATCH, WIDE, name="y")
@@ -166,6 +168,8 @@ def _load(kernel: str, node: Node, capabilities: Capabilities) -> Load | None:
     what = f"{' + '.join(one.op for one in nodes)}: {', '.join(_types(graph))}"
     if kernel == "combine":
         return Load(what, used[-1], lowering.scratch + node.type.nbytes, lowering.scratch // 2)
+    if kernel == "turns":
+        return Load(what, used[-1], lowering.kept_bytes, lowering.kept_bytes // 2)
     if kernel == "quantise":
         x = node.operands[0]
         return Load(what, used[-1], x.type.nbytes + x.type.size * 9 // 8, 4 * x.type.size)

@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "support.md"
 
 GPU = Capabilities(
     dialect="opencl", identity="", is_cpu=False, f64=True, alignment=64, max_items=256,
-    local_bytes=32 << 10, max_buffer=1 << 40,
+    local_bytes=32 << 10, max_buffer=1 << 40, int8=True,
 )  # fmt: skip
 
 Ask: TypeAlias = Callable[[Node], Support]

@@ -70,7 +70,7 @@ class TestGeometryOfGPUs(BackendTests):
         except BackendLoadError as error:
             pytest.skip(str(error))
         driver = OpenCLDriver(found)
-        driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False)
+        driver.capabilities = dataclasses.replace(driver.capabilities, is_cpu=False, int8=True)
         with GPUDevice(found.info, driver, backend.memory(found.info)) as device:
             yield device
 

@@ -22,7 +22,7 @@ HERE = Path(hotplug.gpu.__file__).parent
 
 GPU = Capabilities(
     dialect="opencl", identity="test", is_cpu=False, f64=True, alignment=64, max_items=256,
-    local_bytes=32768, max_buffer=2**32,
+    local_bytes=32768, max_buffer=2**32, int8=True,
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_every_kernel_compiles(driver, name):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("is_cpu", [False, True])
 def test_all_variants_compile(driver, is_cpu):
-    capabilities = dataclasses.replace(driver.capabilities, is_cpu=is_cpu)
+    capabilities = dataclasses.replace(driver.capabilities, is_cpu=is_cpu, int8=not is_cpu)
     for variant in variants(capabilities):
         driver.compile(variant.name, source_of(variant, "opencl", f64=capabilities.f64))
 

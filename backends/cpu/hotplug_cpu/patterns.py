@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hotplug.graph import Graph
 from hotplug.layout import Layout
 from hotplug.node import Node
+from hotplug.patterns import products_in_sum
 from hotplug.verify import reads_state
 from hotplug_cpu import mixing, products, rotation
 from hotplug_cpu.kernels.sizes import BLOCK, x_row_bytes
@@ -67,22 +68,8 @@ def _leave_product(graph: Graph, node: Node) -> tuple[Node, ...]:
 
 def _added(node: Node) -> tuple[Node, Node] | None:
     """A sum as the product that it belongs to and what is added to that."""
-    if node.op != "add":
-        return None
-    first, second = node.operands if len(node.operands) == 2 else (None, None)
-    for product, other in ((second, first), (first, second)):
-        if (
-            product is not None
-            and other is not None
-            and product != other
-            and product.op == "matmul"
-            and products.form(product) is not None
-            and product.shape == node.shape
-            and _is_f32(other)
-            and (other.shape == node.shape or other.type.size == node.shape[-1] == other.shape[-1])
-        ):
-            return product, other
-    return None
+    pairs = products_in_sum(node)
+    return next((pair for pair in pairs if products.form(pair[0]) is not None), None)
 
 
 def _leave_rotation(graph: Graph, node: Node) -> tuple[Node, ...]:

@@ -198,6 +198,7 @@ class Tuner:
             own = {
                 "constants": constants,
                 "held": self._zeros(held, lowering.held_bytes),
+                "kept": self._zeros(held, lowering.kept_bytes),
                 "scratch": self._zeros(held, lowering.scratch),
             }
             try:

@@ -21,6 +21,7 @@ _FAMILIES = {
     for module in (codebook, fp4, kquants, legacy, lowbit, nonlinear, ternary)
     for name in module.CODECS
 }
+_ALIKE = 32  # elements of blocks that have one scale
 _GRIDS = {
     "iq2_xxs": grids.IQ2_XXS, "iq2_xs": grids.IQ2_XS, "iq2_s": grids.IQ2_S,
     "iq3_xxs": grids.IQ3_XXS, "iq3_s": grids.IQ3_S, "iq1_s": grids.IQ1, "iq1_m": grids.IQ1,
@@ -42,6 +43,8 @@ def definitions(name: str) -> dict[str, str]:
     """What the page takes from here: a block's size, levels, points."""
     dtype = get(name)
     found = {f"{name}_BLOCK": str(dtype.block), f"{name}_BYTES": str(dtype.block_bytes)}
+    if dtype.block == _ALIKE:
+        found[f"{name}_ALIKE"] = "1"
     if _FAMILIES[name] == "nonlinear":
         found["LEVELS"] = ", ".join(f"{level:.0f}" for level in nonlinear.LEVELS)
     if name in _GRIDS:

@@ -70,7 +70,8 @@ class GPUExecutable(Executable):
         plan = lower_graph(self._graph, self._lowering, self._device, fuse=fuse)
         kernels = (one for one in self._lowering.launches if isinstance(one, catalog.Launch))
         programs.prepare(launch.variant for launch in kernels)
-        self.arena_bytes = plan.arena_bytes + self._lowering.scratch + self._lowering.held_bytes
+        low = self._lowering
+        self.arena_bytes = plan.arena_bytes + low.scratch + low.held_bytes + low.kept_bytes
         self._own = self._reserve(buffers, plan)
         self.required = _required(self._graph)
         self._given: dict[str, Buffer] = {}  # what the last run was given
@@ -86,6 +87,7 @@ class GPUExecutable(Executable):
             "arena": buffers.reserve(plan.arena_bytes),
             "scratch": buffers.reserve(self._lowering.scratch),
             "held": buffers.reserve(self._lowering.held_bytes),
+            "kept": buffers.reserve(self._lowering.kept_bytes),
             "constants": buffers.reserve(len(self._lowering.constants)),
         }
         own["constants"].write(0, memoryview(self._lowering.constants))

@@ -2,6 +2,8 @@
 
     heads        what attention reads of few new tokens: queries and keys turned, keys and values
                  put into the cache
+    products     of one value with several matrices, the norm that makes it, what is added to them,
+                 and the gate that two of them are; see `fused_products`
     norm         a sum of two values and its norm; the sum is stored too
     elementwise  nodes of which only the last is needed elsewhere
 
@@ -11,60 +13,48 @@ up to how a compiler rounds a sum of products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from hotplug.dtypes import Kind
+from hotplug.gpu import fused_products
 from hotplug.gpu.catalog.chains import OPERANDS, chain, ends_chain, in_chain, operands_of
 from hotplug.gpu.catalog.reduction import NORMS, norm_of_sum
 from hotplug.gpu.catalog.rotation import CachedHeads
 from hotplug.gpu.catalog.table import Lowering
+from hotplug.gpu.driver import Capabilities
+from hotplug.gpu.patterns import Emit, Found, Fused
 from hotplug.gpu.tensors import Tensor
 from hotplug.graph import Graph
-from hotplug.memory import Fusion
 from hotplug.node import Node
 from hotplug.verify import reads_state
 
-__all__ = ["Fused", "find"]
+__all__ = ["find"]
 
 _MOST_NODES = 32  # of a chain
 _MOST_TOKENS = 8  # each looks through those after it for its row of the cache
 
 _CACHED = frozenset({"f32", "f16", "bf16"})
 
-Emit = Callable[[Lowering, Sequence[Node], Mapping[Node, Tensor]], None]
+
+def find(graph: Graph, capabilities: Capabilities) -> tuple[Fused, ...]:
+    """All patterns of a graph for a device; no node is in two."""
+    found = Found(graph)
+    _cached_heads(found)
+    fused_products.find(found, capabilities)
+    _norms(found)
+    _chains(found)
+    return tuple(found.groups)
 
 
-@dataclass(frozen=True, slots=True)
-class Fused(Fusion):
-    """Nodes of a pattern, and the function of the catalog that adds their launch."""
-
-    emit: Emit
-
-
-def find(graph: Graph) -> tuple[Fused, ...]:
-    """All patterns of a graph; no node is in two."""
-    taken: set[Node] = set()
-    found = []
-    for pattern in (_cached_heads, _norms, _chains):
-        for fused in pattern(graph, taken):
-            taken.update(fused.nodes)
-            found.append(fused)
-    return tuple(found)
-
-
-def _cached_heads(graph: Graph, taken: set[Node]) -> Iterator[Fused]:
-    order = {node: position for position, node in enumerate(graph.nodes)}
-    found = set(taken)
-    for node in graph.nodes:
+def _cached_heads(found: Found) -> None:
+    for node in found.graph.nodes:
         if node.op != "scaled_dot_product_attention":
             continue
         heads = _heads_of(node.operands[0], *map(_reshaped, node.operands[1:3]))
         members = _members(heads) if heads else set()
-        if heads and not members & found and _may_wait(graph, order, heads):
-            found |= members
-            stored = frozenset({heads.queries, heads.key_rows, heads.value_rows})
-            yield Fused(tuple(sorted(members, key=order.__getitem__)), stored, _emitted(heads))
+        if heads and not any(node in found for node in members) and _may_wait(found, heads):
+            stored = {heads.queries, heads.key_rows, heads.value_rows}
+            found.add(members, stored, _emitted(heads))
 
 
 def _reshaped(node: Node) -> Node:
@@ -105,28 +95,16 @@ def _members(heads: CachedHeads) -> set[Node]:
     return members
 
 
-def _may_wait(graph: Graph, order: Mapping[Node, int], heads: CachedHeads) -> bool:
+def _may_wait(found: Found, heads: CachedHeads) -> bool:
     """Whether all may be computed when the last of them is due, and nobody sees a difference."""
     members = _members(heads)
-    last = max(map(order.__getitem__, members))
     results = (heads.queries, heads.key_rows, heads.value_rows)
-    early = (user for node in results for user in _users(graph, node) if order[user] < last)
-    inside = members - set(results)
-    shared = (user for node in inside for user in graph.consumers[node] if user not in members)
     # Whoever else reads a cache might do so in between.
     caches = [update.operands[0] for update in (heads.key_rows, heads.value_rows)]
-    readers = (user for cache in caches for user in graph.consumers[cache] if user not in members)
+    consumers = found.graph.consumers
+    readers = (user for cache in caches for user in consumers[cache] if user not in members)
     reads = map(reads_state, (heads.queries, heads.keys))
-    return not (inside & graph.results or any((*early, *shared, *readers)) or any(reads))
-
-
-def _users(graph: Graph, node: Node) -> Iterator[Node]:
-    """Who reads a node's value, in another shape maybe."""
-    for user in graph.consumers[node]:
-        if user.op == "reshape":
-            yield from _users(graph, user)
-        else:
-            yield user
+    return found.may_wait(members, results) and not any(readers) and not any(reads)
 
 
 def _emitted(heads: CachedHeads) -> Emit:
@@ -137,15 +115,13 @@ def _emitted(heads: CachedHeads) -> Emit:
     return emit
 
 
-def _norms(graph: Graph, taken: set[Node]) -> Iterator[Fused]:
-    found: set[Node] = set()
-    for node in graph.nodes:
-        total = node.inputs[0] if node.op in NORMS else None
-        if total is None or total in taken | found or not _fits_sum(total, node):
+def _norms(found: Found) -> None:
+    for node in found.graph.nodes:
+        total = node.inputs[0] if node.op in NORMS and node not in found else None
+        if total is None or total in found or not _fits_sum(total, node):
             continue
-        if graph.consumers[total][0] == node and not reads_state(total):
-            found.add(total)
-            yield Fused((total, node), frozenset({total, node}), norm_of_sum)
+        if found.graph.consumers[total][0] == node and not reads_state(total):
+            found.add((total, node), (total, node), norm_of_sum)
 
 
 def _fits_sum(total: Node, norm: Node) -> bool:
@@ -155,22 +131,17 @@ def _fits_sum(total: Node, norm: Node) -> bool:
     return same and total not in norm.operands[1:]
 
 
-def _chains(graph: Graph, taken: set[Node]) -> Iterator[Fused]:
-    order = {node: position for position, node in enumerate(graph.nodes)}
-    found: set[Node] = set()
-    for last in reversed(graph.nodes):
-        if last in taken | found or not ends_chain(last):
-            continue
-        nodes = _chain(graph, order, last, taken | found)
-        if len(nodes) > 1:
-            found.update(nodes)
-            yield Fused(nodes, frozenset({last}), chain)
+def _chains(found: Found) -> None:
+    for last in reversed(found.graph.nodes):
+        if last not in found and ends_chain(last):
+            nodes = _chain(found, last)
+            if len(nodes) > 1:
+                found.add(nodes, {last}, chain)
 
 
-def _chain(
-    graph: Graph, order: Mapping[Node, int], last: Node, taken: set[Node]
-) -> tuple[Node, ...]:
+def _chain(found: Found, last: Node) -> tuple[Node, ...]:
     """The nodes that can be computed with one that needs them, in the graph's order."""
+    graph, order = found.graph, found.order
     nodes = [last]
     candidates = set(last.operands)
     while candidates and len(nodes) < _MOST_NODES:
@@ -178,7 +149,8 @@ def _chain(
         candidates.remove(node)
         grown = sorted([node, *nodes], key=order.__getitem__)
         fits = (
-            node not in taken | graph.results
+            node not in found
+            and node not in graph.results
             and in_chain(node)
             and (node.shape == last.shape or node.op == "cast")  # what costs more, costs it once
             and set(graph.consumers[node]) <= set(nodes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hotplug import memory
 from hotplug.errors import UnsupportedOpError
 from hotplug.gpu import catalog, fusion
+from hotplug.gpu.patterns import Fused
 from hotplug.gpu.tensors import Place, Tensor, contiguous
 from hotplug.graph import Graph
 from hotplug.memory import MemoryPlan, Storage, StorageKind
@@ -33,7 +34,7 @@ def lower_graph(
     Raises:
         UnsupportedOpError: there is no kernel for a node.
     """
-    fused = fusion.find(graph) if fuse else ()
+    fused = fusion.find(graph, lowering.capabilities) if fuse else ()
     plan = memory.plan(graph, fusions=fused)
     _check(graph, lowering, device)
     _Pass(graph, plan, lowering, fused).run()
@@ -48,7 +49,7 @@ class _Pass:
         graph: Graph,
         plan: MemoryPlan,
         lowering: catalog.Lowering,
-        fused: Sequence[fusion.Fused],
+        fused: Sequence[Fused],
     ) -> None:
         self._graph = graph
         self._plan = plan

@@ -30,7 +30,7 @@ def _opencl(*, is_cpu):
     from hotplug_opencl import driver
 
     found = _found()
-    capabilities = dataclasses.replace(driver._capabilities(found), is_cpu=is_cpu)
+    capabilities = dataclasses.replace(driver._capabilities(found), is_cpu=is_cpu, int8=not is_cpu)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "_capabilities", lambda _: capabilities)
         return backend.open(found.info)

@@ -12,6 +12,7 @@ from hotplug.gpu.catalog.quantised import QUANTS
 from hotplug.gpu.catalog.table import (
     Geometry,
     Lowering,
+    Part,
     bucket,
     i32,
     i64,
@@ -26,7 +27,6 @@ from hotplug.node import Node
 
 __all__: list[str] = []
 
-_FEW_ROWS = 8
 _ROWS_AT_ONCE = 4
 _GROUPS_Y = 65535  # CUDA's limit
 _NOTHING = view_bytes(0, (0,))
@@ -55,7 +55,7 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
     a, b = present(*operands)
     if library.product(lowering, node, a, b, y):
         return
-    if y.shape[-2] <= _FEW_ROWS and int8.wanted(lowering, node):
+    if y.shape[-2] <= int8.FEW_ROWS and int8.wanted(lowering.capabilities, node):
         int8.matvec(lowering, int8.quantise(lowering, node.operands[0], a), b, y)
         return
     lead, (a_lead, b_lead) = lead_of(y.shape[:-2], (a, b), 2)
@@ -69,7 +69,7 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
         b.place, view_bytes(b.at, padded(b_lead, b_row, b_step)),
     )  # fmt: skip
     packed = not b.dtype.quantised or (a.dtype.name == "f32" and a_step == 1)
-    if rows <= _FEW_ROWS and packed:
+    if rows <= int8.FEW_ROWS and packed:
         defines = _few_rows(lowering, a, b, y, rows, depth)
         if lowering.capabilities.is_cpu and a_step == b_step == 1:
             defines["DENSE"] = "1"
@@ -81,16 +81,39 @@ def _matmul(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y
             i32(columns), i32(depth), i32(blocks), i32(0), i32(0),
         )  # fmt: skip
         return
-    asked = f"matmul {y.dtype} {a.dtype} {b.dtype} {bucket(rows, columns, depth)}"
-    geometry = lowering.choose(asked, _tiles_for(lowering, rows, columns, y.dtype.nbytes(1)))
+    _in_tiles(lowering, node, a, b, y, views, shape_bytes(lead))
+
+
+def _in_tiles(
+    lowering: Lowering,
+    node: Node,
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+    views: tuple[Part, ...],
+    lead: bytes,
+) -> None:
+    """Products of many rows, in bytes where the device is faster at those."""
+    rows, columns, depth = y.shape[-2], y.shape[-1], a.shape[-1]
+    tiles = _tiles_for(lowering, rows, columns, y.dtype.nbytes(1))
+    able = lowering.capabilities.int8 and y.dtype.name == "f32"
+    rounds = able and int8.wanted(lowering.capabilities, node)
+    if rounds:
+        tiles = (*int8.tiles(rows), tiles[0])
+    asked = f"matmul {'rounded ' * rounds}{y.dtype} {a.dtype} {b.dtype}"
+    geometry = lowering.choose(f"{asked} {bucket(rows, columns, depth)}", tiles)
+    if "INT8" in geometry:
+        int8.matmul(lowering, int8.quantise(lowering, node.operands[0], a), b, y, geometry)
+        return
     items, tile = geometry["SIDE"] ** 2, geometry["TILE"]
     across = -(-columns // tile)
+    b_row, b_step = strides_of(b, 2)[1]
+    b_row, b_step = (b_row, b_step) if node.param("transpose_b") else (b_step, b_row)
     beside = "1" if b_row == 1 != b_step and not b.dtype.quantised else None
     lowering.launch(
         Variant.of("matmul", {**_types(a, b, y), **geometry, "BESIDE": beside, "ITEMS": items}),
-        (across * -(-rows // tile), math.prod(lead)), items,
-        *views, y.place, i64(y.at), shape_bytes(lead), i32(rows), i32(columns), i32(depth),
-        i32(across),
+        (across * -(-rows // tile), y.size // max(1, rows * columns)), items,
+        *views, y.place, i64(y.at), lead, i32(rows), i32(columns), i32(depth), i32(across),
     )  # fmt: skip
 
 
@@ -163,7 +186,7 @@ def _grouped_check(node: Node, capabilities: Capabilities) -> str:
 @row("matmul_grouped", check=_grouped_check)
 def _grouped(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     x, w, ids = present(*operands)
-    if int8.wanted(lowering, node):
+    if int8.wanted(lowering.capabilities, node):
         int8.grouped(lowering, int8.quantise(lowering, node.operands[0], x), w, ids, y)
         return
     tokens, used, columns = y.shape

@@ -24,7 +24,7 @@ from hotplug.gpu.sources import Variant
 from hotplug.gpu.tensors import Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
-__all__ = ["NORMS", "alibi_slopes", "norm_of_sum", "rows_beside"]
+__all__ = ["NORMS", "alibi_slopes", "norm_of_sum", "rounded_norm", "rows_beside"]
 
 _FUNCTIONS = ("sum", "prod", "mean", "max", "min")
 
@@ -113,6 +113,22 @@ def norm_of_sum(lowering: Lowering, nodes: Sequence[Node], tensors: Mapping[Node
     _normalise(lowering, node, (a, b), operands, tensors[node], tensors[total])
 
 
+def rounded_norm(
+    lowering: Lowering, node: Node, tensors: Mapping[Node, Tensor], steps: Tensor, ends: bytes
+) -> None:
+    """Add the launch that computes a norm of rows, which are stored in steps of 8 bits alone.
+
+    Args:
+        lowering: where it is added.
+        node: op `rms_norm` with a weight, its rows a multiple of 32 elements long.
+        tensors: where its operands lie.
+        steps: where its steps go.
+        ends: where scales and sums go: two arguments of the kernel, one after the other.
+    """
+    x, weight = (tensors[operand] for operand in node.operands)
+    _normalise(lowering, node, (x, x), (x, weight), steps, None, ends)
+
+
 def _normalise(
     lowering: Lowering,
     node: Node,
@@ -120,6 +136,7 @@ def _normalise(
     operands: Sequence[Tensor | None],
     y: Tensor,
     total: Tensor | None,
+    rounded: bytes = b"",
 ) -> None:
     """Normalise the first term, or the sum of both where that has a place."""
     x, d = terms
@@ -132,14 +149,15 @@ def _normalise(
     items = lowering.reducing_items
     defines = {
         "TYPE": x.dtype.name, "SCALE": scale_type, "METHOD": NORMS[node.op],
-        "SUM": None if total is None else 1, "ITEMS": items,
+        "SUM": None if total is None else 1, "ROUNDED": 1 if rounded else None, "ITEMS": items,
     }  # fmt: skip
+    ends = rounded or bytes(16)
     lowering.launch(
         Variant.of("norm", defines, "normalise"),
         math.prod(outer[0]) if math.prod(inner[0]) else 0, items,
         x.place, view_bytes(x.at, xs), view_bytes(0, ks), d.place, view_bytes(d.at, ds),
         view_bytes(0, dks), *_target(total or y), *optional(weight, x), *optional(bias, x),
-        *_target(y),
+        *_target(y), ends[:8], ends[8:],
         shape_bytes(shape), shape_bytes(lengths), *(i32(value) for value in channels),
         i32(weight is not None), i32(bias is not None),
         number(x.dtype.name, real(node, "eps")),

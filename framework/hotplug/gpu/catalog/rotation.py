@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hotplug.dtypes import DType, get
 from hotplug.gpu.catalog.table import (
     ITEMS,
     Lowering,
-    Part,
     counts,
     groups_of,
     i32,
@@ -27,7 +27,7 @@ from hotplug.gpu.catalog.table import (
 )
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import Variant
-from hotplug.gpu.tensors import AXES, Tensor, joined, shape_bytes, view_bytes
+from hotplug.gpu.tensors import AXES, Place, Tensor, joined, shape_bytes, view_bytes
 from hotplug.node import Node
 
 __all__ = ["CachedHeads"]
@@ -44,15 +44,15 @@ def _rope_check(node: Node, capabilities: Capabilities) -> str:
 def _rope(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor) -> None:
     x, positions = present(*operands[:2])
     width = x.shape[-1]
-    turn = _turn(lowering, node, x.dtype.name, width, positions, operands[2])
+    turn = _turn(lowering, node, x, positions, operands[2])
     lengths, (steps,) = joined(x.shape[:-1], [x.strides[:-1]])
     heads = math.prod(x.shape[:-1])
     lowering.launch(
         Variant.of("rope", {"TYPE": x.dtype.name, "ITEMS": ITEMS}),
         groups_of(heads * (width - turn.pairs)), ITEMS,
-        x.place, view_bytes(x.at, steps), *turn.buffers, y.place, i64(y.at), shape_bytes(lengths),
-        i64(x.strides[-1]), i32(width), i32(turn.pairs), i32(x.shape[-3]), i32(x.shape[-2]),
-        *turn.flags, turn.magnitude,
+        x.place, view_bytes(x.at, steps), turn.place, i64(turn.place.at), y.place, i64(y.at),
+        shape_bytes(lengths), i64(x.strides[-1]), i32(width), i32(turn.pairs), i32(x.shape[-3]),
+        i32(x.shape[-2]), i32(turn.interleaved),
     )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ class CachedHeads:
         v = tensors[self.value_rows.operands[2]]
         y, keys, values = (tensors[node] for node in (self.queries, self.key_rows, self.value_rows))
         tokens, heads, width = q.shape
-        turn = _turn(lowering, self.queries, q.dtype.name, width, positions, operands[2])
+        turn = _turn(lowering, self.queries, q, positions, operands[2])
         inner, (steps,) = joined(v.shape[1:], [v.strides[1:]])
         walked = (*steps, *[0] * (AXES - 1 - len(steps)), v.strides[0])
         defines = {
@@ -92,58 +92,56 @@ class CachedHeads:
             Variant.of("cached_heads", defines),
             groups_of(tokens * (turned + math.prod(v.shape[1:]))), ITEMS,
             q.place, view_bytes(q.at, q.strides), k.place, view_bytes(k.at, k.strides), v.place,
-            view_bytes(v.at, walked), *turn.buffers, ids.place, view_bytes(ids.at, ids.strides),
-            y.place, i64(y.at), keys.place, i64(keys.at), values.place, i64(values.at),
-            shape_bytes(inner), i32(tokens), i32(heads), i32(k.shape[1]), i32(width),
-            i32(turn.pairs), *turn.flags, i32(ids.dtype.name == "i64"), i32(keys.shape[0]),
-            turn.magnitude,
+            view_bytes(v.at, walked), turn.place, i64(turn.place.at), ids.place,
+            view_bytes(ids.at, ids.strides), y.place, i64(y.at), keys.place, i64(keys.at),
+            values.place, i64(values.at), shape_bytes(inner), i32(tokens), i32(heads),
+            i32(k.shape[1]), i32(width), i32(turn.pairs), i32(turn.interleaved),
+            i32(ids.dtype.name == "i64"), i32(keys.shape[0]),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A rotation's arguments.
+    """How a rotation turns tokens.
 
     Attributes:
         pairs: how many of a head's are turned.
-        buffers: positions, factors and table.
-        flags: the layout, and what kind of operands there are.
-        magnitude: the factor on the result.
+        interleaved: whether elements of a pair lie beside each other.
+        place: where cosine and sine of each token's pairs lie.
     """
 
     pairs: int
-    buffers: tuple[Part, ...]
-    flags: tuple[bytes, ...]
-    magnitude: bytes
+    interleaved: bool
+    place: Place
 
 
 def _turn(
-    lowering: Lowering,
-    node: Node,
-    dtype: str,
-    width: int,
-    positions: Tensor,
-    factors: Tensor | None,
+    lowering: Lowering, node: Node, x: Tensor, positions: Tensor, factors: Tensor | None
 ) -> _Turn:
+    """Computed when the first of the nodes that turn alike needs it, for all of them."""
+    dtype, tokens, width = get("f64" if x.dtype.name == "f64" else "f32"), x.shape[-3], x.shape[-1]
     pairs = (whole(node, "dims") or width) // 2
-    coefficients, rows, magnitude = _rotation(node, pairs)
-    table = lowering.constant(_table(coefficients, rows, dtype))
-    wide = 8 if dtype == "f64" else 4
-    shared = positions.strides if len(positions.shape) == 2 else (0, *positions.strides)
-    buffers = (
-        positions.place, view_bytes(positions.at, shared), *optional(factors, positions), table,
-        i64(table.at), i64(table.at + wide * pairs),
-    )  # fmt: skip
-    flags = (
-        i32(node.param("layout") == "interleaved"),
-        i32(positions.dtype.name == "i64"),
-        i32(factors is not None),
-    )
-    return _Turn(pairs, buffers, flags, number(dtype, magnitude))
+    alike = (dtype.name, tokens, pairs, node.params, node.inputs[1:])
+    place, known = lowering.keep(alike, dtype.nbytes(2 * tokens * pairs))
+    if not known:
+        coefficients, rows, magnitude = _rotation(node, pairs)
+        table = lowering.constant(_table(coefficients, rows, dtype))
+        shared = positions.strides if len(positions.shape) == 2 else (0, *positions.strides)
+        lowering.launch(
+            Variant.of("turns", {"TYPE": dtype.name, "ITEMS": ITEMS}),
+            groups_of(tokens * pairs), ITEMS,
+            positions.place, view_bytes(positions.at, shared), *optional(factors, positions),
+            table, i64(table.at), i64(table.at + dtype.nbytes(pairs)), place, i64(place.at),
+            i32(tokens), i32(pairs), i32(positions.dtype.name == "i64"), i32(factors is not None),
+            number(dtype.name, magnitude),
+        )  # fmt: skip
+    return _Turn(pairs, node.param("layout") == "interleaved", place)
 
 
-def _table(coefficients: npt.NDArray[np.float64], rows: npt.NDArray[np.int32], dtype: str) -> bytes:
-    kind = "<f8" if dtype == "f64" else "<f4"
+def _table(
+    coefficients: npt.NDArray[np.float64], rows: npt.NDArray[np.int32], dtype: DType
+) -> bytes:
+    kind = "<f8" if dtype.name == "f64" else "<f4"
     return coefficients.astype(kind).tobytes() + rows.tobytes()
 
 

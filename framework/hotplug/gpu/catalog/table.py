@@ -93,7 +93,8 @@ class Lowering:
         launches: in order.
         constants: tables that are uploaded once; the buffer "constants" holds them.
         scratch: bytes of the buffer "scratch", whose contents last for one node.
-        held_bytes: bytes of the buffer "held", whose contents last until another value is kept.
+        held_bytes: bytes of the buffer "held", whose contents last until another value is held.
+        kept_bytes: bytes of the buffer "kept", whose contents last for a run.
         choose: which of some geometries to take, of which the first is the usual one.
     """
 
@@ -102,9 +103,11 @@ class Lowering:
     constants: bytearray = field(default_factory=bytearray)
     scratch: int = 0
     held_bytes: int = 0
+    kept_bytes: int = 0
     choose: Chooser = first
     _known: dict[bytes, Place] = field(default_factory=dict)
     _held: object = None
+    _kept: dict[object, Place] = field(default_factory=dict)
     _computing: tuple[str, ...] = ()
 
     @contextmanager
@@ -128,10 +131,18 @@ class Lowering:
         return Place("scratch")
 
     def hold(self, value: object, nbytes: int) -> bool:
-        """Keep in "held" what several nodes need of a value; whether it is there already."""
+        """Hold what several nodes need of a value in "held"; whether it is there already."""
         known, self._held = self._held == value, value
         self.held_bytes = max(self.held_bytes, nbytes)
         return known
+
+    def keep(self, value: object, nbytes: int) -> tuple[Place, bool]:
+        """Memory for what nodes need throughout a run; whether it is there already."""
+        known = value in self._kept
+        if not known:
+            self._kept[value] = Place("kept", self.kept_bytes)
+            self.kept_bytes += -(-nbytes // 64) * 64
+        return self._kept[value], known
 
     def launch(
         self, variant: Variant, groups: int | tuple[int, int], items: int, *arguments: Part

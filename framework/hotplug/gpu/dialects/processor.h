@@ -7,18 +7,56 @@
 #endif
 
 typedef uchar16 __attribute__((aligned(1))) Bytes16;
+typedef short8 __attribute__((aligned(2))) Shorts8;
 typedef short16 __attribute__((aligned(2))) Shorts16;
 typedef float16 __attribute__((aligned(4))) Floats16;
 
-// Sixteen signed bytes times as many shorts, neighbouring products added. Compilers know this for one
-// instruction of a processor as long as the eight sums are not added to others.
-FUNCTION float8 dot_pairs(const UCHAR *bytes, short16 steps)
+// Sixteen elements beside each other as floats.
+typedef ushort16 __attribute__((aligned(2))) Words16;
+#define SIXTEEN_f32(p, i) (*(GLOBAL const Floats16 *)((GLOBAL const float *)(p) + (i)))
+#define SIXTEEN_bf16(p, i) \
+    as_float16(convert_uint16(*(GLOBAL const Words16 *)((GLOBAL const ushort *)(p) + (i))) << 16)
+#define SIXTEEN_f16(p, i) sixteen_halves((GLOBAL const ushort *)(p) + (i))
+#ifdef __F16C__
+FUNCTION float16 sixteen_halves(GLOBAL const ushort *p)
 {
-    const int16 products =
-        convert_int16(as_char16(*(const Bytes16 *)bytes)) * convert_int16(steps);
-    return convert_float8(products.even + products.odd);
+    return (float16)(__builtin_ia32_vcvtph2ps256(*(GLOBAL const Shorts8 *)p),
+                     __builtin_ia32_vcvtph2ps256(*(GLOBAL const Shorts8 *)(p + 8)));
 }
-#define SHORTS16(local) (*(LOCAL const Shorts16 *)(local))
+#else
+FUNCTION float16 sixteen_halves(GLOBAL const ushort *p) // as half_of does it
+{
+    const uint16 bits = convert_uint16(*(GLOBAL const Words16 *)p);
+    const uint16 shifted = (bits & 0x7fff) << 13;
+    const uint16 magnitude = as_uint16(as_float16(shifted) * 5192296858534827628530496329220096.0f);
+    const int16 special = (bits & 0x7c00) == 0x7c00;
+    return as_float16(select(magnitude, shifted | 0x7f800000, special) | (bits & 0x8000) << 16);
+}
+#endif
+
+// Sixteen bytes of a table by numbers, which are the nibbles of as many bytes from `shift` on.
+#ifdef __SSSE3__
+FUNCTION uchar16 looked_up(CONSTANT const char *table, GLOBAL const UCHAR *nibbles, int shift)
+{
+    const uchar16 numbers = *(GLOBAL const Bytes16 *)nibbles >> (uchar16)(shift) & (uchar16)(15);
+    return as_uchar16(__builtin_ia32_pshufb128(vload16(0, table), as_char16(numbers)));
+}
+#define LOOK_UP(words, table, nibbles, shift) \
+    (*(Bytes16 *)(words) = looked_up(table, nibbles, shift))
+#endif
+
+// Sixteen signed bytes times as many shorts, neighbouring products added: an instruction of AVX2, which
+// compilers know elsewhere as long as the eight sums are not added to others.
+FUNCTION int8 dot_pairs(const UCHAR *bytes, LOCAL const short *steps)
+{
+    const short16 weights = convert_short16(as_char16(*(const Bytes16 *)bytes));
+#ifdef __AVX2__
+    return __builtin_ia32_pmaddwd256(weights, *(LOCAL const Shorts16 *)steps);
+#else
+    const int16 products = convert_int16(weights) * convert_int16(*(LOCAL const Shorts16 *)steps);
+    return products.even + products.odd;
+#endif
+}
 
 FUNCTION float sum_of_8(float8 parts)
 {

@@ -35,6 +35,15 @@
         for (int j_ = 0; j_ < 16; ++j_)                                     \
             row[16 * n_ + j_] = DECODED(d_, j_);                            \
     }
+#elif defined(DENSE)
+#define LOAD_ROW(type, p, view, from, length, row)                            \
+    {                                                                       \
+        const int whole_ = (length) / 16 * 16;                              \
+        for (int e_ = 0; e_ < whole_; e_ += 16)                             \
+            *(Floats16 *)(row + e_) = JOIN(SIXTEEN_, type)((p) + (view).at, (from) + e_); \
+        for (int e_ = whole_; e_ < (length); ++e_)                          \
+            row[e_] = LOAD(type, (p) + (view).at, (from) + e_);             \
+    }
 #else
 #define LOAD_ROW(type, p, view, from, length, row)                            \
     EACH_PART                                                               \
@@ -230,11 +239,22 @@ attention(GLOBAL const char *q, const View qv, GLOBAL const char *k, const View 
             }
             SHARED_BY_LANES(part, top, fmax)
             float added = 0;
+#if ITEMS == 1
+            for (int r = used; r < TILE; ++r)
+                weights[mine][r] = HIDDEN;
+            for (int r = 0; r < TILE; r += PARTS) {
+                EACH_PART
+                for (int j = 0; j < PARTS; ++j)
+                    weights[mine][r + j] =
+                        weights[mine][r + j] > HIDDEN ? EXP(weights[mine][r + j] - top) : 0;
+            }
+#endif
             for (int r = ITEM % LANES; r < used; r += LANES) {
+#if ITEMS > 1
                 const float score = weights[mine][r];
-                const float weight = score > HIDDEN ? EXP(score - top) : 0;
-                weights[mine][r] = weight;
-                added += weight;
+                weights[mine][r] = score > HIDDEN ? EXP(score - top) : 0;
+#endif
+                added += weights[mine][r];
             }
             SHARED_BY_LANES(part, added, ADDED)
             if (ITEM % LANES == 0 && g < QUERIES) {

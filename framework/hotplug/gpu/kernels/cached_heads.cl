@@ -5,25 +5,22 @@
 
 KERNEL(ITEMS)
 cached_heads(GLOBAL const char *q, const View qv, GLOBAL const char *k, const View kv,
-             GLOBAL const char *v, const View vv, GLOBAL const char *positions, const View pv,
-             GLOBAL const char *factors, const View fv, GLOBAL const char *table,
-             const LONG coefficients, const LONG rows, GLOBAL const char *ids, const View iv,
-             GLOBAL char *y, const LONG y_at, GLOBAL char *keys, const LONG keys_at,
-             GLOBAL char *values, const LONG values_at, const Shape inner, const int tokens,
-             const int heads, const int key_heads, const int width, const int pairs,
-             const int interleaved, const int wide, const int has_factors, const int wide_ids,
-             const int count, const NUM magnitude)
+             GLOBAL const char *v, const View vv, GLOBAL const char *turns, const LONG turns_at,
+             GLOBAL const char *ids, const View iv, GLOBAL char *y, const LONG y_at,
+             GLOBAL char *keys, const LONG keys_at, GLOBAL char *values, const LONG values_at,
+             const Shape inner, const int tokens, const int heads, const int key_heads,
+             const int width, const int pairs, const int interleaved, const int wide_ids,
+             const int count)
 {
     const int items = width - pairs;
-    const Rotation r = {positions + pv.at, factors + fv.at, (GLOBAL const NUM *)(table + coefficients),
-                        (GLOBAL const int *)(table + rows), pv.stride[0], pv.stride[1], fv.stride[0],
-                        magnitude, pairs, interleaved, wide, has_factors};
+    GLOBAL const NUM *turned = (GLOBAL const NUM *)(turns + turns_at);
     int i = GROUP_X * ITEMS + ITEM;
     if (i < tokens * heads * items) {
         const int head = i / items;
         const int token = head / heads;
         const LONG base = token * qv.stride[0] + head % heads * qv.stride[1];
-        TURN(r, token, i % items, q + qv.at, base, qv.stride[2], TYPE, y + y_at, (LONG)head * width)
+        TURN(turned + (LONG)2 * token * pairs, pairs, interleaved, i % items, q + qv.at, base,
+             qv.stride[2], TYPE, y + y_at, (LONG)head * width)
         return;
     }
     i -= tokens * heads * items;
@@ -43,7 +40,8 @@ cached_heads(GLOBAL const char *q, const View qv, GLOBAL const char *k, const Vi
     if (of_keys) {
         const LONG base = token * kv.stride[0] + i / items * kv.stride[1];
         const LONG target = (id * key_heads + i / items) * width;
-        TURN(r, token, i % items, k + kv.at, base, kv.stride[2], KEYS, keys + keys_at, target)
+        TURN(turned + (LONG)2 * token * pairs, pairs, interleaved, i % items, k + kv.at, base,
+             kv.stride[2], KEYS, keys + keys_at, target)
     } else {
         const LONG at = token * vv.stride[AXES - 1] + place(vv, inner, i);
         STORE(VALUES, values + values_at, id * inner.size + i, LOAD(NEW, v + vv.at, at));

@@ -162,16 +162,23 @@ FUNCTION USHORT bf16_bits(float value)
         result = part[0];                                  \
     }
 
-// The sum of a value of each of LANES neighbouring items, known to the first of them.
-#define LANES_SUM(part, value)                               \
+// The sums of some values of each of LANES neighbouring items, known to the first of them; `part` holds
+// as many for each item.
+#define LANES_SUMS(part, values, count)                      \
     {                                                        \
         BARRIER();                                           \
-        part[ITEM] = (value);                                \
+        UNROLLED                                             \
+        for (int n_ = 0; n_ < (count); ++n_)                 \
+            part[n_][ITEM] = values[n_];                     \
         BARRIER();                                           \
         for (int half_ = LANES / 2; half_ > 0; half_ /= 2) { \
             if (ITEM % LANES < half_)                        \
-                part[ITEM] += part[ITEM + half_];            \
+                UNROLLED                                     \
+                for (int n_ = 0; n_ < (count); ++n_)         \
+                    part[n_][ITEM] += part[n_][ITEM + half_]; \
             BARRIER();                                       \
         }                                                    \
-        value = part[ITEM];                                  \
+        UNROLLED                                             \
+        for (int n_ = 0; n_ < (count); ++n_)                 \
+            values[n_] = part[n_][ITEM];                     \
     }

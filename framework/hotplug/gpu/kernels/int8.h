@@ -20,16 +20,16 @@ typedef float Parts;
 #endif
 #define SMALLEST 1.0e-35f // of less the inverse overflows
 
-// A block of elements of dtype A. Its scale is the largest magnitude over 127; magnitudes are compared
-// as bits, of which those of NaN are the largest. Added to 1.5 * 2^23 a number is rounded, and its lower
-// bits are those of an integer.
-#define QUANTISE_BLOCK(x, at, step, steps, scale, sums)                              \
+// A block of elements, of which VALUE(k) is the k-th. Its scale is the largest magnitude over 127;
+// magnitudes are compared as bits, of which those of NaN are the largest. Added to 1.5 * 2^23 a number is
+// rounded, and its lower bits are those of an integer.
+#define QUANTISE_BLOCK(VALUE, steps, scale, sums)                                    \
     {                                                                                \
         float value_[STEPS_BLOCK];                                                   \
         UINT most_ = 0;                                                              \
         EACH_PART                                                                    \
         for (int k_ = 0; k_ < STEPS_BLOCK; ++k_)                                     \
-            value_[k_] = LOAD(A, x, (at) + ELEMENT(k_, step));                       \
+            value_[k_] = VALUE(k_);                                                  \
         EACH_PART                                                                    \
         for (int k_ = 0; k_ < STEPS_BLOCK; ++k_) {                                   \
             const UINT magnitude_ = AS_UINT(value_[k_]) & 0x7fffffff;                \
@@ -53,17 +53,14 @@ typedef float Parts;
 
 #ifdef QUANT
 // Products of a sixteen of weights with as many steps.
-#if ITEMS == 1
-#define DOT_STEPS(d, x) dot_pairs((d).word, SHORTS16(x))
-#else
-#define DOT_STEPS(d, x) dot_steps(d, (GLOBAL const UINT *)(x))
-FUNCTION float dot_steps(const Decoded d, GLOBAL const UINT *x)
+#if ITEMS > 1
+FUNCTION float dot_steps(const Decoded d, GLOBAL const Step *steps)
 {
-    int sum = 0;
-    UNROLLED
-    for (int i = 0; i < WORDS; ++i)
-        sum = DOT4(d.word[i], x[i], sum);
-    return (float)sum;
+    const UINT4 x = *(GLOBAL const UINT4 *)steps;
+    int sum = DOT4(d.word[0], x.x, 0);
+    sum = DOT4(d.word[1], x.y, sum);
+    sum = DOT4(d.word[2], x.z, sum);
+    return (float)DOT4(d.word[3], x.w, sum);
 }
 #endif
 #endif

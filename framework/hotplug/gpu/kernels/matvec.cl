@@ -11,7 +11,7 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
        const int matrices)
 {
 #if LANES > 1
-    LOCAL NUM part[ITEMS];
+    LOCAL NUM part[ROWS][ITEMS];
 #endif
     const int lane = ITEM % LANES;
     const int batch = GROUP_Y / blocks;
@@ -73,17 +73,19 @@ matvec(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
             }
 #endif
         }
-        for (int r = 0; r < ROWS; ++r)
+        NUM total[ROWS];
+        for (int r = 0; r < ROWS; ++r) {
+            total[r] = sum[r][0];
             for (int j = 1; j < PARTS; ++j)
-                sum[r][0] += sum[r][j];
+                total[r] += sum[r][j];
+        }
 #if LANES > 1
-        for (int r = 0; r < ROWS; ++r)
-            LANES_SUM(part, sum[r][0])
+        LANES_SUMS(part, total, ROWS)
 #endif
         if (lane == 0 && column < columns)
             for (int r = 0; r < ROWS; ++r)
                 if (first + r < rows)
                     STORE(TYPE, y + y_at, ((LONG)batch * rows + first + r) * columns + column,
-                          sum[r][0]);
+                          total[r]);
     }
 }

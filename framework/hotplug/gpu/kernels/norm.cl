@@ -1,8 +1,8 @@
 // Normalisation of groups of elements: rows of the last axis, or groups of channels. A work-group per
 // group; `inner` is the group's own shape. May be in place. Element k of group g is scaled by weight
 // (g % sets) * step + k / run. With SUM, what is normalised is x + d, which is stored too, over either
-// of them maybe: an item reads back what it wrote itself. METHOD is a definition, because PoCL 3 goes
-// wrong at barriers behind a condition.
+// of them maybe: an item reads back what it wrote itself. With ROUNDED rows leave in steps of 8 bits alone
+// (int8.h). METHOD is a definition, because PoCL 3 goes wrong at barriers behind a condition.
 #define RMS 0
 #define LAYER 1
 #define L2 2
@@ -10,9 +10,9 @@
 KERNEL(ITEMS)
 normalise(GLOBAL const char *x, const View xv, const View kv, GLOBAL const char *d, const View dv,
           const View dkv, GLOBAL char *s, const LONG s_at, GLOBAL const char *w, const View wv,
-          GLOBAL const char *b, const View bv, GLOBAL char *y, const LONG y_at, const Shape shape,
-          const Shape inner, const int sets, const int step, const int run,
-          const int scaled, const int biased, const NUM eps)
+          GLOBAL const char *b, const View bv, GLOBAL char *y, const LONG y_at, const LONG scales_at,
+          const LONG sums_at, const Shape shape, const Shape inner, const int sets, const int step,
+          const int run, const int scaled, const int biased, const NUM eps)
 {
     LOCAL NUM part[ITEMS];
     const LONG base = place(xv, shape, GROUP_X);
@@ -48,6 +48,17 @@ normalise(GLOBAL const char *x, const View xv, const View kv, GLOBAL const char 
 #else
     const NUM factor = 1 / sqrt(squares / count + eps);
 #endif
+#ifdef ROUNDED
+#define ACTIVATION(k)                                              \
+    (NORMALISED(STEPS_BLOCK * block + (k)) - mean) * factor *      \
+        LOAD(SCALE, w + wv.at, (STEPS_BLOCK * block + (k)) * wv.stride[0])
+    const int row_blocks = inner.size / STEPS_BLOCK;
+    for (int block = ITEM; block < row_blocks; block += ITEMS) {
+        const LONG to = (LONG)GROUP_X * row_blocks + block;
+        QUANTISE_BLOCK(ACTIVATION, (GLOBAL Step *)(y + y_at) + to * STEPS_BLOCK,
+                       (GLOBAL float *)(y + scales_at) + to, (GLOBAL float *)(y + sums_at) + 2 * to)
+    }
+#else
     for (int k = ITEM; k < inner.size; k += ITEMS) {
         const int channel = (GROUP_X % sets) * step + k / run;
         NUM value = (NORMALISED(k) - mean) * factor;
@@ -57,4 +68,5 @@ normalise(GLOBAL const char *x, const View xv, const View kv, GLOBAL const char 
             value += LOAD(SCALE, b + bv.at, channel * bv.stride[0]);
         STORE(TYPE, y + y_at, (LONG)GROUP_X * inner.size + k, value);
     }
+#endif
 }

@@ -12,6 +12,7 @@ quantise(GLOBAL const char *x, const View xv, GLOBAL char *y, const LONG steps_a
         GLOBAL Step *steps = (GLOBAL Step *)(y + steps_at) + (LONG)block * STEPS_BLOCK;
         GLOBAL float *scale = (GLOBAL float *)(y + scales_at) + block;
         GLOBAL float *sums = (GLOBAL float *)(y + sums_at) + 2 * block;
-        QUANTISE_BLOCK(x + xv.at, at, step, steps, scale, sums)
+#define ACTIVATION(k) LOAD(A, x + xv.at, at + ELEMENT(k, step))
+        QUANTISE_BLOCK(ACTIVATION, steps, scale, sums)
     }
 }

@@ -4,10 +4,11 @@
 // the others from them:
 //     T_sixteen(w, g)  what the elements of the g-th sixteen of the block at w have in common
 //     T_word(s, i)     the bytes q of its elements from PER_WORD * i on
-// A word has four elements, and one where a processor's compiler makes vectors of what is written for
-// one. So that both are written once, words are computed with byte by byte, with no carry from one to
-// the next. T_BLOCK and T_BYTES, the elements and bytes of a block, are defined where sources are put
-// together.
+// and T_LEAST where sixteens have least values. A word has four elements, and one where a processor's
+// compiler makes vectors of what is written for one. So that both are written once, words are computed
+// with byte by byte, with no carry from one to the next. T_BLOCK and T_BYTES, the elements and bytes of
+// a block, are defined where sources are put together, and T_ALIKE where all its sixteens have the same
+// scale and least value.
 typedef GLOBAL const UCHAR *Block;
 typedef GLOBAL const float *Floats;
 

@@ -1,4 +1,7 @@
 // 256 elements whose groups of 16 or 32 have small scales of their own (hotplug.quants.kquants).
+#define q2_k_LEAST 1
+#define q4_k_LEAST 1
+#define q5_k_LEAST 1
 
 // The two bits of q2_k and q3_k: four pairs of a byte belong to elements 32 apart.
 FUNCTION Sixteen pairs_of(float scale, Block low, int g)

@@ -1,5 +1,8 @@
 // 32 elements, an f16 scale, linear levels (hotplug.quants.legacy): a sixteen is a half of the block,
 // of whose nibbles the first has the lower ones.
+#define q4_1_LEAST 1
+#define q5_1_LEAST 1
+
 FUNCTION Sixteen nibbles_of(Block w, int least_at, int low_at, int g)
 {
     Sixteen s = scaled(LOAD_HALF(w, 0));

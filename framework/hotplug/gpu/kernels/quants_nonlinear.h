@@ -31,3 +31,8 @@ FUNCTION Sixteen iq4_xs_sixteen(Block w, int g)
     return s;
 }
 FUNCTION Word iq4_xs_word(Sixteen s, int i) { return levels_of(s, i); }
+
+// All words of a sixteen, where a processor looks bytes up.
+#ifdef LOOK_UP
+#define ALL_WORDS(s, words) LOOK_UP(words, (CONSTANT const char *)levels, (s).low, (s).shift)
+#endif

@@ -1,4 +1,5 @@
 // What kernels do with blocks of QUANT, from the two functions of its family's page.
+#define HAS_LEAST JOIN(QUANT, _LEAST)
 #define SIXTEENS (JOIN(QUANT, _BLOCK) / 16)
 
 FUNCTION float value_of(const Sixteen s, Word word, int k)
@@ -26,9 +27,13 @@ FUNCTION Decoded decoded(Block row, int n)
     Block w = row + (LONG)(n / SIXTEENS) * JOIN(QUANT, _BYTES);
     const Sixteen s = JOIN(QUANT, _sixteen)(w, n % SIXTEENS);
     Decoded d;
+#ifdef ALL_WORDS
+    ALL_WORDS(s, d.word);
+#else
     EACH_PART
     for (int i = 0; i < WORDS; ++i)
         d.word[i] = JOIN(QUANT, _word)(s, i);
+#endif
     d.scale = s.scale;
     d.least = s.least;
     return d;

@@ -188,6 +188,22 @@ def _decoders() -> Iterator[Case]:
         for tokens in (1, 4):
             yield _decoder_case(weights, tokens, slow=weights not in {"f32", *BLOCK_QUANTS})
     yield _block("f16")
+    for tokens in (1, 5):
+        yield _projections(tokens)
+
+
+def _projections(tokens: int) -> Case:
+    """Products of one norm with weights of several dtypes, to each of which a row is added."""
+    x = ops.rms_norm(leaf("x", "f32", (tokens, 64)), leaf("norm", "f32", (64,)))
+    results = {}
+    data: dict[str, Recipe] = {}
+    for name, dtype, columns in (("q", "q4_0", 40), ("k", "q4_0", 24), ("v", "q8_0", 24)):
+        w = ops.weight(name=name, dtype=dtype, shape=(columns, 64))
+        product = ops.matmul(x, w, transpose_b=True)
+        results[name] = ops.add(product, leaf(f"{name} bias", "f32", (columns,)))
+        data[name] = normal(64**-0.5)
+    graph = Graph.build(results)
+    return Case(f"program/projections of {tokens}", graph, data, tolerance=_ROUNDED)
 
 
 def _decoder_case(weights: str, tokens: int, *, slow: bool) -> Case:
