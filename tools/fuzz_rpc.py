@@ -40,7 +40,7 @@ from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc import requests as rq
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
-from hotplug_rpc.errors import ProtocolError
+from hotplug_rpc.errors import ProtocolError, SessionError
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.build import Options, build
 from hotplug_rpc.server.graphs import GraphStore
@@ -94,6 +94,10 @@ CONTENTS = [(data, digest_of(memoryview(data))) for data in (b"", b"a" * 8, b"b"
 NAMES = ("x", "output:y", "s", "rows", "at", "w")
 
 
+def _nowhere(endpoint: str, key: str, ticket: str) -> list[memoryview]:
+    raise SessionError(f"{endpoint}, {key} and {ticket} lead nowhere here")
+
+
 class Fuzzer:
     """A service and one peer that sends nonsense, beside one that does not.
 
@@ -112,7 +116,7 @@ class Fuzzer:
             self._limits,
             GraphStore(self._limits.nodes, (32, 1 << 20)),
             WeightStore(),
-            Peers(),
+            Peers(_nowhere),
         )
         self.service = Service(shared, self._post)
         self._seen: Counter[tuple[bytes, int]] = Counter()

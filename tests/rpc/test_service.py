@@ -14,6 +14,7 @@ from hotplug.errors import DeviceLostError
 from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug_rpc import requests as rq
+from hotplug_rpc.errors import SessionError
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
@@ -26,6 +27,10 @@ from hotplug_rpc.wire import VERSION, Kind, make_head, parse_head
 HELLO = rq.Hello(VERSION, hotplug.__version__, ops.fingerprint())
 
 
+def nowhere(endpoint, key, ticket):
+    raise SessionError("no servers here")
+
+
 class Bench:
     """A service, and clients that are lists of what they were sent."""
 
@@ -33,7 +38,7 @@ class Bench:
         limits = limits or Limits()
         self.shared = Shared(
             tuple(Offer(device, budget) for device in devices),
-            limits, GraphStore(limits.nodes), weights or WeightStore(), Peers(),
+            limits, GraphStore(limits.nodes), weights or WeightStore(), Peers(nowhere),
         )  # fmt: skip
         self.service = Service(self.shared, self._post)
         self._answers = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -10,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hotplug.backend import Buffer, BufferType
-from hotplug.errors import OutOfDeviceMemoryError, UsageError
+from hotplug.errors import OutOfDeviceMemoryError, RemoteError, UsageError
 from hotplug_rpc.client.exchange import Pending
 from hotplug_rpc.client.weights import upload
+from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.requests import Allocate, Copy, Fetch, Read, Ticket, Write
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.device import RemoteDevice
 
 __all__ = ["RemoteBuffer", "RemoteBufferType"]
+
+_log = logging.getLogger("hotplug.rpc")
 
 _SMALL = 1 << 16
 """Bytes up to which writes are deferred, and results come along with the answer to a run."""
@@ -226,6 +230,16 @@ class RemoteBuffer(Buffer):
             device.settle(flight.popleft())
 
     def _copy_directly(self, source: RemoteBuffer) -> None:
+        """From server to server; through here where one of them does not do that."""
+        try:
+            self._fetch_from(source)
+        except ServerLostError:
+            raise
+        except RemoteError as error:
+            _log.info("copied by way of this machine: %s", error)
+            super().copy_from(source)
+
+    def _fetch_from(self, source: RemoteBuffer) -> None:
         there, here = source.device.connection, self.device.connection
         ticket = Ticket(source.device.position, source.handle, here.server_key.hex())
         body = source.device.ask(ticket).body

@@ -70,6 +70,10 @@ class ServeCommand:
             "--drain", type=float, default=30.0, metavar="SECONDS",
             help="how long sessions may go on after SIGTERM (%(default)g)",
         )  # fmt: skip
+        parser.add_argument(
+            "--isolate", action="store_true",
+            help="a process for each client, so that one that crashes touches no other",
+        )  # fmt: skip
         parser.add_argument("--json-log", action="store_true", help="log one JSON object a line")
         parser.add_argument("--quiet", action="store_true", help="log warnings alone")
 
@@ -115,6 +119,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         cache_bytes=arguments.cache_bytes,
         models=arguments.models,
         allow=[parse_key(text) for text in arguments.allow],
+        isolate=arguments.isolate,
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hotplug.backend import Device
 from hotplug.errors import UsageError
@@ -15,14 +18,21 @@ from hotplug_rpc.addresses import DEFAULT_PORT, Address, is_loopback
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.fetching import fetch_from
 from hotplug_rpc.server.graphs import GraphStore
+from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.loop import Server
 from hotplug_rpc.server.offers import Offer
-from hotplug_rpc.server.peers import Peers
+from hotplug_rpc.server.peers import Fetcher, Peers
+from hotplug_rpc.server.service import Service
 from hotplug_rpc.server.session import Shared
 from hotplug_rpc.server.weights import WeightStore
 
-__all__ = ["Options", "build", "cache_folder", "opened"]
+__all__ = [
+    "Options", "build", "cache_folder", "opened", "options_from_json", "options_to_json",
+    "shared_of",
+]  # fmt: skip
+
+_CHILD = "hotplug_rpc.server.child"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class Options:
         cache_bytes: that it may take.
         models: GGUF files, or folders of them, whose tensors clients need not send.
         allow: public keys that may come in, beside those on the list.
+        isolate: whether each session has a process of its own.
     """
 
     bind: Address = field(default_factory=lambda: Address("127.0.0.1", DEFAULT_PORT))
@@ -47,6 +58,7 @@ class Options:
     cache_bytes: int = 64 << 30
     models: Sequence[Path] = ()
     allow: Collection[bytes] = ()
+    isolate: bool = False
 
 
 def cache_folder() -> Path:
@@ -81,14 +93,60 @@ def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
     """
     _check_bind(options, keys)
     identity = keys.identity()
-    shared = Shared(
+    if options.isolate:
+        command = [sys.executable, "-m", _CHILD, options_to_json(options)]
+        shared = shared_of(options, (), None)
+        return Server(
+            options.bind, keys, lambda post: IsolatingService(shared, post, command), options.allow
+        )
+    shared = shared_of(
+        options, devices, lambda endpoint, key, ticket: fetch_from(identity, endpoint, key, ticket)
+    )
+    return Server(options.bind, keys, lambda post: Service(shared, post), options.allow)
+
+
+def shared_of(options: Options, devices: Sequence[Device], fetch: Fetcher | None) -> Shared:
+    """What the sessions of one process share.
+
+    Args:
+        options: how to serve.
+        devices: what is offered.
+        fetch: gets bytes from other servers; None where sessions are kept apart from them.
+    """
+    return Shared(
         tuple(Offer(device, options.budget) for device in devices),
         options.limits,
         GraphStore(options.limits.nodes),
-        WeightStore(options.cache, options.cache_bytes, options.models),
-        Peers(lambda endpoint, key, ticket: fetch_from(identity, endpoint, key, ticket)),
+        WeightStore(options.cache, options.cache_bytes, options.models if devices else ()),
+        Peers(fetch),
     )
-    return Server(options.bind, keys, shared, options.allow)
+
+
+def options_to_json(options: Options) -> str:
+    """What the process of one session needs to know."""
+    return json.dumps(
+        {
+            "devices": options.devices,
+            "budget": options.budget,
+            "client_bytes": options.limits.client_bytes,
+            "cache": options.cache and str(options.cache),
+            "cache_bytes": options.cache_bytes,
+            "models": [str(path) for path in options.models],
+        }
+    )
+
+
+def options_from_json(text: str) -> Options:
+    """Inverse of `options_to_json`."""
+    values: Mapping[str, Any] = json.loads(text)
+    return Options(
+        devices=values["devices"],
+        budget=values["budget"],
+        limits=Limits(client_bytes=values["client_bytes"]),
+        cache=values["cache"] and Path(values["cache"]),
+        cache_bytes=values["cache_bytes"],
+        models=[Path(path) for path in values["models"]],
+    )
 
 
 def _check_bind(options: Options, keys: KeyRing) -> None:

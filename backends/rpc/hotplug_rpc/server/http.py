@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, parse_bind
+from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.service import Service
 
 __all__ = ["serve_metrics"]
@@ -17,7 +18,7 @@ __all__ = ["serve_metrics"]
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET /metrics and GET /healthz, and nothing else."""
 
-    service: Service
+    service: Service | IsolatingService
     timeout = 5
 
     def do_GET(self) -> None:
@@ -42,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve_metrics(bind: str, service: Service) -> Iterator[Address]:
+def serve_metrics(bind: str, service: Service | IsolatingService) -> Iterator[Address]:
     """Answer by HTTP inside the context; gives the address.
 
     Raises:

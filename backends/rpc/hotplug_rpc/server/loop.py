@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import zmq
@@ -18,8 +18,8 @@ from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, parse_address
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.door import Door
-from hotplug_rpc.server.service import Service
-from hotplug_rpc.server.session import Shared
+from hotplug_rpc.server.isolation import IsolatingService
+from hotplug_rpc.server.service import Post, Service
 from hotplug_rpc.sockets import heartbeat_ms, prepare, send_frames
 from hotplug_rpc.wire import Kind, make_head
 
@@ -60,7 +60,11 @@ class Server:
     """
 
     def __init__(
-        self, bind: Address, keys: KeyRing, shared: Shared, extra_keys: Collection[bytes] = ()
+        self,
+        bind: Address,
+        keys: KeyRing,
+        make_service: Callable[[Post], Service | IsolatingService],
+        extra_keys: Collection[bytes] = (),
     ) -> None:
         """Bind.
 
@@ -68,8 +72,8 @@ class Server:
             UsageError: the address is in use, or not this machine's.
             KeyFileError: the keys cannot be used.
         """
-        self.service = Service(shared, self.post)
-        self._door = Door(keys, extra_keys, shared.peers, self.service.metrics)
+        self.service = make_service(self.post)
+        self._door = Door(keys, extra_keys, self.service.shared.peers, self.service.metrics)
         self._outbox: deque[tuple[bytes, list[bytes | bytearray]]] = deque()
         self._stalled: dict[bytes, _Stalled] = {}
         self._woken = False
@@ -171,7 +175,10 @@ class Server:
             client = str(frames[-1].get("User-Id"))
             ticket_only = not self._door.knows(bytes.fromhex(client))
             payload = [frame.buffer for frame in frames[1:]]
-            self.service.handle(peer, client, payload, ticket_only=ticket_only)
+            try:
+                self.service.handle(peer, client, payload, ticket_only=ticket_only)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one message, others go on
+                _log.exception("a message could not be handled")
 
     def _send_all(self) -> None:
         self._woken = False

@@ -31,7 +31,7 @@ class Peers:
     """Tickets of one server.
 
     Args:
-        fetch: gets bytes from another server; None where that is not offered.
+        fetch: gets bytes from another server; None where sessions are kept apart from others.
     """
 
     def __init__(self, fetch: Fetcher | None = None) -> None:
@@ -43,8 +43,10 @@ class Peers:
         """A new ticket for the server with this public key.
 
         Raises:
-            SessionError: too many are out.
+            SessionError: too many are out, or this server gives none.
         """
+        if self._fetch is None:
+            raise SessionError("this server has nothing to do with others")
         ticket = secrets.token_hex(32)
         with self._lock:
             self._forget_old()
