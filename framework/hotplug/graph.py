@@ -97,6 +97,13 @@ class Graph:
         return {node: tuple(users) for node, users in found.items()}
 
     @cached_property
+    def kinds(self) -> dict[Node, int]:
+        """For each node but leaves the number of its kind; see `Node.kind`."""
+        numbers: dict[tuple[object, ...], int] = {}
+        inner = (node for node in self.nodes if not node.is_leaf)
+        return {node: numbers.setdefault(node.kind, len(numbers)) for node in inner}
+
+    @cached_property
     def results(self) -> frozenset[Node]:
         """Nodes whose values outlive the run: outputs and updates."""
         return frozenset(node for _, node in self.outputs + self.updates)

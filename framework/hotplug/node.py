@@ -47,6 +47,12 @@ class Node:
         object.__setattr__(self, "key", digest)
 
     @property
+    def kind(self) -> tuple[object, ...]:
+        """Op, parameters and types: equal for nodes that do the same to other values."""
+        inputs = [None if n is None else (n.type.dtype.name, n.type.shape) for n in self.inputs]
+        return self.op, self.params, self.type.dtype.name, self.type.shape, tuple(inputs)
+
+    @property
     def dtype(self) -> DType:
         """Dtype of the value."""
         return self.type.dtype

@@ -99,24 +99,31 @@ class _Table:
     peers: Peers
     known: bool
     preference: float
-    _seconds: dict[tuple[object, ...], tuple[float, ...]] = field(default_factory=dict)
+    _seconds: dict[tuple[int, ...], tuple[float, ...]] = field(default_factory=dict)
+    _copies: dict[tuple[int, ...], Matrix] = field(default_factory=dict)
     _crossing: dict[tuple[int, ...], Matrix] = field(default_factory=dict)
     _twins: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
+    _kinds: dict[Node, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         graphs = [graph.nodes for graph, _ in self.workload]
         self._twins = {nodes[0]: nodes for nodes in zip(*graphs, strict=True)}
+        kinds = [graph.kinds for graph, _ in self.workload]
+        inner = zip(*kinds, strict=True)
+        numbers = zip(*[each.values() for each in kinds], strict=True)
+        self._kinds = {nodes[0]: kind for nodes, kind in zip(inner, numbers, strict=True)}
 
     def seconds(self, node: Node) -> tuple[float, ...]:
         """By device, what a node takes in all runs of the workload."""
         if not self.known:
             return tuple([self.preference * (1 + place) for place in range(len(self.rates))])
-        works = tuple([work(twin) for twin in self._twins[node]])
-        found = self._seconds.get(works)
+        kind = self._kinds[node]
+        found = self._seconds.get(kind)
         if found is None:
-            pairs = [(each, times) for each, (_, times) in zip(works, self.workload, strict=True)]
-            found = self._seconds[works] = tuple(
-                sum(times * work_seconds(each, speed) for each, times in pairs)
+            pairs = zip(self._twins[node], self.workload, strict=True)
+            works = [(work(twin), times) for twin, (_, times) in pairs]
+            found = self._seconds[kind] = tuple(
+                sum(times * work_seconds(each, speed) for each, times in works)
                 for speed in self.rates
             )
         return found
@@ -131,7 +138,15 @@ class _Table:
 
     def crossing(self, node: Node) -> Matrix:
         """What bringing a node's value from one device to another takes."""
-        sizes = tuple([twin.type.nbytes for twin in self._twins[node]])
+        kind = self._kinds.get(node, ())  # of no kind are leaves
+        found = self._copies.get(kind)
+        if found is None:
+            found = self._matrix(tuple([twin.type.nbytes for twin in self._twins[node]]))
+            if kind:
+                self._copies[kind] = found
+        return found
+
+    def _matrix(self, sizes: tuple[int, ...]) -> Matrix:
         found = self._crossing.get(sizes)
         if found is None:
             count = range(len(self.rates))

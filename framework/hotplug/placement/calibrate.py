@@ -115,7 +115,7 @@ def _product_of(rows: int, dtype: str, shape: tuple[int, int]) -> _Trial:
 
 def _chain_of(count: int) -> Graph:
     """Nodes that no device computes together: each needs all of the one before."""
-    x: Node = ops.input(name="x", dtype="f32", shape=(1, 64))
+    x: Node = ops.input(name="x", dtype="f32", shape=(1, 8))
     for _ in range(count):
         x = ops.softmax(x)
     return Graph.build({"z": x})

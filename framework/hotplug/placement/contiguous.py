@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from hotplug.placement.expand import UNMADE, Expander, Way
 from hotplug.placement.problem import Problem
-from hotplug.placement.relax import Patterns, Ways, ways_between
-from hotplug.placement.segments import segments
+from hotplug.placement.relax import Ways, ways_between
+from hotplug.placement.segments import Segment, with_needs
 
 __all__ = ["contiguous"]
 
@@ -34,7 +34,7 @@ class _Stand:
 
 
 def contiguous(
-    problem: Problem, budgeted: Sequence[int], expander: Expander, known: Patterns
+    problem: Problem, pieces: Sequence[Segment], budgeted: Sequence[int], expander: Expander
 ) -> list[int] | None:
     """Devices of all steps, or None where no such assignment is found.
 
@@ -42,19 +42,17 @@ def contiguous(
 
     Args:
         problem: what to solve.
+        pieces: it, cut.
         budgeted: devices whose memory is limited.
-        expander: finds the ways through patterns.
-        known: patterns that it may know already.
+        expander: finds the ways through pieces.
     """
-    steps = [
-        replace(step, shares=(), need=step.need + sum(problem.shared[w] for w in step.shares))
+    needs = {
+        number: sum(problem.shared[weight] for weight in step.shares)
+        for number, step in enumerate(problem.steps)
         if step.shares
-        else step
-        for step in problem.steps
-    ]
-    paid = replace(problem, steps=tuple(steps), shared=())
-    ways = ways_between(segments(paid, known), expander, problem.devices)
-    return _Runs(paid, budgeted, ways).best()
+    }
+    ways = ways_between(with_needs(pieces, needs), expander, problem.devices)
+    return _Runs(problem, budgeted, ways).best()
 
 
 class _Runs:

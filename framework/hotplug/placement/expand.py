@@ -61,6 +61,7 @@ class Expander:
 
     Attributes:
         exact: False once ways had to be dropped that might have been better.
+        budgeted: devices whose memory is counted.
     """
 
     def __init__(self, launch: Sequence[float], budgeted: Sequence[int]) -> None:
@@ -71,19 +72,21 @@ class Expander:
             budgeted: devices whose memory is counted.
         """
         self.exact = True
+        self.budgeted = tuple(budgeted)
         self._launch = launch
         self._count = len(launch)
         self._slots = {device: slot for slot, device in enumerate(budgeted)}
         self._nothing = (0,) * len(self._slots)
-        self._known: dict[tuple[int, State], list[Way]] = {}
+        # The pattern is kept, so that no other can have its identity.
+        self._known: dict[tuple[int, State], tuple[Pattern, list[Way]]] = {}
 
     def ways(self, pattern: Pattern, entry: State) -> list[Way]:
         """Ways from an entry, their memory and seconds counted from there."""
         key = id(pattern), entry
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._find(pattern, entry)
-        return found
+            found = self._known[key] = pattern, self._find(pattern, entry)
+        return found[1]
 
     def _find(self, pattern: Pattern, entry: State) -> list[Way]:
         begin = Way(entry, 0.0, self._nothing)

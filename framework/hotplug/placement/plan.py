@@ -117,7 +117,8 @@ class Stats:
         known: whether the speeds of the devices decided, which else are guesses, and their order
             did.
         exact: whether no other assignment is better, by what is known.
-        gap: by what share of its time another assignment may be better at most.
+        gap: by what share of its time another one may be better at most, of those that keep large
+            pieces of the graph, such as half a layer, together but for what a device does not run.
         labels: ways that the search looked at.
         refused: (device id, op) -> nodes that the device does not run.
         fallbacks: (device id, op) -> those of them that would have run there, were it not for that:
@@ -312,9 +313,11 @@ class Plan:
         speeds = ", ".join(f"{count} {source}" for source, count in sources.items())
         if not self.stats.known:
             return f"the order of the devices decided (speeds: {speeds})"
-        best = (
-            "the best there is" if self.stats.exact else f"within {self.stats.gap:.1%} of the best"
-        )
+        best = f"within {self.stats.gap:.1%} of the best"
+        if self.stats.exact:
+            best = "the best there is"
+        elif self.stats.gap < _NEGLIGIBLE:
+            best = "the best that keeps pieces of the graph together"
         return f"{_time(self.seconds)} expected, {best} by speeds {speeds}"
 
     def _reasons(self) -> list[str]:
@@ -324,6 +327,9 @@ class Plan:
             if not node.is_leaf
         )
         return [f"  {n} node(s) on {device}: {why}" for (device, why), n in counts.most_common()]
+
+
+_NEGLIGIBLE = 5e-4
 
 
 def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hotplug.placement.expand import UNMADE, Expander, State, Way
 from hotplug.placement.problem import Problem
-from hotplug.placement.segments import Item, Pattern, Segment, segments
+from hotplug.placement.segments import Item, Segment, with_needs
 
-__all__ = ["Bound", "Patterns", "Relaxed", "Ways", "ways_between"]
+__all__ = ["Bound", "Relaxed", "Ways", "ways_between"]
 
-_ROUNDS = 24
+_ROUNDS = 16
 _CLOSE = 1e-3
 """No more rounds where the bound is as near to a known assignment as this."""
 
@@ -48,8 +48,6 @@ class Bound:
             cost += price * nbytes
         return cost
 
-
-Patterns = dict[Pattern, Pattern]
 
 Ways = Mapping[int, list[Way]]
 """By device that a piece is entered from, the ways through it."""
@@ -93,12 +91,26 @@ class Relaxed:
     """A problem without budgets, to be solved again and again at other prices."""
 
     def __init__(
-        self, problem: Problem, budgeted: tuple[int, ...], expander: Expander, known: Patterns
+        self,
+        problem: Problem,
+        pieces: Sequence[Segment],
+        budgeted: tuple[int, ...],
+        expander: Expander,
     ) -> None:
-        self._problem = _one_pays(problem)
+        """Set out.
+
+        Args:
+            problem: the whole problem.
+            pieces: it, cut.
+            budgeted: devices whose memory is limited.
+            expander: finds the ways through pieces.
+        """
+        self._problem = problem
+        needs = _one_pays(problem)
+        self._total = sum(step.need for step in problem.steps) + sum(needs.values())
         self._budgeted = budgeted
         self._room = tuple(problem.budgets[device] for device in budgeted)
-        self._ways = ways_between(segments(self._problem, known), expander, problem.devices)
+        self._ways = ways_between(with_needs(pieces, needs), expander, problem.devices)
 
     def first_bound(self) -> Bound:
         """By the prices that were right if all bytes were alike."""
@@ -134,7 +146,7 @@ class Relaxed:
     def _first_prices(self) -> tuple[float, ...]:
         """What a byte saves on a device against the slowest that is needed."""
         steps, count = self._problem.steps, self._problem.devices
-        total = sum(step.need for step in steps)
+        total = self._total
         if not total:
             return (0.0,) * len(self._room)
         able = [[s.seconds[d] for s in steps if s.seconds[d] < math.inf] for d in range(count)]
@@ -178,25 +190,17 @@ class Relaxed:
         return Bound(prices, tuple(reversed(left)), least), used
 
 
-def _one_pays(problem: Problem) -> Problem:
-    """The problem with each shared weight a need of one of its steps."""
-    payers = _payers(problem)
-    steps = list(problem.steps)
-    for weight, number in payers.items():
-        step = steps[number]
-        steps[number] = replace(step, need=step.need + problem.shared[weight])
-    steps = [replace(step, shares=()) if step.shares else step for step in steps]
-    return replace(problem, steps=tuple(steps), shared=())
-
-
-def _payers(problem: Problem) -> dict[int, int]:
-    """For each shared weight the step that pays: the one to which the device matters most."""
+def _one_pays(problem: Problem) -> dict[int, int]:
+    """Bytes of shared weights by the step that pays: the one to which the device matters most."""
     found: dict[int, tuple[float, int]] = {}
     for number, step in enumerate(problem.steps):
         finite = [seconds for seconds in step.seconds if seconds < math.inf]
         for weight in step.shares:
             found[weight] = max(found.get(weight, (-1.0, 0)), (max(finite) - min(finite), number))
-    return {weight: number for weight, (_, number) in found.items()}
+    needs: dict[int, int] = {}
+    for weight, (_, number) in found.items():
+        needs[number] = needs.get(number, 0) + problem.shared[weight]
+    return needs
 
 
 def _exits(ways: Sequence[Way], pricing: Bound) -> _Exits:

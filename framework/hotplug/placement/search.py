@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hotplug.placement.contiguous import contiguous
 from hotplug.placement.expand import UNMADE, Expander, State, Way, prune
 from hotplug.placement.problem import Matrix, Problem, price
-from hotplug.placement.relax import Bound, Patterns, Relaxed
+from hotplug.placement.relax import Bound, Relaxed
 from hotplug.placement.segments import Item, Segment, segments
 
 __all__ = ["Solution", "solve"]
@@ -27,7 +27,7 @@ __all__ = ["Solution", "solve"]
 _MANY = 1000
 """Labels at a cut where there are no budgets: more than there ever are, if there are cuts."""
 
-_WORK, _FEW = 6000, 8
+_WORK, _FEW = 1500, 8
 """Labels at all cuts together where there are budgets, and at each cut at least."""
 
 _CLOSE = 1e-9
@@ -42,7 +42,7 @@ class Solution:
         seconds: what it takes, all launches and copies counted.
         memory: bytes of weights and states by device.
         exact: whether it is known that no assignment is better.
-        least: no assignment takes less than this.
+        least: nothing takes less than this that keeps large segments together, see `expand`.
         labels: how many labels were looked at.
     """
 
@@ -65,7 +65,7 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
     """
     pieces = segments(problem)
     nothing: tuple[Mapping[int, float], ...] = ({},) * (len(pieces) + 1)
-    free = _Search(problem, pieces, (), nothing)
+    free = _Search(problem, pieces, Expander(problem.launch, ()), nothing)
     found = free.forward(Bound((), nothing, 0.0), math.inf, _MANY)
     if found is None:
         return None
@@ -79,17 +79,17 @@ def _within_budgets(
     problem: Problem, pieces: Sequence[Segment], tolerance: float
 ) -> Solution | None:
     budgeted = tuple(d for d, most in enumerate(problem.budgets) if most < math.inf)
-    expander, known_patterns = Expander(problem.launch, budgeted), Patterns()
-    relaxed = Relaxed(problem, budgeted, expander, known_patterns)
+    expander = Expander(problem.launch, budgeted)
+    relaxed = Relaxed(problem, pieces, budgeted, expander)
     bound = relaxed.first_bound()
     if bound.least == math.inf:
         return None
-    runs = contiguous(problem, budgeted, expander, known_patterns)
+    runs = contiguous(problem, pieces, budgeted, expander)
     cost = price(problem, runs) if runs else None
     found = runs if cost is not None and cost.fits(problem.budgets) else None
     known = math.inf if found is None or cost is None else cost.seconds
     bound = relaxed.best_bound(bound, min(known, 2 * bound.least))
-    search = _Search(problem, pieces, budgeted, relaxed.plain())
+    search = _Search(problem, pieces, expander, relaxed.plain())
     if found is None or known - bound.least > tolerance * known:
         better = search.forward(bound, known * (1 - _CLOSE), max(_FEW, _WORK // len(pieces)))
         found = found if better is None else better.path()
@@ -99,8 +99,8 @@ def _within_budgets(
 def _answer(problem: Problem, search: _Search, devices: Sequence[int], least: float) -> Solution:
     cost = price(problem, devices)
     fastest = sum(min(step.seconds) for step in problem.steps) + min(problem.launch)
-    exact = search.exact or cost.seconds <= fastest
-    least = cost.seconds if exact else max(least, fastest)
+    exact = (search.complete and search.expander.exact) or cost.seconds <= fastest
+    least = cost.seconds if exact or search.complete else max(least, fastest)
     return Solution(tuple(devices), cost.seconds, cost.memory, exact, least, search.labels)
 
 
@@ -125,25 +125,33 @@ class _Label:
 
 
 class _Search:
+    """Passes over the cuts.
+
+    Attributes:
+        labels: how many were made.
+        complete: whether the last pass dropped none that might have led to something better.
+        expander: finds the ways through pieces.
+    """
+
     def __init__(
         self,
         problem: Problem,
         pieces: Sequence[Segment],
-        budgeted: tuple[int, ...],
+        expander: Expander,
         plain: Sequence[Mapping[int, float]],
     ) -> None:
         self.labels = 0
-        self.exact = True
+        self.complete = True
         self._problem = problem
         self._pieces = pieces
         self._plain = plain
-        self._expander = Expander(problem.launch, budgeted)
-        self._room = tuple(problem.budgets[device] for device in budgeted)
+        self.expander = expander
+        self._room = tuple(problem.budgets[device] for device in expander.budgeted)
         self._joints = _joints(problem, pieces)
 
     def forward(self, bound: Bound, limit: float, most: int) -> _Label | None:
         """The best label behind the last cut that costs less than `limit`."""
-        self.exact = True
+        self.complete = True
         start = -sum(p * m for p, m in zip(bound.prices, self._room, strict=True))
         labels = [_Label((UNMADE,), 0.0, (0,) * len(self._room), start)]
         prices: dict[tuple[int, State], list[tuple[float, Way]]] = {}
@@ -155,7 +163,7 @@ class _Search:
                 key = id(piece.pattern), entry
                 ways = prices.get(key)
                 if ways is None:
-                    found = self._expander.ways(piece.pattern, entry)
+                    found = self.expander.ways(piece.pattern, entry)
                     ways = prices[key] = [(bound.paid(way), way) for way in found]
                 for paid, way in ways:
                     total, at = label.paid + paid, way.state[0]
@@ -164,7 +172,6 @@ class _Search:
                     if least < limit and fastest < limit:
                         offers.append((least, total, label, way))
             labels = self._taken(offers, joint, most)
-        self.exact = self.exact and self._expander.exact
         return min(labels, key=lambda label: label.seconds, default=None)
 
     def _taken(
@@ -184,7 +191,7 @@ class _Search:
             held = grown.get((state, memory))
             if held is None:
                 if len(grown) == most:
-                    self.exact = False
+                    self.complete = False
                     break
             elif held.seconds <= seconds:
                 continue

@@ -8,12 +8,12 @@ a layer is a segment, and all layers' segments are alike: their `Pattern` is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hotplug.placement.problem import Matrix, Problem, Step
 
-__all__ = ["Item", "Pattern", "PatternStep", "Segment", "segments"]
+__all__ = ["Item", "Pattern", "PatternStep", "Segment", "segments", "with_needs"]
 
 _LONG = 64
 """A value that more steps than this lie between is carried along, and keeps nobody from cutting."""
@@ -83,21 +83,35 @@ class Segment:
     carried: tuple[Item, ...]
 
 
-def segments(problem: Problem, known: dict[Pattern, Pattern] | None = None) -> list[Segment]:
-    """Cut a problem.
-
-    Args:
-        problem: what to cut.
-        known: patterns met before; equal ones are made one object, and new ones put there.
-    """
+def segments(problem: Problem) -> list[Segment]:
+    """Cut a problem."""
     spans = _spans(problem)
     cuts = _cuts(problem, spans)
-    interned = {} if known is None else known
+    interned: dict[Pattern, Pattern] = {}
     found = []
     for start, stop, carried in zip(cuts, cuts[1:], _carried(spans, cuts), strict=False):
         pattern, items = _pattern(problem, start, stop, spans)
         found.append(Segment(start, interned.setdefault(pattern, pattern), items, carried))
     return found
+
+
+def with_needs(pieces: Sequence[Segment], more: Mapping[int, int]) -> list[Segment]:
+    """The pieces without shared weights, and with more bytes for some steps by their number.
+
+    Pieces that have no shared weights stay the objects that they are.
+    """
+    return [
+        piece if not any(step.shares for step in piece.pattern.steps) else _paying(piece, more)
+        for piece in pieces
+    ]
+
+
+def _paying(piece: Segment, more: Mapping[int, int]) -> Segment:
+    steps = tuple(
+        replace(step, shares=(), need=step.need + more.get(number, 0))
+        for number, step in enumerate(piece.pattern.steps, piece.start)
+    )
+    return replace(piece, pattern=replace(piece.pattern, steps=steps))
 
 
 def _carried(spans: dict[Item, tuple[int, int]], cuts: Sequence[int]) -> list[tuple[Item, ...]]:

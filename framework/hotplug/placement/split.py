@@ -7,6 +7,7 @@ part and an input of that name where it is needed.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -193,7 +194,8 @@ class _Rebuilder:
             self._made[node] = node
             return
         inputs = tuple(None if operand is None else self.get(operand) for operand in node.inputs)
-        self._made[node] = Node(node.op, inputs, node.params, node.type)
+        same = all(map(operator.is_, inputs, node.inputs))
+        self._made[node] = node if same else Node(node.op, inputs, node.params, node.type)
 
     def get(self, node: Node) -> Node:
         """What stands for a node in this part: itself, or an input of its type."""

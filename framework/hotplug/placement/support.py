@@ -25,10 +25,9 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
     Raises:
         UnsupportedOpError: a node that no device runs; holds each device's reason.
     """
-    kinds: dict[tuple[object, ...], list[Node]] = {}
-    for node in graph.nodes:
-        if not node.is_leaf:
-            kinds.setdefault(_kind(node), []).append(node)
+    kinds: dict[int, list[Node]] = {}
+    for node, kind in graph.kinds.items():
+        kinds.setdefault(kind, []).append(node)
     samples = [nodes[0] for nodes in kinds.values()]
     forbidden = settings().forbid
     answers = {device.id: _answers(device, graph, samples, forbidden) for device in devices}
@@ -39,11 +38,6 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
             raise _nobody_runs(nodes[0], row)
         rows.update(dict.fromkeys(nodes, row))
     return rows
-
-
-def _kind(node: Node) -> tuple[object, ...]:
-    inputs = [None if n is None else (n.type.dtype.name, n.type.shape) for n in node.inputs]
-    return node.op, node.params, node.type.dtype.name, node.type.shape, tuple(inputs)
 
 
 def _answers(
