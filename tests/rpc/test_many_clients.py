@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
+from tests.rpc.servers import in_thread
+from tests.rpc.test_failures import Doubling
 
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.backend import RPCBackend
-from tests.rpc.servers import in_thread
-from tests.rpc.test_failures import Doubling
 
 CLIENTS, ROUNDS = 32, 40
 

@@ -23,11 +23,14 @@ from pathlib import Path
 
 import platformdirs
 
-from hotplug.errors import UsageError
+from hotplug.errors import SettingsError, UsageError
 from hotplug_rpc.addresses import Address, is_loopback
 from hotplug_rpc.errors import KeyFileError
 
-__all__ = ["Identity", "KeyRing", "default_folder", "parse_key"]
+__all__ = ["TRUSTED", "Identity", "KeyRing", "default_folder", "parse_key"]
+
+TRUSTED = "HOTPLUG_RPC_TRUSTED"
+"""Further servers and their keys, for one program alone."""
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[^\s#]{1,64}")
@@ -50,6 +53,26 @@ def default_folder() -> Path:
     if given:
         return Path(given).expanduser()
     return Path(platformdirs.user_config_dir("hotplug", appauthor=False)) / "rpc"
+
+
+def _trusted() -> dict[str, bytes]:
+    """Servers and keys that HOTPLUG_RPC_TRUSTED names, as `hotplug cluster` sets it.
+
+    Raises:
+        SettingsError: it is not understood.
+    """
+    text = os.environ.get(TRUSTED, "")
+    found: dict[str, bytes] = {}
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        server, _, key = item.partition("=")
+        if not _KEY.fullmatch(key):
+            raise SettingsError(
+                f"{TRUSTED} is not understood; allowed is host:port=key, several with commas",
+                variable=TRUSTED,
+                value=text,
+            )
+        found[server] = bytes.fromhex(key)
+    return found
 
 
 def parse_key(text: str) -> bytes:
@@ -170,7 +193,7 @@ class KeyRing:
         Raises:
             KeyFileError: the server is not known.
         """
-        key = self.known().get(address.server)
+        key = (_trusted() | self.known()).get(address.server)
         if key is not None:
             return key
         if is_loopback(address.host):

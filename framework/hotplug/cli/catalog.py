@@ -32,6 +32,7 @@ _ELSEWHERE = {
     "tokenize": "hotplug-llm",
     "serve-devices": "hotplug-rpc",
     "keys": "hotplug-rpc",
+    "cluster": "hotplug-rpc",
 }
 """Commands of our other distributions, for the advice given where they are missing."""
 

@@ -74,6 +74,10 @@ class ServeCommand:
             "--isolate", action="store_true",
             help="a process for each client, so that one that crashes touches no other",
         )  # fmt: skip
+        parser.add_argument(
+            "--announce", action="store_true", help="print one JSON object instead of addresses"
+        )
+        parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
         parser.add_argument("--json-log", action="store_true", help="log one JSON object a line")
         parser.add_argument("--quiet", action="store_true", help="log warnings alone")
 
@@ -97,10 +101,27 @@ class ServeCommand:
                     if arguments.metrics:
                         stack.enter_context(serve_metrics(arguments.metrics, server.service))
                     stack.enter_context(_signals(server, arguments.drain))
-                    for device in devices:
-                        print(f"serving rpc://{server.address.server}/{device.id}", flush=True)
+                    ids = [device.id for device in devices]
+                    _tell(server, ids, as_json=arguments.announce)
+                    if arguments.until_eof:
+                        threading.Thread(target=_end_at_eof, args=(server,), daemon=True).start()
                     server.run()
         return 0
+
+
+def _tell(server: Server, devices: list[str], *, as_json: bool) -> None:
+    if as_json:
+        facts = {"port": server.address.port, "key": server.key.hex(), "devices": devices}
+        print(json.dumps(facts), flush=True)
+        return
+    for device in devices:
+        print(f"serving rpc://{server.address.server}/{device}", flush=True)
+
+
+def _end_at_eof(server: Server) -> None:
+    while sys.stdin.readline():
+        pass
+    server.drain(0)
 
 
 def _options(arguments: argparse.Namespace) -> Options:

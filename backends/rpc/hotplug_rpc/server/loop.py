@@ -57,6 +57,7 @@ class Server:
     Attributes:
         service: what answers.
         address: where it is bound.
+        key: its public key.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Server:
         self._woken = False
         self._until: float | None = None
         self._nudged = time.monotonic()
+        self.key = keys.identity().public
         self._silence = heartbeat_ms()
         self._context = zmq.Context()
         self._zap = self._context.socket(zmq.REP)

@@ -1,0 +1,51 @@
+"""A list of hosts, by ssh."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from hotplug_rpc.cluster.server import Announcement, HostServer, serve_words
+
+__all__ = ["SSHLauncher"]
+
+
+class SSHLauncher:
+    """One ssh for each host; a server ends when its ssh does, or the link between.
+
+    Args:
+        hosts: as ssh takes them, such as "user@host".
+        words: options of `serve-devices`.
+        ssh: the program and its options.
+        program: what `hotplug` is called over there.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        words: Sequence[str],
+        ssh: str = "ssh",
+        program: str = "hotplug",
+    ) -> None:
+        self._hosts = hosts
+        self._words = words
+        self._ssh = shlex.split(ssh)
+        self._program = program
+        self._servers: list[HostServer] = []
+
+    def start(self) -> list[Announcement]:
+        """Start all of them, at the same time.
+
+        Raises:
+            RemoteError: one does not start.
+        """
+        there = f"{self._program} {shlex.join(serve_words('tcp://0.0.0.0:0', self._words))}"
+        for host in self._hosts:
+            name = host.rpartition("@")[2]
+            self._servers.append(HostServer([*self._ssh, host, there], name))
+        return [server.announcement() for server in self._servers]
+
+    def stop(self) -> None:
+        """End all of them."""
+        while self._servers:
+            self._servers.pop().stop()

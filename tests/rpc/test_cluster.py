@@ -1,0 +1,121 @@
+"""Servers that ssh or Dask start, and commands that use them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hotplug.cli import main
+from hotplug.errors import SettingsError
+from hotplug_rpc.addresses import Address
+from hotplug_rpc.keys import KeyRing
+
+FAKE_SSH = """
+import subprocess, sys
+host, command = sys.argv[-2:]
+print("Welcome to " + host, flush=True)
+sys.exit(subprocess.call(command.replace("0.0.0.0", "127.0.0.1"), shell=True))
+"""
+ASK = """
+import hotplug, json
+from hotplug.registry import default
+from hotplug.devices import wanted
+infos = default().select(wanted()).devices
+print(json.dumps([info.properties["address"] for info in infos]))"""
+
+
+@pytest.fixture
+def ssh(tmp_path):
+    """Stands for ssh: says something, as login scripts do, and runs the command here."""
+    path = tmp_path / "ssh.py"
+    path.write_text(FAKE_SSH)
+    return f"{sys.executable} {path}"
+
+
+def run(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "hotplug", "cluster", *words],
+        capture_output=True, text=True, timeout=100, env={**os.environ, **environment}, check=False,
+    )  # fmt: skip
+
+
+def test_a_list_of_hosts(ssh, tmp_path):
+    program = f"{sys.executable} -m hotplug"
+    options = ["--hosts", "me@localhost,127.0.0.1", "--ssh", ssh, "--program", program]
+    ask = f"{ASK}; raise SystemExit(7)"
+    done = run(*options, "--devices", "cpu", "--", sys.executable, "-c", ask)
+    assert done.returncode == 7, done.stderr  # the command's own
+    *servers, answer = done.stdout.splitlines()
+    assert [line.split()[1] for line in servers] == ["cpu:0", "cpu:0"]
+    addresses = [line.split()[0].removeprefix("rpc://") + "/cpu:0" for line in servers]
+    assert json.loads(answer) == addresses
+
+
+def test_a_server_that_does_not_start(ssh):
+    program = f"{sys.executable} -m hotplug"
+    options = ["--hosts", "127.0.0.1", "--ssh", ssh, "--program", program]
+    done = run(*options, "--devices", "nosuch:0", "true")
+    assert done.returncode == 2
+    assert "no device for" in done.stderr
+    assert "ended with code 2 before it was up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required"),
+        (["--hosts", "a", "--dask", "b"], "not allowed"),
+        (["--dask-local", "0"], "at least 1"),
+        (["--hosts", "a", "--ssh", "/nonexistent/ssh"], "cannot be started"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(capsys, words, message):
+    assert main(["cluster", *words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_keys_for_one_program(monkeypatch):
+    monkeypatch.setenv("HOTPLUG_RPC_TRUSTED", f"box:1={'a' * 64}, [::1]:2={'b' * 64}")
+    assert KeyRing().server_key(Address("box", 1)).hex() == "a" * 64
+    assert KeyRing().server_key(Address("::1", 2)).hex() == "b" * 64
+    for value in ("box:1", "box:1=xyz"):
+        monkeypatch.setenv("HOTPLUG_RPC_TRUSTED", value)
+        with pytest.raises(SettingsError, match="HOTPLUG_RPC_TRUSTED"):
+            KeyRing().server_key(Address("box", 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "package"), [(["--dask-local", "2"], "distributed"), (["--ray", "auto"], "ray")]
+)
+def test_what_is_missing_is_named(capsys, monkeypatch, words, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    assert main(["cluster", *words]) == 2
+    assert f"pip install {package}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="no Dask")
+def test_workers_of_dask():
+    options = ["--dask-local", "2", "--devices", "cpu"]
+    done = run(*options, "--", sys.executable, "-c", ASK)
+    assert done.returncode == 0, done.stderr
+    *servers, answer = done.stdout.splitlines()
+    assert len(servers) == len(set(servers)) == 2
+    assert len(json.loads(answer)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray")
+def test_nodes_of_ray():
+    done = run("--ray", "local", "--devices", "cpu", "--", sys.executable, "-c", ASK)
+    assert done.returncode == 0, done.stderr
+    server, answer = done.stdout.splitlines()
+    assert json.loads(answer) == [server.split()[0].removeprefix("rpc://") + "/cpu:0"]
