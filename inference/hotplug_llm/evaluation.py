@@ -93,9 +93,13 @@ class Evaluator:
         self, tokens: int, outputs: int = 1, largest: int = 0, control: Control | None = None
     ) -> Program:
         """The compiled graph of one width, see `Decoder.graph`; made once."""
-        graph = self._decoder.graph(tokens, outputs, largest)
-        with self._doubting():
-            return self._session.compile(graph, spill=tokens <= LEAST_BATCH, control=control)
+        graph, spill = self._decoder.graph(tokens, outputs, largest), tokens <= LEAST_BATCH
+        while True:
+            try:
+                with self._doubting():
+                    return self._session.compile(graph, spill=spill, control=control)
+            except StatesLostError as error:
+                self._recover(error, control)
 
     def finds(self, largest: int) -> bool:
         """Whether so many largest logits had better be found where they are computed.
@@ -114,8 +118,6 @@ class Evaluator:
         for length in {length for _, length in self._pieces(count)}:
             try:
                 self.program(width_for(length), largest=largest, control=control)
-            except StatesLostError as error:
-                self._recover(error, control)
             except OutOfDeviceMemoryError as error:
                 self._narrow(width_for(length), error)
                 self.prepare(count, largest, control)

@@ -7,8 +7,7 @@ import threading
 import pytest
 
 import hotplug_llm
-from hotplug.registry import default
-from hotplug.session.weights import is_shared
+from hotplug.testing.fakes import FakeDevice, fake_backend, fake_registry
 
 GREEDY = hotplug_llm.SamplingOptions(temperature=0)
 
@@ -41,15 +40,16 @@ def test_models_in_threads(tiny_model, selector, opencl_devices):
     assert found == {prompt: [ids, ids] for prompt, ids in zip(prompts, alone, strict=True)}
 
 
-def test_two_models_of_one_file_have_its_weights_on_a_gpu_once(tiny_model, opencl_devices):
-    card = opencl_devices(intel=False).id
-    with hotplug_llm.load(tiny_model, card, "exact") as one:
+def test_two_models_of_one_file_have_its_weights_on_a_card_once(tiny_model, monkeypatch):
+    card = FakeDevice("card:0")
+    registry = fake_registry(fake_backend("card", card))
+    monkeypatch.setattr("hotplug.session.fleet.default", lambda: registry)
+    with hotplug_llm.load(tiny_model, "card", "exact") as one:
         expected = answer(one, "abc")
-        with hotplug_llm.load(tiny_model, card, "exact") as other:
-            device = default().open(card).device
-            assert all(is_shared(device, tensor) for tensor in other.weights.values())
-            assert other.session._storage.shared_bytes(device) == sum(
-                tensor.nbytes for tensor in other.weights.values()
-            )
+        alone = card.buffers.memory.used
+        with hotplug_llm.load(tiny_model, "card", "exact") as other:
             assert answer(other, "abc") == expected
+            weights = sum(tensor.nbytes for tensor in other.weights.values())
+            assert card.buffers.memory.used - alone == alone - weights
         assert answer(one, "abc") == expected
+    assert card.buffers.memory.used == 0

@@ -15,7 +15,8 @@ step        one part of a plan
 compiled    a graph's executables with their buffers: what a run does
 recovery    what happens when a device fails
 changes     devices that come and go between runs
-membership  the half of a session that is about devices
+membership  the part of a session that is about devices
+watchable   the part that is about looking on
 planning    where graphs run, by wishes, measured speeds and what is stored
 program     one graph, for whoever runs it
 session     all of it together

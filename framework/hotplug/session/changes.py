@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -53,13 +54,14 @@ class Changes:
         self._pending.append(change)
 
     def attend(self) -> None:
-        """Do what has come up.
+        """Do what has come up. What states are lost by it, `Recovery.untold` says.
 
         Raises:
-            StatesLostError, HotplugError: see `Recovery.set_aside`.
+            HotplugError: a device failed, and no other may take over.
         """
         while self._pending:
-            self._pending.popleft()()
+            with contextlib.suppress(StatesLostError):
+                self._pending.popleft()()
 
     def note_hung(self, *, changed: bool) -> None:
         """A run was ended from outside; a device that does not let go of it is to be left.
@@ -100,7 +102,7 @@ class Changes:
 
         Raises:
             UsageError: there are no others.
-            StatesLostError, HotplugError: a device failed meanwhile, see `Recovery.set_aside`.
+            HotplugError: a device failed meanwhile, and no other may take over.
         """
         others = self._fleet.members.keys() - set(devices)
         if not others and not self._recovery.add_reserve(f"{', '.join(devices)} is to go"):
@@ -143,8 +145,6 @@ class Changes:
             mine = [name for name in self._fleet.members if name.partition(":")[0] == backend]
             if mine:
                 self.drain(mine)
-        except StatesLostError as error:
-            self.add(partial(_raise, error))
         except UsageError as error:
             _log.info("%s", error)
         finally:
@@ -178,7 +178,3 @@ class Changes:
 
 
 _COMING = frozenset({EventKind.DEVICE_ADDED, EventKind.FOUND})
-
-
-def _raise(error: Exception) -> None:
-    raise error

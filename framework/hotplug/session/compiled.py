@@ -245,13 +245,10 @@ class Compiled:
         # Only the main thread is interrupted by Ctrl-C.
         aside = step.long and threading.current_thread() is threading.main_thread()
         found: dict[str, Any] = {}  # its own, lest a step that was given up write to the next run's
-        work = partial(step.run, arrays, found)
-        if watch is not None and watch.trace is not None:
-            work = partial(step.traced, arrays, found, watch.trace)
         try:
             self._fleet.call(
                 step.device,
-                work,
+                partial(step.run, arrays, found, watch.trace if watch is not None else None),
                 limit=step.limit,
                 control=control,
                 stop=step.stop,

@@ -8,7 +8,7 @@ rows are copied until the bound is reached, since what is copied need not be com
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,10 @@ class StateCopies:
         """All states' rows that were due have been copied, which took so long."""
         self.rows = self._target
         self._not_before = time.monotonic() + seconds / _SHARE
+
+    def saved(self, names: Iterable[str]) -> int:
+        """How many rows of all of some states are copied."""
+        return self.rows if all(name in self._copies for name in names) else 0
 
     def first(self, name: str, rows: int) -> npt.NDArray[np.uint8]:
         """The bytes of a state's first rows, of which no more are copied."""

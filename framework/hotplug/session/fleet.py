@@ -159,7 +159,9 @@ class Fleet:
         held, worker, given, place = self._quarantined[device]
         if given is None:
             self.registry.bring_back(device)
-            handle = self.registry.open(device, holder=self._holder)
+            # A driver that hung may do so again.
+            opening = partial(self.registry.open, device, self._holder)
+            handle = Worker(device).call(opening, self.patience(compiling=True))
             self._enter(handle.device, handle)
         elif worker.stuck:
             raise DeviceHungError(f"{device} still gives no answer: {held.error}", device=device)
@@ -277,14 +279,6 @@ class Fleet:
         stuck, self.members[caller].worker = self.members[caller].worker, Worker(caller)
         self.members[culprit].worker.close()
         self.members[culprit].worker = stuck
-
-    def revoked(self) -> list[tuple[str, str]]:
-        """Id and reason of devices that were taken away."""
-        return [
-            (device, member.handle.revoked)
-            for device, member in self.members.items()
-            if member.handle is not None and member.handle.revoked
-        ]
 
     def forget(self) -> None:
         """Start anew in a forked child, which has none of the threads."""

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 
 from hotplug.backend import Device
-from hotplug.errors import HotplugError, StatesLostError, UsageError
+from hotplug.errors import HotplugError, UsageError
 from hotplug.registry import Event, EventKind
 from hotplug.session.changes import Changes
 from hotplug.session.compiled import Kept
@@ -72,7 +72,8 @@ class Membership:
 
         Raises:
             SelectorError, DeviceNotFoundError, DeviceUnavailableError: as for the constructor.
-            StatesLostError: a device failed while states were moved.
+            HotplugError: a device failed while states were moved, and no other may take over. If
+                another may, the next run tells of states that were lost.
             UsageError: the session is closed.
         """
         with self._lock:
@@ -92,7 +93,7 @@ class Membership:
 
         Raises:
             UsageError: it is not in use, or nothing else may take over.
-            StatesLostError: it failed while its states were read.
+            HotplugError: as for `add_device`.
         """
         with self._lock:
             self._attend()
@@ -108,7 +109,7 @@ class Membership:
             UsageError: it was not set aside, or the session is closed.
             DeviceUnavailableError: it cannot be opened.
             DeviceHungError: the call that it gave no answer to is still on its way.
-            StatesLostError: another device failed while states were moved.
+            HotplugError: as for `add_device`.
         """
         with self._lock:
             self._attend()
@@ -136,7 +137,7 @@ class Membership:
 
     def _torn(self) -> None:
         self._fleet.give_back(self._kept.take_all() + self._storage.reset())
-        raise StatesLostError(
+        self._recovery.lose(
             "this process was forked while another thread was in a run; the states are lost"
         )
 

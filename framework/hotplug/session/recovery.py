@@ -12,6 +12,7 @@ nobody can tell how far the run got, `StatesLostError` says how much is left.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import warnings
@@ -53,11 +54,13 @@ class Recovery:
     Attributes:
         fallback: what the session allows.
         listeners: who is told.
+        untold: that states were lost, until whoever runs graphs has been told.
     """
 
     def __init__(self, fleet: Fleet, storage: Storage, kept: Kept, fallback: Fallback) -> None:
         self.fallback: Fallback = fallback
         self.listeners = Listeners()
+        self.untold: StatesLostError | None = None
         self._fleet = fleet
         self._storage = storage
         self._kept = kept
@@ -122,16 +125,25 @@ class Recovery:
         self._fleet.give_back([free for free in frees if free[0] != device])
         self._fleet.quarantine(fault, [free for free in frees if free[0] == device])
         self.tell(EventKind.QUARANTINED, device, str(error))
+        if left is not None:
+            rest = f"all but {left} rows of the states" if left else "the states"
+            self.lose(f"{device} failed and {rest} are lost: {error}", device, left, error)
         if self.fallback == "error" or not (self._fleet.members or self.add_reserve(str(error))):
             raise error
         _log.debug("%s failed", device, exc_info=error)
         forget_frames(error)
         self._warn(f"{device} is set aside: {error}; {', '.join(self._fleet.members)} goes on")
-        if left is not None:
-            rest = f"all but {left} rows of the states" if left else "the states"
-            raise StatesLostError(
-                f"{device} failed and {rest} are lost: {error}", device=device, rows=left
-            ) from error
+        if left is not None and self.untold is not None:
+            raise self.untold
+
+    def lose(
+        self, why: str, device: str | None = None, rows: int = 0, error: HotplugError | None = None
+    ) -> None:
+        """States were lost but for some rows; whoever runs a graph next is told, if not before."""
+        if self.untold is not None:
+            rows = min(rows, self.untold.rows)
+        self.untold = StatesLostError(why, device=device, rows=rows)
+        self.untold.__cause__ = error
 
     def _save_states(self, fault: DeviceFault, *, changed: bool, rows: int | None) -> int | None:
         """Bring states to the host; returns how many rows that saved, None for all there are."""
@@ -143,7 +155,7 @@ class Recovery:
         if rows is None and not copies.written:  # these are no caches of rows
             return 0
         needed = copies.written if rows is None else rows
-        saved = min(copies.rows, needed)
+        saved = min(copies.saved(self._storage.states_on(fault.device)), needed)
         self._storage.carry_copies(fault.device, saved)
         return None if saved == needed else saved
 
@@ -179,7 +191,7 @@ class Recovery:
         """Leave devices that work: states are carried off, weights freed.
 
         Raises:
-            StatesLostError, HotplugError: one of them failed at it, see `set_aside`.
+            HotplugError: one of them failed at it, and no other may take over.
         """
         for device in devices:
             self._carry_or_set_aside(device)
@@ -195,7 +207,7 @@ class Recovery:
         """Let weights and states be placed anew: there are other devices than before.
 
         Raises:
-            StatesLostError, HotplugError: a device failed at it, see `set_aside`.
+            HotplugError: a device failed at it, and no other may take over.
         """
         self._fleet.give_back(self._kept.take_all())
         for device in tuple(self._fleet.members):
@@ -207,7 +219,8 @@ class Recovery:
             try:
                 self._fleet.ask(device, partial(self._storage.carry_from, device))
             except DeviceFault as fault:
-                self.set_aside(fault, changed=False)
+                with contextlib.suppress(StatesLostError):  # the next run tells of it
+                    self.set_aside(fault, changed=False)
 
     def _warn(self, what: str) -> None:
         _log.info("%s", what)

@@ -11,9 +11,14 @@ from typing import Any, Self, TypeVar
 
 from hotplug.backend import Device
 from hotplug.devices import wanted
-from hotplug.errors import OutOfDeviceMemoryError, PlacementError, UsageError
+from hotplug.errors import (
+    HotplugError,
+    OutOfDeviceMemoryError,
+    PlacementError,
+    StatesLostError,
+    UsageError,
+)
 from hotplug.graph import Graph
-from hotplug.node import Node
 from hotplug.placement import Plan, Wishes
 from hotplug.registry import Registry
 from hotplug.session.compiled import Compiled, Kept
@@ -21,13 +26,11 @@ from hotplug.session.control import Control, held
 from hotplug.session.copies import StateCopies
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
-from hotplug.session.membership import Membership
-from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
 from hotplug.session.planning import Planner
 from hotplug.session.program import Program
 from hotplug.session.storage import Storage
-from hotplug.session.trace import StepTime, Trace
-from hotplug.session.watch import Watch
+from hotplug.session.trace import StepTime
+from hotplug.session.watchable import Watchable
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
 
@@ -44,7 +47,7 @@ MOST_THREADS = 256
 """More than that would stop a small machine, and wait for each other on a large one."""
 
 
-class Session(Membership):
+class Session(Watchable):
     """Runs graphs that share weights and states; one run at a time, from any thread.
 
     Attributes:
@@ -100,7 +103,6 @@ class Session(Membership):
         # Where nothing may take over, copies would serve nobody.
         copies = StateCopies(0 if policy == "error" else now.state_copy_bytes)
         super().__init__(fleet, Storage(weights or {}, copies), Kept(_KEPT, fleet), policy)
-        self._watch = Watch()
         wishes = Wishes(dict(pins or {}), dict(budgets or {}), split)
         self._planner = Planner(fleet, self._storage, self._recovery, wishes, self._threads)
         if device is None or isinstance(device, str):
@@ -152,7 +154,8 @@ class Session(Membership):
                 try:
                     return make()
                 except DeviceFault as fault:
-                    self._recovery.set_aside(fault, changed=False)
+                    with contextlib.suppress(StatesLostError):  # the next run tells of it
+                        self._recovery.set_aside(fault, changed=False)
                 except PlacementError as error:
                     if not reserve or not self._recovery.add_reserve(str(error)):
                         raise
@@ -178,8 +181,18 @@ class Session(Membership):
             StatesLostError: see `run`.
             RunCancelledError: it was ended.
         """
-        self.compiled(graph, spill=spill, control=control)
+        with self._telling():
+            self.compiled(graph, spill=spill, control=control)
         return Program(self, graph)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Whoever runs graphs learns by any error that states may be lost."""
+        try:
+            yield
+        except HotplugError:
+            self._recovery.untold = None
+            raise
 
     def compiled(
         self, graph: Graph, *, spill: bool = True, control: Control | None = None
@@ -192,6 +205,8 @@ class Session(Membership):
                 self._storage.check(graph)
                 compiled = self._compile(graph, control, spill=spill)
                 self._kept.add(graph, compiled)
+            if self._recovery.untold is not None:
+                raise self._recovery.untold
             return compiled
 
     def run(
@@ -208,22 +223,29 @@ class Session(Membership):
             watch = self._watch or None
             form = self._watch.form(graph)
             while True:
-                compiled = self.compiled(form, spill=spill, control=control)
-                if watch is not None:
-                    watch.count(self.memory())
                 try:
+                    compiled = self.compiled(form, spill=spill, control=control)
+                    if watch is not None:
+                        watch.count(self.memory())
                     results = compiled.run(inputs, control, watch)
                 except DeviceFault as fault:
-                    self._recover(fault, graph, rows, spill=spill)
-                except BaseException:
-                    if rows is not None:  # how far it got, nobody can tell
-                        self._storage.copies.wrote(rows[0], rows[0])
-                    self._changes.note_hung(changed=bool(graph.updates))
+                    with self._telling():
+                        self._recover(fault, graph, rows, spill=spill)
+                except BaseException as error:
+                    self._ended(error, graph, rows)
                     raise
                 else:
                     if rows is not None:
                         self._recovery.copy_states(*rows)
                     return results
+
+    def _ended(self, error: BaseException, graph: Graph, rows: tuple[int, int] | None) -> None:
+        """A run has come to an end of another kind than a device's failure."""
+        if isinstance(error, HotplugError):
+            self._recovery.untold = None  # it is told by that
+        if rows is not None:  # how far the run got, nobody can tell
+            self._storage.copies.wrote(rows[0], rows[0])
+        self._changes.note_hung(changed=bool(graph.updates))
 
     def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
         """Compute once and tell how long each step took; see `Program.profile`."""
@@ -233,65 +255,6 @@ class Session(Membership):
                 return compiled.profile(inputs)
             except DeviceFault as fault:
                 raise fault.error from fault
-
-    # Watching
-
-    @contextlib.contextmanager
-    def traced(self, *, steps: bool = True) -> Iterator[Trace]:
-        """Note what runs inside the context, where and when; `Trace.save` makes a file of it.
-
-        Args:
-            steps: also how long each step of a device took; see `Trace`.
-        """
-        trace = Trace(steps=steps)
-        with self._lock:
-            before, self._watch.trace = self._watch.trace, trace
-        try:
-            yield trace
-        finally:
-            with self._lock:
-                self._watch.trace = before
-
-    @contextlib.contextmanager
-    def observed(
-        self,
-        by: Observer | Callable[[Observation], object],
-        nodes: str | Callable[[Node], bool] | None = None,
-    ) -> Iterator[None]:
-        """Let somebody look at nodes' values inside the context, as soon as they are there.
-
-        A node that is looked at has to be stored, so that it is not computed together with its
-        neighbours: results may differ in rounding from those of runs that nobody looks at.
-
-        Args:
-            by: called with each observation; what it raises ends the run and reaches the caller.
-                If it returns False, the run is cancelled on all devices, and `RunCancelledError`
-                raised. States keep what the run had made of them.
-            nodes: which nodes, for a function: a regular expression found in their labels ("matmul
-                blk.0"), or a function of a node; None for all but views.
-
-        Raises:
-            UsageError: the expression is none.
-        """
-        observer = callback_observer(by, nodes) if callable(by) else by
-        with self._lock:
-            self._watch.add(observer)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._watch.remove(observer)
-                self._kept.drop(is_observed)
-
-    def memory(self) -> dict[str, dict[str, float]]:
-        """Bytes that the session holds by device and use; of weights in mapped files too."""
-        found = self._storage.memory()
-        for compiled in self._kept:
-            for device, uses in compiled.memory().items():
-                total = found.setdefault(device, {})
-                for use, nbytes in uses.items():
-                    total[use] = total.get(use, 0) + nbytes
-        return found
 
     # States
 
@@ -324,7 +287,8 @@ class Session(Membership):
         try:
             return self._fleet.ask(self._storage.home(state), work)
         except DeviceFault as fault:
-            self._recovery.set_aside(fault, changed=False)
+            with contextlib.suppress(StatesLostError):  # the next run tells of it
+                self._recovery.set_aside(fault, changed=False)
             raise fault.error from fault
 
     def reset(self) -> None:

@@ -79,17 +79,30 @@ class Step:
     outputs: list[tuple[str, Slot]] = field(default_factory=list)
     at: str = ""
 
-    def run(self, arrays: list[npt.NDArray[Any]], results: dict[str, Any]) -> None:
+    def run(
+        self,
+        arrays: list[npt.NDArray[Any]],
+        results: dict[str, Any],
+        trace: Trace | None = None,
+    ) -> None:
         """Do it, and add to the results.
+
+        Args:
+            arrays: of the whole run.
+            results: get what is read when it is done.
+            trace: notes how long each copy took, and the part or its steps.
 
         Raises:
             DeviceFault: a device failed.
         """
         clean, self.at = True, self.device
         try:
-            self._receive(arrays)
+            self._receive(arrays, trace)
             clean = False
-            self.executable.run(self.bindings)
+            if trace is None:
+                self.executable.run(self.bindings)
+            else:
+                self._run_traced(trace)
             for name, slot in self.outputs:
                 results[name] = slot.read()
         except RunCancelledError:
@@ -97,22 +110,13 @@ class Step:
         except Exception as error:
             raise DeviceFault(self._culprit(error), error, clean=clean) from error
 
-    def traced(self, arrays: list[npt.NDArray[Any]], results: dict[str, Any], trace: Trace) -> None:
-        """Do it, and note how long each copy took, and the part or its steps.
-
-        Raises:
-            DeviceFault: a device failed.
-        """
-        with at_device(self.device):
-            self._receive(arrays, trace)
-            began = trace.now()
-            times = self._timed() if trace.steps else []
-            if not times:
-                self.executable.run(self.bindings)
-            trace.span(self.device, self.name, began)
-            trace.lay_out(began, times)
-            for name, slot in self.outputs:
-                results[name] = slot.read()
+    def _run_traced(self, trace: Trace) -> None:
+        began = trace.now()
+        times = self._timed() if trace.steps else []
+        if not times:
+            self.executable.run(self.bindings)
+        trace.span(self.device, self.name, began)
+        trace.lay_out(began, times)
 
     def profile(self, arrays: list[npt.NDArray[Any]]) -> list[StepTime]:
         """Do it with clocks beside every step of the device, where it has any.

@@ -53,6 +53,7 @@ def test_rows_are_copied_once_there_are_many_new_ones() -> None:
     assert bytes(copies.first("k", 64)) == held["k"][: 64 * 8]
     assert bytes(copies.first("v", 3)) == held["v"][: 3 * 8]
     assert copies.first("k", 0).size == 0
+    assert (copies.saved("kv"), copies.saved("kvx")) == (64, 0)
 
 
 def test_only_rows_written_since_are_copied() -> None:
