@@ -85,6 +85,21 @@ class HostTensor:
         """Bytes held."""
         return self.type.nbytes
 
+    def part(self, axis: int, start: int, stop: int) -> HostTensor:
+        """A run of an axis; over the same memory where that lies in one piece there.
+
+        Raises:
+            GraphError: the tensor has no such run.
+            DTypeError: it begins or ends within a block.
+        """
+        if not (0 <= axis < len(self.shape) and 0 <= start <= stop <= self.shape[axis]):
+            raise GraphError(f"{self.type} has no elements {start} to {stop} of axis {axis}")
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        before, after = math.prod(self.shape[:axis]), math.prod(self.shape[axis + 1 :])
+        first, last = self.dtype.nbytes(start * after), self.dtype.nbytes(stop * after)
+        runs = self.data.reshape(before, -1)[:, first:last]
+        return HostTensor(TensorType(self.dtype, shape), runs.reshape(-1))
+
     def array(self) -> npt.NDArray[Any]:
         """The elements as a NumPy array over the same memory.
 

@@ -32,7 +32,9 @@ __all__ = [
     "verify_parts",
 ]
 
-_QUANTISED_RESULTS = frozenset({"input", "weight", "state", "cast", "contiguous", "scatter_rows"})
+_QUANTISED_RESULTS = frozenset(
+    {"input", "weight", "state", "cast", "contiguous", "index_select", "scatter_rows"}
+)
 
 
 def verify(graph: Graph) -> None:

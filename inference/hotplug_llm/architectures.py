@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("llama", rope_layout="interleaved"),
         Architecture("qwen2", rope_layout="half"),
         Architecture("qwen3", rope_layout="half", query_key_norm=True),
+        Architecture("qwen3moe", rope_layout="half", query_key_norm=True),
     )
 }
 
@@ -60,7 +61,13 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """What the file says of the model's shape. Lengths are in elements, contexts in tokens."""
+    """What the file says of the model's shape. Lengths are in elements, contexts in tokens.
+
+    Attributes:
+        feed_forward: inner length of a feed-forward block, or of each expert.
+        experts: in each block; 0 where there are none.
+        experts_used: for each token.
+    """
 
     architecture: Architecture
     layers: int
@@ -74,6 +81,8 @@ class Hyperparameters:
     norm_eps: float
     rope: Rope
     window: int = 0
+    experts: int = 0
+    experts_used: int = 0
 
 
 def read_hyperparameters(fields: Fields) -> Hyperparameters:
@@ -94,15 +103,13 @@ def read_hyperparameters(fields: Fields) -> Hyperparameters:
             key="general.architecture",
         )
     own = fields.within(f"{name}.")
-    if own.get("expert_count", int, 0):
-        raise ModelError(
-            f"{name} models with experts are not supported yet", key=f"{name}.expert_count"
-        )
     return _checked(_read(row, own))
 
 
 def _read(row: Architecture, own: Fields) -> Hyperparameters:
     layers = _positive(own, row, "block_count", most=_MOST_LAYERS)
+    experts = own.get("expert_count", int, 0)
+    inner = "expert_feed_forward_length" if _has_own_length(own, experts) else "feed_forward_length"
     width = _positive(own, row, "embedding_length")
     heads = _uniform(own, row, "attention.head_count", layers)
     kv_heads = _uniform(own, row, "attention.head_count_kv", layers, default=heads)
@@ -117,7 +124,7 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
         layers=layers,
         context=_positive(own, row, "context_length"),
         width=width,
-        feed_forward=_uniform(own, row, "feed_forward_length", layers),
+        feed_forward=_uniform(own, row, inner, layers),
         heads=heads,
         kv_heads=kv_heads,
         key_length=key_length,
@@ -126,7 +133,14 @@ def _read(row: Architecture, own: Fields) -> Hyperparameters:
         norm_eps=own.require("attention.layer_norm_rms_epsilon", float),
         rope=_read_rope(own, row, own.get("rope.dimension_count", int, key_length)),
         window=own.get("attention.sliding_window", int, 0),
+        experts=experts,
+        experts_used=own.require("expert_used_count", int) if experts else 0,
     )
+
+
+def _has_own_length(own: Fields, experts: int) -> bool:
+    """Whether experts are of another length than a feed-forward block without them would be."""
+    return experts > 0 and "expert_feed_forward_length" in own
 
 
 def _read_rope(own: Fields, row: Architecture, dims: int) -> Rope:
@@ -191,6 +205,9 @@ def _checked(shape: Hyperparameters) -> Hyperparameters:
     if not 0 < shape.rope.dims <= length or shape.rope.dims % 2:
         what = f"RoPE cannot turn {shape.rope.dims} of a head's {length} elements"
         raise _wrong(shape, "rope.dimension_count", what)
+    if shape.experts and not 0 < shape.experts_used <= shape.experts:
+        what = f"{shape.experts_used} of {shape.experts} experts cannot be used"
+        raise _wrong(shape, "expert_used_count", what)
     if not 0 < shape.norm_eps < 1:
         what = f"{shape.norm_eps} is no epsilon for a norm"
         raise _wrong(shape, "attention.layer_norm_rms_epsilon", what)

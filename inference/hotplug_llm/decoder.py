@@ -180,10 +180,38 @@ class Decoder:
         return updates[name]
 
     def _feed_forward(self, h: Node, prefix: str) -> Node:
+        if self._shape.experts:
+            return self._experts(h, prefix)
         inner = self._shape.feed_forward
         gate = self._linear(h, prefix + "ffn_gate", inner)
         up = self._linear(h, prefix + "ffn_up", inner)
         return self._linear(ops.swiglu(gate, up), prefix + "ffn_down", self._shape.width)
+
+    def _experts(self, h: Node, prefix: str) -> Node:
+        """A mixture of the experts that a router finds likeliest, by their likelihoods.
+
+        (Shazeer et al., arXiv 1701.06538; as in Mixtral and Qwen3, likelihoods of those that are
+        chosen are made to sum to 1.)
+        """
+        count, used, width = self._shape.experts, self._shape.experts_used, self._shape.width
+        tokens, inner = h.shape[0], self._shape.feed_forward
+        likely = ops.softmax(self._linear(h, prefix + "ffn_gate_inp", count))
+        ids = ops.top_k(likely, k=used)
+        rows = ops.arange(start=0, stop=tokens * count, step=count, dtype="i32")
+        places = ops.add(ids, ops.reshape(rows, shape=(tokens, 1)))
+        column = ops.reshape(likely, shape=(tokens * count, 1))
+        chosen = ops.take(column, ops.reshape(places, shape=(tokens * used,)))
+        shares = ops.reshape(chosen, shape=(tokens, used))
+        shares = ops.div(shares, ops.sum(shares, axis=-1, keepdims=True))
+        x = ops.reshape(h, shape=(tokens, 1, width))
+        gate = self._grouped(x, prefix + "ffn_gate_exps", inner, ids)
+        up = self._grouped(x, prefix + "ffn_up_exps", inner, ids)
+        down = self._grouped(ops.swiglu(gate, up), prefix + "ffn_down_exps", width, ids)
+        return ops.sum(ops.mul(down, ops.reshape(shares, shape=(tokens, used, 1))), axis=1)
+
+    def _grouped(self, x: Node, name: str, width: int, ids: Node) -> Node:
+        weight = self._weight(f"{name}.weight", (self._shape.experts, width, x.shape[-1]))
+        return ops.matmul_grouped(x, weight, ids, precision=self._precision)
 
     def _linear(self, x: Node, name: str, width: int) -> Node:
         weight = self._weight(f"{name}.weight", (width, x.shape[-1]))

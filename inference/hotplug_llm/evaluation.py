@@ -30,6 +30,7 @@ from hotplug.graph import Graph
 from hotplug.session import Control, Program, Session
 from hotplug.settings import settings
 from hotplug_llm.decoder import Decoder
+from hotplug_llm.microbatches import MicroBatches
 
 __all__ = ["BATCH", "LEAST_BATCH", "LOGIT_ROWS", "Evaluator", "width_for"]
 
@@ -75,6 +76,7 @@ class Evaluator:
         self._past: list[int] = []
         self._met: set[int] = {1}  # widths that were wanted before
         self._batch = batch  # less where a device is short of memory
+        self._micro = MicroBatches(session, decoder.graph)
         self.context = decoder.context
         self.deterministic = settings().deterministic
         self.lock = threading.RLock()
@@ -206,14 +208,49 @@ class Evaluator:
         control: Control | None,
     ) -> dict[str, npt.NDArray[Any]]:
         self.check_room(len(ids))
-        found: dict[str, npt.NDArray[Any]] = {}
-        for start, length in self._pieces(len(ids)):
+        begun, found = self._flow(ids, largest, control)
+        if begun and proceed is not None:
+            proceed(begun)
+        for start, length in self._pieces(len(ids) - begun):
+            start += begun  # noqa: PLW2901
             piece = ids[start : start + length]
             found = self._step(piece, last_only=True, largest=largest, control=control)
             if proceed is not None:
                 proceed(start + length)
         self._met.add(width_for(len(ids) % self._batch))
         return found
+
+    def _flow(
+        self, ids: Sequence[int], largest: int, control: Control | None
+    ) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+        """Read the start of a long prompt through a pipeline of devices, if they form one.
+
+        Returns:
+            Number of ids read, and what came out after the last of them.
+        """
+        width = self._micro.width(len(ids), self._batch)
+        if width is None:
+            return 0, {}
+        graph = self._decoder.graph(width, 1, largest)
+        starts = range(0, len(ids) - width + 1, width)
+        while True:
+            past = len(self._past)
+            batch = [_inputs(ids[i : i + width], past + i, width, last_only=True) for i in starts]
+            rows = [(past + i, past + i + width) for i in starts]
+            try:
+                with self._doubting():
+                    found = self._session.run_all(
+                        graph, batch, rows=rows, control=control, spill=width <= LEAST_BATCH
+                    )
+            except StatesLostError as error:
+                self._recover(error, control)
+            except OutOfDeviceMemoryError as error:
+                self._narrow(width, error)
+                return 0, {}
+            else:
+                read = width * len(starts)
+                self._past.extend(ids[:read])
+                return read, found[-1]
 
     def all_logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Continue the sequence by `ids`; logits (tokens, vocabulary) after each of them.
@@ -274,13 +311,8 @@ class Evaluator:
     ) -> dict[str, npt.NDArray[Any]]:
         count = len(ids)
         width = width_for(count)
-        tokens = np.zeros(width, np.int32)
-        tokens[:count] = ids
-        positions = np.full(width, -1, np.int32)
-        positions[:count] = np.arange(len(self._past), len(self._past) + count)
-        outputs = np.arange(count - 1, count) if last_only else np.arange(width)
-        inputs = {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
-        graph = self._decoder.graph(width, len(outputs), largest)
+        inputs = _inputs(ids, len(self._past), width, last_only=last_only)
+        graph = self._decoder.graph(width, len(inputs["outputs"]), largest)
         result = self._run(graph, inputs, count, control)
         self._past.extend(ids)
         if not last_only:
@@ -325,6 +357,19 @@ class Evaluator:
                 limit=self.context,
                 remedy="shorten the text or raise the context size",
             )
+
+
+def _inputs(
+    ids: Sequence[int], start: int, width: int, *, last_only: bool
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Inputs of a graph of some width for tokens from a position on."""
+    count = len(ids)
+    tokens = np.zeros(width, np.int32)
+    tokens[:count] = ids
+    positions = np.full(width, -1, np.int32)
+    positions[:count] = np.arange(start, start + count)
+    outputs = np.arange(count - 1, count) if last_only else np.arange(width)
+    return {"tokens": tokens, "positions": positions, "outputs": outputs.astype(np.int32)}
 
 
 _evaluators: weakref.WeakSet[Evaluator] = weakref.WeakSet()

@@ -19,7 +19,7 @@ from hotplug.formats.gguf import GGUFFile
 from hotplug.node import Node
 from hotplug.ops.linear import PRECISIONS
 from hotplug.placement import Plan
-from hotplug.session import CancelToken, Observation, Observer, Session, Trace, control_of
+from hotplug.session import CancelToken, Mode, Observation, Observer, Session, Trace, control_of
 from hotplug.settings import Fallback, settings
 from hotplug_llm import fitting
 from hotplug_llm.architectures import Hyperparameters, read_hyperparameters
@@ -57,6 +57,8 @@ def load(
     split: Sequence[float] | None = None,
     budgets: Mapping[str, int] | None = None,
     fit: bool = False,
+    mode: Mode = "layer",
+    host_experts: bool = False,
 ) -> Model:
     """Open a GGUF model on a device.
 
@@ -80,6 +82,9 @@ def load(
         split: share of the weights for each device, such as (3, 1); None for what is fastest.
         budgets: id of a device -> bytes that may be taken there.
         fit: where that is not enough memory, read fewer tokens at once and shorten the context.
+        mode: "layer", "pipeline" or "tensor", how several devices share the work; see
+            `hotplug.Session`.
+        host_experts: whether weights of experts stay in the host's memory.
 
     Raises:
         PlacementError: pins, split or budgets cannot be kept, or nothing fits.
@@ -101,6 +106,8 @@ def load(
         split=split,
         budgets=budgets,
         fit=fit,
+        mode=mode,
+        host_experts=host_experts,
     )
 
 
@@ -132,11 +139,14 @@ class Model:
         split: Sequence[float] | None = None,
         budgets: Mapping[str, int] | None = None,
         fit: bool = False,
+        mode: Mode = "layer",
+        host_experts: bool = False,
     ) -> None:
         began = time.perf_counter()
         self.context: int
         _check_choice("precision", precision, PRECISIONS)
         _check_choice("fallback", fallback or "warn", get_args(Fallback))
+        _check_choice("mode", mode, get_args(Mode))
         cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
         _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
         if threads is not None and threads < 1:
@@ -155,6 +165,8 @@ class Model:
                 pins=pins,
                 split=split,
                 budgets=budgets,
+                mode=mode,
+                host_experts=host_experts,
             )
             held.enter_context(self._session)
             asked = pins or split or budgets

@@ -148,13 +148,26 @@ def test_keys_that_are_missing_or_wrong_are_named(key, value):
         ("rope.scaling.factor", math.nan),
         ("rope.scaling.type", "magic"),
         ("rope.scaling.type", 3),
-        ("expert_count", 8),
     ],
 )
 def test_values_that_no_model_has_are_named(key, value):
     with pytest.raises(ModelError) as caught:
         read(**{key: value})
     assert caught.value.key == f"llama.{key}"
+
+
+@pytest.mark.parametrize("used", [None, 0, 9])
+def test_experts_of_which_too_few_or_too_many_are_used(used):
+    with pytest.raises(ModelError) as caught:
+        read(expert_count=8, expert_used_count=used)
+    assert caught.value.key == "llama.expert_used_count"
+
+
+def test_experts_may_have_a_length_of_their_own():
+    given = {"expert_count": 8, "expert_used_count": 2}
+    assert read(**given).feed_forward == 128
+    shape = read("qwen3moe", expert_feed_forward_length=32, **given)
+    assert (shape.feed_forward, shape.experts, shape.experts_used) == (32, 8, 2)
 
 
 def test_architectures_that_are_not_in_the_table():

@@ -91,7 +91,7 @@ from hotplug.ops.reduction import (
     top_k,
 )
 from hotplug.ops.resample import interpolate
-from hotplug.ops.rows import cast, contiguous, scatter_rows, take
+from hotplug.ops.rows import cast, contiguous, index_select, scatter_rows, take
 from hotplug.ops.spec import OPS, Op, fingerprint, get
 from hotplug.ops.views import permute, reshape, slice, transpose, view_layout
 
@@ -141,6 +141,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "im2col",
+    "index_select",
     "input",
     "interpolate",
     "l2_norm",

@@ -8,7 +8,7 @@ from hotplug.ops.checks import require, require_index, require_rank
 from hotplug.ops.spec import op
 from hotplug.tensor import TensorType
 
-__all__ = ["cast", "contiguous", "scatter_rows", "take"]
+__all__ = ["cast", "contiguous", "index_select", "scatter_rows", "take"]
 
 
 @op("take")
@@ -28,6 +28,26 @@ def take(table: Node, indices: Node) -> TensorType:
     require(not table.dtype.quantised or len(table.shape) > 1, f"{table.type} has no rows")
     dtype = get("f32") if table.dtype.quantised else table.dtype
     return TensorType(dtype, indices.shape + table.shape[1:])
+
+
+@op("index_select", flops=lambda _: 0)
+def index_select(table: Node, indices: Node) -> TensorType:
+    """Entries of a table along its first axis as they are stored: blocks stay blocks.
+
+    So some experts of a weight can be brought to another device (see `matmul_grouped`).
+
+    Args:
+        table: (n, ...); quantised ones have two axes at least.
+        indices: (m,), i32 or i64. An index outside 0..n-1 gives an entry whose bytes are zero.
+
+    Returns:
+        (m, ...), of the table's dtype.
+    """
+    require_index(indices)
+    require_rank(indices, 1)
+    require(bool(table.shape), "a table needs at least one axis")
+    require(not table.dtype.quantised or len(table.shape) > 1, f"{table.type} has no rows")
+    return TensorType(table.dtype, indices.shape + table.shape[1:])
 
 
 @op("scatter_rows", updates=0)

@@ -164,7 +164,7 @@ def work(node: Node, filled: float = FILLED) -> Work:
         return _NOTHING
     if row.updates is not None:  # only the rows that are written move, not the whole state
         return Work(0, 2 * sum(_bytes(n) for i, n in enumerate(node.inputs) if i != row.updates))
-    if node.op == "take":  # only the rows that are taken, not the whole table
+    if node.op in {"take", "index_select"}:  # only the rows that are taken, not the whole table
         return Work(0, 2 * node.type.nbytes + _bytes(node.inputs[1]))
     if node.op in _PRODUCTS:
         return _product(node, row.flops(node))

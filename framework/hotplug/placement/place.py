@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hotplug.backend import Device
 from hotplug.errors import PlacementError, UsageError
 from hotplug.graph import Graph
+from hotplug.node import Node
 from hotplug.placement.assign import assign, no_room
 from hotplug.placement.build import Built, Peers, build
 from hotplug.placement.cost import Rates, rates
@@ -19,7 +20,7 @@ from hotplug.placement.residence import Homes, in_order, in_shares, restricted
 from hotplug.placement.rules import find_rules
 from hotplug.placement.search import Solution, solve
 from hotplug.placement.split import split
-from hotplug.placement.support import ask
+from hotplug.placement.support import ask, fixed_to
 from hotplug.verify import verify
 
 __all__ = ["Wishes", "checked_shares", "place"]
@@ -51,6 +52,8 @@ def place(
     speeds: Mapping[str, Rates] | None = None,
     workload: Mapping[Graph, float] | None = None,
     peers: Peers | None = None,
+    fixed: Mapping[Node, str] | None = None,
+    eager: bool = False,
 ) -> Plan:
     """Decide where each node of a graph runs.
 
@@ -67,6 +70,8 @@ def place(
         workload: graphs like this one, itself included, -> how often each is run; what is decided
             for it is the best for all of them together. None for this one alone.
         peers: links of devices that need no host between them.
+        fixed: node -> device that it belongs to, if that runs it.
+        eager: whether devices are to work at the same time, see `split`.
 
     Raises:
         GraphError: the graph breaks a rule.
@@ -89,6 +94,8 @@ def place(
         {device.id: given.get(device.id) or rates(device.info) for device in devices},
         _runs(graph, workload),
         peers or {},
+        fixed or {},
+        eager,
     )
     return placer.within_limits({d.id: (budgets or {}).get(d.id) for d in devices}, began)
 
@@ -112,6 +119,8 @@ class _Placer:
     speeds: Mapping[str, Rates]
     runs: Sequence[tuple[Graph, float]]
     peers: Peers
+    fixed: Mapping[Node, str]
+    eager: bool
 
     def within_limits(self, budgets: Mapping[str, int | None], began: float) -> Plan:
         """A plan that takes no more than the limits, intermediate values counted."""
@@ -142,7 +151,7 @@ class _Placer:
 
     def placed(self, rooms: Mapping[str, int | None], began: float) -> Plan:
         """A plan whose weights and states take no more than there is room for."""
-        support = ask(self.graph, self.devices)
+        support = fixed_to(ask(self.graph, self.devices), self.fixed)
         lines = outline(self.graph)
         rules = find_rules(lines, self.devices, self.wishes.pins, self.settled, self.chosen)
         known = all(speed.source != "usual" for speed in self.speeds.values())
@@ -161,7 +170,7 @@ class _Placer:
         homes = self.homes(lines, built, known=known)
         found = self.solved(lines, built, homes, known=known)
         choices = assign(lines, built, found, homes, known=known)
-        parts = split(self.graph, choices)
+        parts = split(self.graph, choices, eager=self.eager)
         limits = {name: self.wishes.limits.get(name, room) for name, room in rooms.items()}
         stats = Stats(
             time.perf_counter() - began,

@@ -20,18 +20,27 @@ from hotplug.verify import CROSSING, state_chains, state_reads, verify_parts
 __all__ = ["split"]
 
 
-def split(graph: Graph, choices: Mapping[Node, Choice]) -> tuple[Part, ...]:
-    """Parts in the order in which they run."""
+def split(graph: Graph, choices: Mapping[Node, Choice], *, eager: bool = False) -> tuple[Part, ...]:
+    """Parts in the order in which they run.
+
+    Args:
+        graph: the graph.
+        choices: the device of each node.
+        eager: whether a part ends once it has made what another device waits for, so that the two
+            can go on at the same time; else parts are as long as can be.
+    """
     if len({choice.device for choice in choices.values()}) == 1:
         return (Part(next(iter(choices.values())).device, graph),)
-    runs = _runs(graph, choices)
+    runs = _runs(graph, choices, eager=eager)
     parts = _Splitter(graph, choices, runs).parts()
     names = {position: [copy.name for copy in part.receives] for position, part in enumerate(parts)}
     verify_parts([part.graph for part in parts], names)
     return parts
 
 
-def _runs(graph: Graph, choices: Mapping[Node, Choice]) -> list[tuple[str, list[Node]]]:
+def _runs(
+    graph: Graph, choices: Mapping[Node, Choice], *, eager: bool
+) -> list[tuple[str, list[Node]]]:
     """Nodes by device, in an order that keeps operands before users and reads before updates."""
     waiting = _waits(graph, choices)
     users: dict[Node, list[Node]] = {node: [] for node in waiting}
@@ -54,6 +63,8 @@ def _runs(graph: Graph, choices: Mapping[Node, Choice]) -> list[tuple[str, list[
                 missing[user] -= 1
                 if not missing[user]:
                     ready[choices[user].device].append(user)
+            if eager and any(choices[user].device != device for user in users[node]):
+                break
         runs.append((device, run))
     return runs
 

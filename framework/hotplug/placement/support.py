@@ -10,7 +10,7 @@ from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.settings import settings
 
-__all__ = ["SupportTable", "ask"]
+__all__ = ["SupportTable", "ask", "fixed_to"]
 
 SupportTable = Mapping[Node, Mapping[str, Support]]
 """Node -> device id -> answer, devices in order of preference. Leaves are not in it."""
@@ -38,6 +38,19 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
             raise _nobody_runs(nodes[0], row)
         rows.update(dict.fromkeys(nodes, row))
     return rows
+
+
+def fixed_to(table: SupportTable, devices: Mapping[Node, str]) -> SupportTable:
+    """The table, where nodes that belong to a device and run there run nowhere else."""
+
+    def answers(node: Node, given: Mapping[str, Support]) -> Mapping[str, Support]:
+        home = devices.get(node)
+        if home is None or not given.get(home):
+            return given
+        elsewhere = no(f"it is the piece of {home}")
+        return {device: YES if device == home else elsewhere for device in given}
+
+    return {node: answers(node, given) for node, given in table.items()} if devices else table
 
 
 def _answers(

@@ -12,9 +12,12 @@ trace       what ran where and when
 observe     values looked at while they are made
 watch       who looks on in a session: a trace, observers
 step        one part of a plan
+overlap     several devices at work at once
+outlook     how long runs should take
 compiled    a graph's executables with their buffers: what a run does
 recovery    what happens when a device fails
 changes     devices that come and go between runs
+sharing     the form of a graph that several devices work at
 membership  the part of a session that is about devices
 watchable   the part that is about looking on
 planning    where graphs run, by wishes, measured speeds and what is stored
@@ -27,15 +30,19 @@ from __future__ import annotations
 from hotplug.session.control import CancelToken, Control, control_of, held
 from hotplug.session.fleet import Quarantine
 from hotplug.session.observe import Observation, Observer
+from hotplug.session.outlook import Outlook
 from hotplug.session.program import Program
 from hotplug.session.session import Session
+from hotplug.session.sharing import Mode
 from hotplug.session.trace import Span, StepTime, Trace
 
 __all__ = [
     "CancelToken",
     "Control",
+    "Mode",
     "Observation",
     "Observer",
+    "Outlook",
     "Program",
     "Quarantine",
     "Session",

@@ -20,6 +20,7 @@ from hotplug.session.control import Control
 from hotplug.session.faults import DeviceFault, at_device
 from hotplug.session.fleet import Fleet
 from hotplug.session.observe import OBSERVED
+from hotplug.session.overlap import Lane, new_lane
 from hotplug.session.step import Step, Transfer
 from hotplug.session.storage import Frees, Shelf, Storage
 from hotplug.session.trace import StepTime
@@ -42,6 +43,7 @@ class Compiled:
     Attributes:
         plan: where each node runs.
         steps: one for each of its parts.
+        names: of the results.
     """
 
     def __init__(
@@ -66,7 +68,8 @@ class Compiled:
         self._inputs: list[tuple[str, Slot]] = []
         self._values: dict[tuple[str, str], Buffer] = {}  # (device, name) -> input or made value
         self._made: dict[str, tuple[Step, Slot]] = {}
-        self._names: list[str] = []  # of the results
+        self.names: list[str] = []
+        self._lanes: list[Lane] = [self.steps]
         try:
             for part in plan.parts:
                 self._add_part(part, control)
@@ -78,7 +81,7 @@ class Compiled:
                 continue
             step, slot = self._made[name]
             step.outputs.append((name, slot))
-            self._names.append(name)
+            self.names.append(name)
         self._watched = any(step.limit is not None or step.long for step in self.steps)
 
     def _add_part(self, part: Part, control: Control | None) -> None:
@@ -160,7 +163,7 @@ class Compiled:
             DeviceFault: a device failed on the way.
             RunCancelledError: the run was ended from outside, or by somebody who looked on.
         """
-        arrays = self._arrays(inputs)
+        arrays = self.arrays(inputs)
         results: dict[str, Any] = {}
         aside = self._watched or control is not None or watch is not None
         began = watch.begin_run(self.plan.graph, partial(self._leaf, arrays)) if watch else 0.0
@@ -168,7 +171,7 @@ class Compiled:
         try:
             for step in self.steps:
                 if aside or step.turn.users > 1:
-                    self._in_turn(step, arrays, results, control, watch)
+                    self.in_turn(step, arrays, results, control, watch)
                 else:
                     step.run(arrays, results)
                 done += 1
@@ -177,7 +180,7 @@ class Compiled:
             raise
         if watch is not None:
             watch.end_run(self.plan.graph, began)
-        return {name: results[name] for name in self._names}
+        return {name: results[name] for name in self.names}
 
     def _leaf(self, arrays: list[npt.NDArray[Any]], name: str) -> Value:
         """The present value of an input or state."""
@@ -203,7 +206,7 @@ class Compiled:
         Raises:
             UsageError, DeviceFault: as for `run`.
         """
-        arrays = self._arrays(inputs)
+        arrays = self.arrays(inputs)
         times: list[StepTime] = []
         for step in self.steps:
             limit = step.limit and _CLOCKS * step.limit
@@ -212,11 +215,36 @@ class Compiled:
                 times += self._fleet.call(step.device, work, limit=limit)
         return times
 
-    def _arrays(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+    def lanes(self, count: int) -> list[Lane]:
+        """The steps over so many sets of buffers.
+
+        Raises:
+            DeviceFault: a device has no room for another set.
+        """
+        own = {id(buffer) for buffer in self._values.values()}
+        bound = [buffer for step in self.steps for buffer in step.bindings.values()]
+        kept = [buffer for buffer in bound if id(buffer) not in own]
+        while len(self._lanes) < count:
+            self._lanes.append(new_lane(self.steps, self._like, kept))
+        return self._lanes[:count]
+
+    def _like(self, device: str, buffer: Buffer) -> Buffer:
+        """A buffer of the same size, freed with the others."""
+        memory = self._fleet.members[device].device.buffers
+        made = self._fleet.ask(device, partial(memory.allocate, buffer.nbytes))
+        self._values[device, f"#{len(self._values)}"] = made
+        return made
+
+    def arrays(self, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """A run's inputs as they are stored, in the order in which steps number them.
+
+        Raises:
+            UsageError: they are not those of the graph.
+        """
         check_names(self.plan.graph.inputs, inputs)
         return [slot.convert(inputs[name]) for name, slot in self._inputs]
 
-    def _in_turn(
+    def in_turn(
         self,
         step: Step,
         arrays: list[npt.NDArray[Any]],
@@ -224,6 +252,11 @@ class Compiled:
         control: Control | None,
         watch: Watch | None,
     ) -> None:
+        """Do a step when no other session uses its device.
+
+        Raises:
+            DeviceFault, RunCancelledError: as for `run`.
+        """
         if control is not None:
             control.check()
         step.turn.acquire(control)

@@ -17,8 +17,12 @@ from hotplug.placement import (
     pins_something,
     place,
 )
+from hotplug.placement.cost import rates as stated
+from hotplug.placement.outline import alike
+from hotplug.placement.schedule import balanced_shares
 from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
+from hotplug.session.sharing import Shared, Sharing
 from hotplug.session.storage import Storage
 
 __all__ = ["Planner"]
@@ -33,18 +37,21 @@ class Planner:
         storage: Storage,
         recovery: Recovery,
         wishes: Wishes,
+        sharing: Sharing,
         threads: int | None,
     ) -> None:
         self._fleet = fleet
         self._storage = storage
         self._recovery = recovery
         self._wishes = wishes
+        self._sharing = sharing
         self._threads = threads
         self._rates: dict[str, Rates | None] = {}
         self._chosen: dict[str, str] = {}
         self._workload: Mapping[Graph, float] = {}
         self._settled_for: tuple[str, ...] = ()
         self._settled: Plan | None = None
+        self._balanced: dict[str, float] = {}
         self._met_a_graph = False
         self._shares: dict[str, float] = {}
 
@@ -75,6 +82,7 @@ class Planner:
 
         Raises:
             PlacementError: it cannot be placed.
+            StatesLostError: states are in other pieces than it would have them in.
             DeviceFault: a device that was asked failed.
         """
         if self._workload and self._settled_for != tuple(self._fleet.members):
@@ -89,21 +97,30 @@ class Planner:
         if not devices:
             reasons = {name: str(q.error) for name, q in self._fleet.quarantined.items()}
             raise PlacementError("no device is left", reasons=reasons)
-        wishes = self._wishes_for(graph)
+        rates = {device.id: self._known(device) or stated(device.info) for device in devices}
+        wishes = self._wishes_for(graph, rates)
+        shared = self._shared(graph, rates, wishes)
+        others = {self._shared(one, rates, wishes).graph: n for one, n in (workload or {}).items()}
+        self._storage.cut(shared.cuts)
+        if self._storage.is_divided_otherwise(shared.graph):
+            self._recovery.lose_states("they are divided anew among devices")
+        if self._sharing.mode == "tensor":
+            wishes = replace(wishes, shares=None)
         free = {device.id: self._free(device) for device in devices}
         budgets = {device.id: self._budget(device, free[device.id]) for device in devices}
-        rates = {device.id: known for device in devices if (known := self._known(device))}
 
         def placed(chosen: Mapping[str, str]) -> Plan:
             return place(
-                graph,
+                shared.graph,
                 devices,
                 wishes=wishes,
                 budgets=budgets,
                 settled=self._storage.homes(),
                 chosen=chosen,
                 speeds=rates,
-                workload=workload,
+                workload={one: n for one, n in others.items() if alike(one, shared.graph)} or None,
+                fixed=shared.devices,
+                eager=self._sharing.mode == "tensor",
             )
 
         try:
@@ -132,19 +149,35 @@ class Planner:
         self._settled = plan
         return plan
 
-    def _wishes_for(self, graph: Graph) -> Wishes:
-        """The wishes but for devices that failed; the first graph has to know all pins."""
+    def _wishes_for(self, graph: Graph, rates: Mapping[str, Rates]) -> Wishes:
+        """The wishes but for devices that failed; the first graph has to know all pins.
+
+        Devices of a pipeline that nobody has given shares get such as keep all equally busy.
+        """
         pins = self._wishes.pins
         if self._met_a_graph:
             pins = {pin: d for pin, d in pins.items() if pins_something(pin, graph)}
         self._met_a_graph = True
         used = self._fleet.members
         shares = [self._shares.get(device, 0.0) for device in used]
+        if not any(shares) and self._sharing.mode == "pipeline" and not self._wishes.pins:
+            shares = self._equally_busy(graph, rates)
         return Wishes(
             {pin: device for pin, device in pins.items() if device in used},
             {device: most for device, most in self._wishes.limits.items() if device in used},
             shares if any(shares) else None,
         )
+
+    def _equally_busy(self, graph: Graph, rates: Mapping[str, Rates]) -> list[float]:
+        """Shares of a pipeline's devices, the same for all graphs: for the widest that is known."""
+        if self._balanced.keys() != rates.keys():
+            widest = max((graph, *self._workload), key=_width)
+            shares = balanced_shares(widest, list(rates.values()))
+            self._balanced = dict(zip(rates, shares, strict=True))
+        return list(self._balanced.values())
+
+    def _shared(self, graph: Graph, rates: Mapping[str, Rates], wishes: Wishes) -> Shared:
+        return self._sharing.of(graph, self._fleet.devices, rates, wishes.shares)
 
     def _free(self, device: Device) -> int | None:
         return self._fleet.ask(device.id, device.memory).free
@@ -159,3 +192,7 @@ class Planner:
         if device.id not in self._rates:
             self._rates[device.id] = known_rates(device.info, self._threads)
         return self._rates[device.id]
+
+
+def _width(graph: Graph) -> int:
+    return sum(node.type.size for node in graph.inputs.values())

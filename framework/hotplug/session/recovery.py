@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from functools import partial
+from typing import NoReturn
 
 from hotplug.errors import (
     DeviceLostError,
@@ -144,6 +145,15 @@ class Recovery:
             rows = min(rows, self.untold.rows)
         self.untold = StatesLostError(why, device=device, rows=rows)
         self.untold.__cause__ = error
+
+    def lose_states(self, why: str) -> NoReturn:
+        """Let all states start anew.
+
+        Raises:
+            StatesLostError: always.
+        """
+        self._fleet.give_back(self._kept.take_all() + self._storage.reset())
+        raise StatesLostError(f"the states are lost: {why}")
 
     def _save_states(self, fault: DeviceFault, *, changed: bool, rows: int | None) -> int | None:
         """Bring states to the host; returns how many rows that saved, None for all there are."""

@@ -26,10 +26,14 @@ from hotplug.session.control import Control, held
 from hotplug.session.copies import StateCopies
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
+from hotplug.session.outlook import Outlook
+from hotplug.session.overlap import run_overlapped
 from hotplug.session.planning import Planner
 from hotplug.session.program import Program
+from hotplug.session.sharing import Mode, Sharing
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime
+from hotplug.session.watch import Watch
 from hotplug.session.watchable import Watchable
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
@@ -51,7 +55,7 @@ class Session(Watchable):
     """Runs graphs that share weights and states; one run at a time, from any thread.
 
     Attributes:
-        fallback: "error", "warn" or "allow": what happens when something cannot run as asked.
+        mode: how several devices share the work.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Session(Watchable):
         budgets: Mapping[str, int] | None = None,
         fallback: Fallback | None = None,
         registry: Registry | None = None,
+        mode: Mode = "layer",
+        host_experts: bool = False,
         device_timeout: float | None = None,
         hot_plug: bool = False,
     ) -> None:
@@ -84,6 +90,11 @@ class Session(Watchable):
             budgets: id of a device -> bytes that a graph may take there, computing included.
             fallback: None takes HOTPLUG_FALLBACK.
             registry: where devices come from; None takes the process' own.
+            mode: how several devices share the work. "layer": one after the other; "pipeline": in
+                `run_all`, each at another run; "tensor": all at once, at pieces of each product.
+            host_experts: whether weights of experts stay in the host's memory, from which those
+                that are used are sent where that is faster than to compute there. Not in mode
+                "tensor".
             device_timeout: seconds after which a device that gives no answer is given up; None
                 takes HOTPLUG_DEVICE_TIMEOUT.
             hot_plug: whether devices that the selector names and that appear later are taken in
@@ -103,8 +114,11 @@ class Session(Watchable):
         # Where nothing may take over, copies would serve nobody.
         copies = StateCopies(0 if policy == "error" else now.state_copy_bytes)
         super().__init__(fleet, Storage(weights or {}, copies), Kept(_KEPT, fleet), policy)
+        self.mode: Mode = mode
         wishes = Wishes(dict(pins or {}), dict(budgets or {}), split)
-        self._planner = Planner(fleet, self._storage, self._recovery, wishes, self._threads)
+        self._planner = Planner(
+            fleet, self._storage, self._recovery, wishes, Sharing(mode, host_experts), self._threads
+        )
         if device is None or isinstance(device, str):
             self._open(wanted(device), hot_plug=hot_plug)
         else:
@@ -227,7 +241,7 @@ class Session(Watchable):
                     compiled = self.compiled(form, spill=spill, control=control)
                     if watch is not None:
                         watch.count(self.memory())
-                    results = compiled.run(inputs, control, watch)
+                    results = self._compute(compiled, inputs, control, watch)
                 except DeviceFault as fault:
                     with self._telling():
                         self._recover(fault, graph, rows, spill=spill)
@@ -246,6 +260,91 @@ class Session(Watchable):
         if rows is not None:  # how far the run got, nobody can tell
             self._storage.copies.wrote(rows[0], rows[0])
         self._changes.note_hung(changed=bool(graph.updates))
+
+    def run_all(
+        self,
+        graph: Graph,
+        batch: Sequence[Mapping[str, Any]],
+        *,
+        rows: Sequence[tuple[int, int]] | None = None,
+        control: Control | None = None,
+        spill: bool = True,
+    ) -> list[dict[str, Any]]:
+        """As if by `run`, one after the other; in mode "pipeline" with several in flight.
+
+        Args:
+            graph: what is to run.
+            batch: the inputs of each run.
+            rows: of each run, see `Program.run`.
+            control: what ends the runs.
+            spill: see `compile`.
+
+        Raises:
+            Exception: as for `run`; nothing is told of runs that were done before.
+        """
+        done: list[dict[str, Any]] = []
+        with self._lock if control is None else held(self._lock, control):
+            if self.mode != "pipeline" or self._watch.observers:
+                for number, inputs in enumerate(batch):
+                    written = None if rows is None else rows[number]
+                    done.append(self.run(graph, inputs, rows=written, control=control, spill=spill))
+            while len(done) < len(batch):
+                self._run_rest(graph, batch, rows, control, done, spill=spill)
+        return done
+
+    def _run_rest(
+        self,
+        graph: Graph,
+        batch: Sequence[Mapping[str, Any]],
+        rows: Sequence[tuple[int, int]] | None,
+        control: Control | None,
+        done: list[dict[str, Any]],
+        *,
+        spill: bool,
+    ) -> None:
+        """Go on with runs until all are done or a device fails."""
+        watch = self._watch or None
+        before = len(done)
+        try:
+            compiled = self.compiled(graph, spill=spill, control=control)
+            if watch is not None:
+                watch.count(self.memory())
+            depth = self._outlook(compiled.plan).depth(len(batch) - before)
+            run_overlapped(compiled, batch[before:], depth, done, control, watch)
+        except DeviceFault as fault:
+            at = None if rows is None else rows[len(done)]
+            with self._telling():
+                self._recover(fault, graph, at, spill=spill)
+        except BaseException as error:
+            self._ended(error, graph, None if rows is None else rows[before])
+            raise
+        if rows is not None and len(done) > before:
+            self._recovery.copy_states(rows[before][0], rows[len(done) - 1][1])
+
+    def outlook(self, graph: Graph) -> Outlook:
+        """How long runs of a graph should take in this session's mode.
+
+        Raises:
+            PlacementError, GraphError, UsageError: as for `plan`.
+        """
+        return self._outlook(self.plan(graph))
+
+    def _outlook(self, plan: Plan) -> Outlook:
+        return Outlook.of(plan, in_flight=self.mode == "pipeline")
+
+    def _compute(
+        self,
+        compiled: Compiled,
+        inputs: Mapping[str, Any],
+        control: Control | None,
+        watch: Watch | None,
+    ) -> dict[str, Any]:
+        alone = len(compiled.plan.devices) == 1 or (watch is not None and watch.observers)
+        if self.mode != "tensor" or alone:
+            return compiled.run(inputs, control, watch)
+        done: list[dict[str, Any]] = []
+        run_overlapped(compiled, [inputs], 1, done, control, watch)
+        return done[0]
 
     def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
         """Compute once and tell how long each step took; see `Program.profile`."""

@@ -14,6 +14,7 @@ from hotplug.backend import Buffer, Device
 from hotplug.errors import GraphError, UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.placement.shards import Cut
 from hotplug.session.copies import StateCopies
 from hotplug.session.values import Slot
 from hotplug.session.weights import Weight, claim, is_shared
@@ -113,7 +114,8 @@ class Storage:
 
     def __init__(self, weights: Mapping[str, HostTensor], copies: StateCopies) -> None:
         self.copies = copies
-        self._weights = weights
+        self._weights = dict(weights)
+        self._cuts: dict[str, Cut] = {}
         self._shelves: dict[str, Shelf] = {}
         self._carried: dict[str, npt.NDArray[np.uint8]] = {}  # first bytes of states without a home
 
@@ -133,6 +135,24 @@ class Storage:
             for name, tensor in self._weights.items()
             if (held is None or name not in held.weights) and is_shared(device, tensor)
         )
+
+    def cut(self, cuts: Mapping[str, Cut]) -> None:
+        """Make pieces of weights, and know which states are pieces."""
+        for name, cut in cuts.items():
+            origin = self._weights.get(cut.origin)
+            if origin is not None and name not in self._weights:
+                self._weights[name] = origin.part(cut.axis, cut.start, cut.stop)
+        self._cuts |= cuts
+
+    def is_divided_otherwise(self, graph: Graph) -> bool:
+        """Whether states of a graph are here in other pieces than the graph has them in."""
+        wanted = {self._origin(name) for name in graph.states}
+        held = {name for shelf in self._shelves.values() for name in shelf.states}
+        held |= self._carried.keys()
+        return any(name not in graph.states and self._origin(name) in wanted for name in held)
+
+    def _origin(self, name: str) -> str:
+        return self._cuts[name].origin if name in self._cuts else name
 
     def check(self, graph: Graph) -> None:
         """Compare a graph's weights and states with what is here.

@@ -212,7 +212,8 @@ class ReferenceDevice(Device):
         """Yes, unless a dtype cannot be encoded."""
         if node.op not in OPS:
             return no(f"there is no op {node.op!r}")
-        moved = node.is_leaf or (bool(node.operands) and node.operands[-1].dtype == node.dtype)
+        moves = node.is_leaf or node.op == "index_select"
+        moved = moves or (bool(node.operands) and node.operands[-1].dtype == node.dtype)
         if moved or quants.can_encode(node.dtype):
             return YES
         return no(f"{node.dtype} cannot be encoded")

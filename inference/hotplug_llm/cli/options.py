@@ -9,6 +9,7 @@ from typing import get_args
 
 from hotplug.backend import DeviceInfo
 from hotplug.errors import UsageError
+from hotplug.session import Mode
 from hotplug.settings import Fallback
 from hotplug_llm.cli.placement import add_placement, placement_of
 from hotplug_llm.generation import Generation
@@ -42,6 +43,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Fallback),
         help="when a device does not do something: error, or let another do it and warn or not "
         "(HOTPLUG_FALLBACK, or warn)",
+    )
+    group.add_argument(
+        "--mode",
+        choices=get_args(Mode),
+        default="layer",
+        help="how several devices share the work: one after the other, each at another piece of a "
+        "long prompt, or all at pieces of each product (%(default)s)",
+    )
+    group.add_argument(
+        "--host-experts",
+        action="store_true",
+        help="keep the weights of experts in the host's memory, and send those that are used where "
+        "that is faster than to compute there",
     )
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="CPU threads (HOTPLUG_THREADS, or all cores)"
@@ -141,6 +155,8 @@ def open_model(arguments: argparse.Namespace) -> Model:
         cache_dtype=arguments.cache_type,
         fallback=arguments.fallback,
         **placement_of(arguments),
+        mode=arguments.mode,
+        host_experts=arguments.host_experts,
     )
     if model.fitted:
         print(f"hotplug: {model.fitted}", file=sys.stderr)

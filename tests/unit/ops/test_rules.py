@@ -212,6 +212,10 @@ def movement_refusals():
     yield "triangular", lambda: ops.triangular(f32(3, 3), part="left"), "'lower' or 'upper'"
     yield "triangular", lambda: ops.triangular(i32(3, 3)), "must hold floats"
     yield "diag", lambda: ops.diag(f32()), "a scalar has no diagonal"
+    yield "index_select", lambda: ops.index_select(f32(3, 2), f32(2)), "must be i32 or i64"
+    yield "index_select", lambda: ops.index_select(f32(3, 2), i32(2, 2)), "must have 1 axes"
+    yield "index_select", lambda: ops.index_select(f32(), i32(2)), "at least one axis"
+    yield "index_select", lambda: ops.index_select(of("q4_0", 32), i32(2)), "has no rows"
     yield "take", lambda: ops.take(f32(3, 2), f32(2)), "must be i32 or i64"
     yield "take", lambda: ops.take(f32(), i32(2)), "at least one axis"
     yield "take", lambda: ops.take(of("q4_0", 32), i32(2)), "has no rows"
@@ -368,6 +372,7 @@ def test_every_op_that_can_refuse_is_here():
         (ops.matmul_grouped(f32(4, 1, 7), f32(3, 5, 7), i32(4, 2)), "f32[4, 2, 5]"),
         (ops.outer(of("f16", 2, 3), of("f16", 4)), "f16[2, 3, 4]"),
         (SDPA(of("f16", 3, 4, 8), f32(7, 2, 8), f32(7, 2, 6)), "f32[3, 4, 6]"),
+        (ops.index_select(of("q4_0", 9, 2, 32), i32(5)), "q4_0[5, 2, 32]"),
         (ops.take(of("q4_0", 9, 32), i32(2, 5)), "f32[2, 5, 32]"),
         (ops.take(of("f16", 9), i32()), "f16[]"),
         (ops.cast(f32(64), dtype="Q4_0"), "q4_0[64]"),

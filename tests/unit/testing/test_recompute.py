@@ -73,7 +73,7 @@ def test_the_first_wrong_node_is_named() -> None:
     wrong = FaultyDevice("gpu:0")
     cpu = FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)
     with (
-        Session([wrong, cpu], held, pins={"0.*": "cpu:0"}) as session,
+        Session([wrong, cpu], held, pins={r"^0\.": "cpu:0"}) as session,
         pytest.raises(VerificationError, match="first node that differs") as caught,
     ):
         run(session, graph, Verifier(held, fail=True))

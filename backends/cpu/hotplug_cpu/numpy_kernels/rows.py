@@ -22,6 +22,12 @@ def _take(out: TensorView, table: TensorView, indices: TensorView) -> None:
     np.copyto(out.array, rows.reshape(out.shape))
 
 
+@kernel("index_select")
+def _index_select(out: TensorView, table: TensorView, indices: TensorView) -> None:
+    for row, index in enumerate(indices.array):
+        out.array[row] = table.array[index] if 0 <= index < table.shape[0] else 0
+
+
 @kernel("scatter_rows")
 def _scatter_rows(
     out: TensorView, table: TensorView, indices: TensorView, rows: TensorView

@@ -33,6 +33,8 @@ def moved_blocks(
         given = leaves.get(node.name)
         data = to_bytes(values[node], node.dtype) if given is None else given.data
         return _as_blocks(data, node.dtype, node.shape)
+    if node.op == "index_select":
+        return _selected(moved_blocks(node.operands[0], values, leaves), values[node.operands[1]])
     source = node.operands[-1]
     if source.dtype == node.dtype:
         blocks = moved_blocks(source, values, leaves)
@@ -47,6 +49,14 @@ def moved_blocks(
 
 def _as_blocks(data: npt.NDArray[np.uint8], dtype: DType, shape: tuple[int, ...]) -> Array:
     return data.view(f"V{dtype.block_bytes}").reshape(*shape[:-1], shape[-1] // dtype.block)
+
+
+def _selected(table: Array, indices: Array) -> Array:
+    result = np.zeros((len(indices), *table.shape[1:]), table.dtype)
+    for row, index in enumerate(indices):
+        if 0 <= index < len(table):
+            result[row] = table[index]
+    return result
 
 
 def _scattered(table: Array, indices: Array, rows: Array) -> Array:

@@ -56,6 +56,11 @@ def _take(table: Array, indices: Array) -> Array:
     return result
 
 
+@reference("index_select")
+def _index_select(table: Array, indices: Array) -> Array:
+    return _take(table, indices)
+
+
 @reference("scatter_rows", typed=True)
 def _scatter_rows(node: Node, table: Array, indices: Array, rows: Array) -> Array:
     target, source = node.operands[0].dtype, node.operands[2].dtype

@@ -97,6 +97,7 @@ def cases() -> Iterator[Case]:
     yield from _triangular()
     yield from _concat()
     yield from _take()
+    yield from _index_select()
     yield from _scatter()
     yield from _casts()
 
@@ -238,6 +239,24 @@ def _take() -> Iterator[Case]:
     beyond: dict[str, Recipe] = {"indices": given(2**32, 2**40 + 1, -(2**32), 1)}
     result = ops.take(table, leaf("indices", "i64", (4,)))
     yield single("take/f32/indices beyond 32 bits", result, beyond)
+
+
+def _index_select() -> Iterator[Case]:
+    data: dict[str, Recipe] = {"indices": _INDICES}
+    indices = leaf("indices", "i32", (10,))
+    for dtype in PLAIN:
+        result = ops.index_select(leaf("table", dtype, (5, 3)), indices)
+        yield single(f"index_select/{dtype}", result, data)
+    for dtype in QUANTS:
+        table = ops.weight(name="table", dtype=dtype, shape=(5, 2, 256))
+        yield single(f"index_select/{dtype}", ops.index_select(table, indices), data)
+    table = leaf("table", "f32", (5, 3))
+    wide = leaf("indices", "i64", (10,))
+    yield single("index_select/f32/by i64", ops.index_select(table, wide), data)
+    yield single("index_select/f32/none", ops.index_select(table, leaf("indices", "i32", (0,))))
+    for layout, make in LAYOUTS.items():
+        result = ops.index_select(make("table", "f32", (5, 3)), make("indices", "i32", (4,)))
+        yield single(f"index_select/f32/{layout}", result, {"indices": integers(0, 4)})
 
 
 def _scatter() -> Iterator[Case]:

@@ -1,0 +1,214 @@
+"""Several devices at work at once: at parts of a run that do not need each other, at several runs.
+
+Each device has a thread that does its tasks, the earliest run's first, as soon as what they wait
+for is done (`hotplug.placement.schedule`). Runs in flight use the same executables and states, and
+each a set of buffers of its own for the values that go in, out and across.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hotplug.backend import Buffer
+from hotplug.placement.schedule import Task, tasks
+from hotplug.session.faults import DeviceFault
+from hotplug.session.step import Step, Transfer
+from hotplug.session.values import Slot
+
+if TYPE_CHECKING:
+    from hotplug.session.compiled import Compiled
+    from hotplug.session.control import Control
+    from hotplug.session.watch import Watch
+
+__all__ = ["Lane", "Overlap", "new_lane", "run_overlapped"]
+
+Lane: TypeAlias = "list[Step]"
+"""The steps over one set of buffers for what goes in, out and across."""
+
+
+class Overlap:
+    """Tasks of some runs on their way.
+
+    Args:
+        lanes: steps over each set of buffers.
+        waits: see `hotplug.placement.schedule.tasks`.
+        work: does a step of a run; raises if it fails.
+
+    Attributes:
+        begun: how many tasks were begun.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        waits: Mapping[Task, set[Task]],
+        work: Callable[[Step, int], None],
+    ) -> None:
+        self.begun = 0
+        self._lanes = lanes
+        self._work = work
+        self._missing = {task: len(needed) for task, needed in waits.items()}
+        self._followers: dict[Task, list[Task]] = {task: [] for task in waits}
+        for task, needed in waits.items():
+            for other in needed:
+                self._followers[other].append(task)
+        self._left = len(waits)
+        self._left_of: dict[int, int] = {}
+        self._ready: dict[str, list[Task]] = {step.device: [] for step in lanes[0]}
+        for task, count in self._missing.items():
+            self._left_of[task.run] = self._left_of.get(task.run, 0) + 1
+            if not count:
+                heapq.heappush(self._ready[self._step(task).device], task)
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    @property
+    def completed(self) -> int:
+        """How many runs, from the first on, have been done to their end."""
+        runs = sorted(self._left_of)
+        return next((run for run in runs if self._left_of[run]), len(runs))
+
+    def run(self) -> None:
+        """Do all tasks. The calling thread does those of the first device.
+
+        Raises:
+            Exception: what the first task that failed raised; none is on its way any more.
+        """
+        first, *others = self._ready
+        threads = [
+            threading.Thread(target=self._serve, args=(device,), name=f"hotplug-run-{device}")
+            for device in others
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._serve(first)
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _serve(self, device: str) -> None:
+        try:
+            while (task := self._next(device)) is not None:
+                self._work(self._step(task), task.run)
+                self._finish(task)
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _next(self, device: str) -> Task | None:
+        """The next task of a device; None when there will be no more."""
+        with self._changed:
+            while self._left and self._error is None:
+                if self._ready[device]:
+                    self.begun += 1
+                    return heapq.heappop(self._ready[device])
+                self._changed.wait()
+        return None
+
+    def _finish(self, task: Task) -> None:
+        with self._changed:
+            self._left -= 1
+            self._left_of[task.run] -= 1
+            for follower in self._followers[task]:
+                self._missing[follower] -= 1
+                if not self._missing[follower]:
+                    heapq.heappush(self._ready[self._step(follower).device], follower)
+            self._changed.notify_all()
+
+    def _step(self, task: Task) -> Step:
+        return self._lanes[task.run % len(self._lanes)][task.part]
+
+
+def new_lane(
+    steps: Sequence[Step], allocate: Callable[[str, Buffer], Buffer], kept: Sequence[Buffer]
+) -> Lane:
+    """The same steps over buffers of their own.
+
+    Args:
+        steps: those of another lane.
+        allocate: gives a buffer like one of a device's.
+        kept: buffers that all lanes share: weights and states.
+    """
+    same = {id(buffer) for buffer in kept}
+    new: dict[int, Buffer] = {}
+
+    def own(device: str, buffer: Buffer) -> Buffer:
+        if id(buffer) in same:
+            return buffer
+        if id(buffer) not in new:
+            new[id(buffer)] = allocate(device, buffer)
+        return new[id(buffer)]
+
+    def slot(device: str, old: Slot) -> Slot:
+        return Slot(old.name, old.type, own(device, old.buffer))
+
+    return [
+        replace(
+            step,
+            bindings={name: own(step.device, held) for name, held in step.bindings.items()},
+            inputs=[(number, slot(step.device, old)) for number, old in step.inputs],
+            transfers=[
+                Transfer.between(
+                    old.name, old.source, own(old.source, old.made), own(step.device, old.received)
+                )
+                for old in step.transfers
+            ],
+            made={name: slot(step.device, old) for name, old in step.made.items()},
+            outputs=[(name, slot(step.device, old)) for name, old in step.outputs],
+        )
+        for step in steps
+    ]
+
+
+def run_overlapped(
+    compiled: Compiled,
+    batch: Sequence[Mapping[str, Any]],
+    depth: int,
+    done: list[dict[str, Any]],
+    control: Control | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Run a graph for each of some inputs as if one after the other, with several in flight.
+
+    Args:
+        compiled: the graph.
+        batch: inputs of each run.
+        depth: sets of buffers, which runs take in turn.
+        done: results are added here, even if a later run fails.
+        control: what ends the runs from outside.
+        watch: whose trace, if any, is kept; there must be no observers.
+
+    Raises:
+        UsageError: inputs are not those of the graph; nothing has been done.
+        DeviceFault: a device failed on the way.
+        RunCancelledError: the runs were ended from outside.
+    """
+    arrays = [compiled.arrays(inputs) for inputs in batch]
+    results: list[dict[str, Any]] = [{} for _ in batch]
+    trace = watch.trace if watch else None
+    began = trace.now() if trace else 0.0
+
+    def work(step: Step, run: int) -> None:
+        compiled.in_turn(step, arrays[run], results[run], control, watch)
+
+    lanes = compiled.lanes(min(depth, len(batch)))
+    overlap = Overlap(lanes, tasks(compiled.plan.parts, len(batch), len(lanes)), work)
+    try:
+        overlap.run()
+    except DeviceFault as fault:
+        fault.clean = fault.clean and overlap.begun == 1
+        raise
+    finally:
+        ended = results[: overlap.completed]
+        done += [{name: found[name] for name in compiled.names} for found in ended]
+    if trace:
+        nodes = len(compiled.plan.graph.nodes)
+        trace.span("run", f"{len(batch)} run(s) of {nodes} nodes", began)

@@ -1,0 +1,74 @@
+"""How several devices share the work of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from hotplug.backend import Device
+from hotplug.graph import Graph
+from hotplug.node import Node
+from hotplug.placement import Rates
+from hotplug.placement.experts import send_experts
+from hotplug.placement.parallel import parallelise
+from hotplug.placement.shards import Cut
+
+__all__ = ["Mode", "Shared", "Sharing"]
+
+Mode: TypeAlias = Literal["layer", "pipeline", "tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A graph in the form that several devices work at.
+
+    Attributes:
+        graph: it computes the same.
+        devices: node -> the device it belongs to, where one was chosen.
+        cuts: name of a piece of a weight or state -> what it is a piece of.
+    """
+
+    graph: Graph
+    devices: Mapping[Node, str] = field(default_factory=dict)
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How the devices of a session share the work.
+
+    Attributes:
+        mode: in "tensor" all work at pieces of each product.
+        host_experts: in the other modes, whether experts' weights stay on the host.
+    """
+
+    mode: Mode
+    host_experts: bool
+
+    def of(
+        self,
+        graph: Graph,
+        devices: Sequence[Device],
+        speeds: Mapping[str, Rates],
+        shares: Sequence[float] | None,
+    ) -> Shared:
+        """The form in which a graph runs.
+
+        Args:
+            graph: any graph.
+            devices: in order of preference.
+            speeds: how fast they are.
+            shares: of each device, in mode "tensor"; None for as much as it has bandwidth.
+        """
+        if self.mode == "tensor" and len(devices) > 1:
+            given = shares or [speeds[device.id].bandwidth for device in devices]
+            names = [device.id for device in devices]
+            parallel = parallelise(graph, dict(zip(names, given, strict=True)))
+            return Shared(parallel.graph, parallel.devices, parallel.cuts)
+        near = [device.id for device in devices if device.buffers.is_host]
+        far = [device.id for device in devices if not device.buffers.is_host]
+        if self.mode != "tensor" and self.host_experts and near and far:
+            experts = send_experts(graph, near[0], far[0], speeds)
+            return Shared(experts.graph, experts.devices)
+        return Shared(graph)
