@@ -3,6 +3,9 @@
 A way is grown step by step. Of two that stand at the same step, one is dropped if the other could
 take its place, all that this needs copied, and be no dearer and take no more memory: nothing that
 follows can make up for it.
+
+Outside values cost nothing here. A way tells which devices it wants them on; whoever joins it to
+others knows where they are. So ways do not depend on that, and serve many entries.
 """
 
 from __future__ import annotations
@@ -143,9 +146,7 @@ class Expander:
                 seconds += pattern.crossing[item][state[item + 1] >> self._count][device]
                 state[item + 1] |= bit
         for item in step.brings:
-            if not state[item + 1] & bit:
-                seconds += pattern.amounts[item][device]
-                state[item + 1] |= bit
+            state[item + 1] |= bit
         need = step.need
         for item in step.shares if device in self._slots else ():
             if not state[item + 1] & bit:
@@ -254,7 +255,10 @@ def transfer(
             if missing:
                 return False
             continue
-        row = items.amounts[place] if kind == "outside" else items.crossing[place][here >> count]
+        if kind == "outside":  # the one may have to pay for what the other does not want
+            missing = here & ~there
+        outside = kind in {"outside", "present"}
+        row = items.amounts[place] if outside else items.crossing[place][here >> count]
         spare -= sum([row[device] for device in range(count) if missing >> device & 1])
         if kind == "value" and here >> count != there >> count:
             far, absent = items.crossing[place][there >> count], ~(here | there) & everywhere

@@ -78,8 +78,10 @@ def _easiest(entry: int, piece: Segment, carried: Sequence[bool], devices: int) 
     """An entry that is no worse than any other from the same device."""
     state = [entry]
     for place, ((kind, _), known) in enumerate(zip(piece.items, carried, strict=True)):
-        if not known:
-            state.append(0 if kind in {"outside", "weight"} else UNMADE)
+        if kind == "outside":
+            state.append(0)
+        elif not known:
+            state.append(0 if kind == "weight" else UNMADE)
         elif place == piece.pattern.stream:
             state.append(entry << devices | 1 << entry)
         else:

@@ -27,8 +27,9 @@ __all__ = ["Solution", "solve"]
 _MANY = 1000
 """Labels at a cut where there are no budgets: more than there ever are, if there are cuts."""
 
-_WORK, _FEW = 1500, 8
-"""Labels at all cuts together where there are budgets, and at each cut at least."""
+_WORK, _FEW, _SHORT = 1500, 8, 12
+"""Labels at all cuts together where there are budgets, and at each cut at least; and the number of
+pieces up to which there may be many all the same."""
 
 _CLOSE = 1e-9
 
@@ -70,7 +71,7 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
     if found is None:
         return None
     answer = _answer(problem, free, found.path(), 0.0)
-    if price(problem, answer.devices).fits(problem.budgets):
+    if all(used <= most for used, most in zip(answer.memory, problem.budgets, strict=True)):
         return answer
     return _within_budgets(problem, pieces, tolerance)
 
@@ -91,7 +92,8 @@ def _within_budgets(
     bound = relaxed.best_bound(bound, min(known, 2 * bound.least))
     search = _Search(problem, pieces, expander, relaxed.plain())
     if found is None or known - bound.least > tolerance * known:
-        better = search.forward(bound, known * (1 - _CLOSE), max(_FEW, _WORK // len(pieces)))
+        most = _MANY if len(pieces) <= _SHORT else max(_FEW, _WORK // len(pieces))
+        better = search.forward(bound, known * (1 - _CLOSE), most)
         found = found if better is None else better.path()
     return None if found is None else _answer(problem, search, found, bound.least)
 
@@ -172,7 +174,8 @@ class _Search:
                     if least < limit and fastest < limit:
                         offers.append((least, total, label, way))
             labels = self._taken(offers, joint, most)
-        return min(labels, key=lambda label: label.seconds, default=None)
+        best = min(labels, key=lambda label: label.seconds, default=None)
+        return best if best is not None and best.seconds < limit else None
 
     def _taken(
         self, offers: list[tuple[float, float, _Label, Way]], joint: _Joint, most: int
@@ -187,7 +190,8 @@ class _Search:
                 if any(used > room for used, room in zip(memory, self._room, strict=True)):
                     continue
             state = joint.leave(label.state, way.state)
-            seconds = label.seconds + way.seconds
+            brought = joint.brought(label.state, way.state)
+            seconds = label.seconds + way.seconds + brought
             held = grown.get((state, memory))
             if held is None:
                 if len(grown) == most:
@@ -195,7 +199,7 @@ class _Search:
                     break
             elif held.seconds <= seconds:
                 continue
-            grown[state, memory] = _Label(state, seconds, memory, paid, way, label)
+            grown[state, memory] = _Label(state, seconds, memory, paid + brought, way, label)
         self.labels += len(grown)
         return self._undominated(list(grown.values()), joint)
 
@@ -211,15 +215,19 @@ class _Joint:
     """How a segment's items and those that are carried at its two cuts belong together.
 
     Attributes:
-        into: for each item of the segment its place among those carried to it, or -1.
-        fresh: what it is where it is not carried.
-        out: for each item carried on, its place in the segment's items, or ~place before it.
-        kinds, crossing, amounts: of the items carried on, as in `Pattern`.
+        into: for each item of the segment its place among those carried to it, or -1 for what is
+            not or does not matter.
+        fresh: what it is then.
+        out: for each item carried on, its places in the segment's items and before it, or -1.
+        brings: the same of each outside value in the segment, with its seconds by device.
+        kinds, crossing, amounts: of the items carried on, as in `Pattern`; outside values are
+            "present".
     """
 
     into: tuple[int, ...]
     fresh: tuple[int, ...]
-    out: tuple[int, ...]
+    out: tuple[tuple[int, int], ...]
+    brings: tuple[tuple[int, int, tuple[float, ...]], ...]
     kinds: tuple[str, ...]
     crossing: tuple[Matrix, ...]
     amounts: tuple[tuple[float, ...], ...]
@@ -231,7 +239,22 @@ class _Joint:
 
     def leave(self, before: State, after: State) -> State:
         """What stands behind the segment."""
-        return (after[0], *[after[at + 1] if at >= 0 else before[~at + 1] for at in self.out])
+        state = [after[0]]
+        for kind, (inside, place) in zip(self.kinds, self.out, strict=True):
+            value = after[inside + 1] if inside >= 0 else before[place + 1]
+            if kind == "present" and inside >= 0 and place >= 0:
+                value |= before[place + 1]
+            state.append(value)
+        return tuple(state)
+
+    def brought(self, before: State, after: State) -> float:
+        """Seconds of bringing outside values to devices that want them and do not have them."""
+        seconds = 0.0
+        for inside, place, row in self.brings:
+            wanted = after[inside + 1] & ~(before[place + 1] if place >= 0 else 0)
+            if wanted:
+                seconds += sum([s for device, s in enumerate(row) if wanted >> device & 1])
+        return seconds
 
 
 def _joints(problem: Problem, pieces: Sequence[Segment]) -> list[_Joint]:
@@ -240,15 +263,21 @@ def _joints(problem: Problem, pieces: Sequence[Segment]) -> list[_Joint]:
     for piece in pieces:
         inside = {item: place for place, item in enumerate(piece.items)}
         fresh = [0 if kind in {"outside", "weight"} else UNMADE for kind, _ in piece.items]
-        out = [inside[item] if item in inside else ~before[item] for item in piece.carried]
+        out = [(inside.get(item, -1), before.get(item, -1)) for item in piece.carried]
+        brings = [
+            (place, before.get(item, -1), problem.outside[item[1]])
+            for place, item in enumerate(piece.items)
+            if item[0] == "outside"
+        ]
         values = [problem.steps[n].crossing if kind == "value" else () for kind, n in piece.carried]
         amounts = [problem.outside[n] if kind == "outside" else () for kind, n in piece.carried]
         found.append(
             _Joint(
-                tuple([before.get(item, -1) for item in piece.items]),
+                tuple([-1 if i[0] == "outside" else before.get(i, -1) for i in piece.items]),
                 tuple(fresh),
                 tuple(out),
-                tuple([kind for kind, _ in piece.carried]),
+                tuple(brings),
+                tuple(["present" if kind == "outside" else kind for kind, _ in piece.carried]),
                 tuple(values),
                 tuple(amounts),
             )

@@ -34,7 +34,7 @@ class PatternStep:
         need: bytes.
         tie: its item "tie", or -1.
         makes: the item that is its own value, or -1 if nobody reads that.
-        ends: items that nobody needs from here on.
+        ends: items that nobody needs from here on, outside values apart.
     """
 
     seconds: tuple[float, ...]
@@ -182,7 +182,7 @@ def _pattern(
                 step.need,
                 places["tie", step.tie] if step.tie >= 0 else -1,
                 makes,
-                tuple([places[item] for item in used if spans[item][1] == number]),
+                tuple([places[i] for i in used if spans[i][1] == number and i[0] != "outside"]),
             )
         )
     items = tuple(places)
