@@ -91,6 +91,7 @@ class Victim:
         """Let something happen; "stop" and "silence" pass after so many seconds."""
         if event == "kill":
             self.process.kill()
+            self.process.join(10)
         elif event == "cut":
             self.link.cut()
         elif event == "silence":
@@ -108,8 +109,9 @@ class Victim:
     def recover(self) -> None:
         """As it was before."""
         self.link.silence(silent=False)
-        self._signal(signal.SIGCONT)
-        if not self.process.is_alive():
+        if self.process.is_alive():
+            self._signal(signal.SIGCONT)
+        else:
             self._start()
             self.link.target = self.port
 
@@ -210,7 +212,8 @@ class Chaos:
         before = self.victims[0].settled()
         for _ in range(events):
             self.round()
-        generate(self.model, self.victims)
+        if generate(self.model, self.victims) != self.expected:
+            self.broken.append("wrong tokens in the end")
         after = self.victims[0].settled()
         if after["taken"] or after["sessions"] or after.get("files", 0) > before.get("files", 0):
             self.broken.append(f"the first server holds {after}, and held {before}")

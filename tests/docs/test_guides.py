@@ -18,6 +18,7 @@ SOURCES = ("framework", "backends", "inference", "tests", "benchmarks", "docs")
 # Folders that paths in the pages are relative to, as the text around them says.
 PLACES = (
     ".", "docs", "framework/hotplug", "framework/hotplug/testing", "backends/cpu/hotplug_cpu",
+    "backends/rpc/hotplug_rpc",
 )  # fmt: skip
 
 
