@@ -219,31 +219,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--wall", action="store_true", help="by the real clock too")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args(argv)
-    info = DeviceInfo("inner", 0, "Inner", DeviceType.CPU)
-    with tempfile.TemporaryDirectory() as folder:
-        found = {"simulated": _found(SimulatedClock(), Idle(info), folder)}
-        if arguments.wall:
-            from hotplug.registry import default
+    found = {"simulated": simulated()}
+    if arguments.wall:
+        from hotplug.registry import default
 
-            with default().open(default().select("cpu").devices[0], "benchmark") as handle:
-                found["real"] = _found(WallClock(), handle.device, folder)
+        with default().open(default().select("cpu").devices[0], "benchmark") as handle:
+            found["real"] = _found(WallClock(), handle.device)
     if arguments.picture:
         arguments.picture.write_text(picture(found), encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 
-def _found(clock: Clock, inner: Device, folder: str) -> dict[str, Any]:
-    before = os.environ.get("HOTPLUG_CACHE_DIR")
+def simulated() -> dict[str, Any]:
+    """All splits by the simulated clock."""
+    info = DeviceInfo("inner", 0, "Inner", DeviceType.CPU)
+    return _found(SimulatedClock(), Idle(info))
+
+
+def _found(clock: Clock, inner: Device) -> dict[str, Any]:
     made = bench(DecoderShape(), clock, inner)
-    os.environ["HOTPLUG_CACHE_DIR"] = folder
-    try:
-        measured(clock, inner)
-        return report(made)
-    finally:
-        if before is None:
+    before = os.environ.get("HOTPLUG_CACHE_DIR")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOTPLUG_CACHE_DIR"] = folder
+        try:
+            measured(clock, inner)
+            return report(made)
+        finally:
             del os.environ["HOTPLUG_CACHE_DIR"]
-        else:
-            os.environ["HOTPLUG_CACHE_DIR"] = before
+            if before is not None:
+                os.environ["HOTPLUG_CACHE_DIR"] = before
 
 
 if __name__ == "__main__":

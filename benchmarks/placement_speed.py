@@ -107,19 +107,19 @@ def run_us(count: int, split: bool) -> tuple[int, float]:
         return len(program.plan.parts), 1e3 * taken
 
 
-def main() -> None:
+def report() -> dict[str, Any]:
+    """All of it."""
     graph = decoder()
     whole_parts, whole = run_us(40, split=False)
     split_parts, split = run_us(40, split=True)
-    report = {
+    return {
         "nodes": len(graph.nodes),
         "devices": len(SPEEDS),
         **placing(graph),
         "run_us": {str(whole_parts): whole, str(split_parts): split},
         "us_per_part": (split - whole) / (split_parts - whole_parts),
     }
-    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(report(), indent=2))

@@ -27,7 +27,16 @@ from bench import Bench, Section
 from demo import demo_model
 from figures import Row, text
 from machine import commit, describe
-from sections import accuracy, batches, generation, kernels, resources, startup, tracing
+from sections import (
+    accuracy,
+    batches,
+    generation,
+    kernels,
+    placement,
+    resources,
+    startup,
+    tracing,
+)
 
 from hotplug.settings import settings
 from hotplug_cpu import host
@@ -39,6 +48,7 @@ SECTIONS = (
     *startup.SECTIONS,
     *resources.SECTIONS,
     *accuracy.SECTIONS,
+    *placement.SECTIONS,
     *tracing.SECTIONS,
 )
 

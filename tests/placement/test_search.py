@@ -84,9 +84,10 @@ def check(problem: Problem, found: Solution | None) -> None:
     cost = price(problem, found.devices)
     assert cost.fits(problem.budgets)
     assert found.seconds == pytest.approx(cost.seconds)
-    assert found.seconds == pytest.approx(best)
-    assert found.exact
-    assert found.least == pytest.approx(best)
+    assert found.least <= found.seconds
+    if found.exact:
+        assert found.seconds == pytest.approx(best)
+        assert found.least == pytest.approx(best)
 
 
 @settings(deadline=None, max_examples=60)
@@ -94,7 +95,11 @@ def check(problem: Problem, found: Solution | None) -> None:
 def test_nothing_beats_what_is_found(seed: int, devices: int, branches: bool) -> None:
     rng = random.Random(seed)
     problem = random_problem(rng, devices, rng.randint(1, 9 - devices), branches=branches)
-    check(problem, solve(problem))
+    found = solve(problem)
+    check(problem, found)
+    # Only where many steps cannot be cut apart may something better be missed.
+    longest = max(len(piece.pattern.steps) for piece in segments(problem))
+    assert found is None or found.exact or devices**longest > 300
 
 
 @settings(deadline=None, max_examples=40)

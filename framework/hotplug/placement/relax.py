@@ -59,10 +59,10 @@ def ways_between(pieces: Sequence[Segment], expander: Expander, devices: int) ->
     Pieces of one pattern share theirs.
     """
     found, carried = [], set[Item]()
-    known: dict[tuple[int, tuple[bool, ...]], Ways] = {}
+    known: dict[tuple[int, tuple[bool, ...], bool], Ways] = {}
     for number, piece in enumerate(pieces):
         inside = tuple([item in carried for item in piece.items])
-        key = id(piece.pattern), inside
+        key = id(piece.pattern), inside, not number
         if key not in known:
             entries = range(devices) if number else (UNMADE,)
             known[key] = {
@@ -118,9 +118,13 @@ class Relaxed:
         """By the prices that were right if all bytes were alike."""
         return self._backward(self._first_prices())[0]
 
-    def plain(self) -> tuple[Mapping[int, float], ...]:
-        """What is left to take at least behind each cut, memory being free."""
-        return self._backward((0.0,) * len(self._room))[0].left
+    def free(self) -> tuple[Bound, list[int]]:
+        """The bound where memory costs nothing, and the devices of the way that has it.
+
+        The way is the best one but for what outside values and shared weights cost.
+        """
+        bound, ways = self._backward((0.0,) * len(self._room))
+        return bound, [device for way in ways for device in way.path()]
 
     def best_bound(self, begin: Bound, known: float) -> Bound:
         """By better and better prices.
@@ -131,7 +135,8 @@ class Relaxed:
         """
         best, prices, reach = begin, begin.prices, 1.0
         for _ in range(_ROUNDS):
-            bound, used = self._backward(prices)
+            bound, ways = self._backward(prices)
+            used = [sum(way.memory[slot] for way in ways) for slot in range(len(prices))]
             if bound.least > best.least:
                 best = bound
             else:
@@ -160,8 +165,8 @@ class Relaxed:
                 left -= self._problem.budgets[device]
         return tuple(max(0.0, slowest - pace[device]) for device in self._budgeted)
 
-    def _backward(self, prices: tuple[float, ...]) -> tuple[Bound, list[int]]:
-        """Least cost behind each cut, memory paid for; and the memory of the way that has it."""
+    def _backward(self, prices: tuple[float, ...]) -> tuple[Bound, list[Way]]:
+        """Least cost behind each cut, memory paid for; and the way that has it, by pieces."""
         pricing = Bound(prices, (), 0.0)
         tables: dict[int, dict[int, _Exits]] = {}
         left: list[dict[int, float]] = [dict.fromkeys(range(self._problem.devices), 0.0)]
@@ -182,14 +187,14 @@ class Relaxed:
                 costs[entry] = least
             left.append(costs)
             best.append(choice)
-        used, at = [0] * len(prices), UNMADE
+        taken, at = list[Way](), UNMADE
         for ways in reversed(best):
             if at not in ways:  # nothing leads through: the bound is infinite
                 break
-            used = [u + w for u, w in zip(used, ways[at].memory, strict=True)]
+            taken.append(ways[at])
             at = ways[at].state[0]
         least = left[-1][UNMADE] - sum(p * m for p, m in zip(prices, self._room, strict=True))
-        return Bound(prices, tuple(reversed(left)), least), used
+        return Bound(prices, tuple(reversed(left)), least), taken
 
 
 def _one_pays(problem: Problem) -> dict[int, int]:

@@ -2,12 +2,12 @@
 
 At each cut stand *labels*: what a way there has cost, what memory it took, and what stands behind
 it. A label is dropped where another could take its place (`expand.prune`), or where even the best
-that may follow (`relax.Bound`) would not beat a way that is known. Without budgets, or where the
-best way keeps them by itself, a few labels are left at each cut and the answer is the optimum.
+that may follow (`relax`) would not beat an assignment that is known.
 
-Where budgets bind, the best way in which each device gets one run of segments (`contiguous`) is the
-one that is known to begin with, and the labels kept at a cut are limited, so that planning stays
-quick. `Solution.least` says how good any assignment can be at best.
+One is known from the start: where memory is enough, the one that would be best if inputs were
+everywhere; where it is short, the best in which each device has one run of segments (`contiguous`).
+Labels at a cut are limited, so that planning stays quick; `Solution.least` says how good any
+assignment can be at best.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from hotplug.placement.segments import Item, Segment, segments
 
 __all__ = ["Solution", "solve"]
 
-_MANY = 1000
-"""Labels at a cut where there are no budgets: more than there ever are, if there are cuts."""
+_WORK, _FEW = 1500, 8
+"""Labels at all cuts together, and at each cut at least."""
 
-_WORK, _FEW, _SHORT = 1500, 8, 12
-"""Labels at all cuts together where there are budgets, and at each cut at least; and the number of
-pieces up to which there may be many all the same."""
+_SHORT, _MANY = 12, 1000
+"""Where there are no more pieces than this, so many labels at a cut all the same."""
 
 _CLOSE = 1e-9
 
@@ -65,44 +64,38 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
         tolerance: no better assignment is looked for where it can be better by this share at most.
     """
     pieces = segments(problem)
-    nothing: tuple[Mapping[int, float], ...] = ({},) * (len(pieces) + 1)
-    free = _Search(problem, pieces, Expander(problem.launch, ()), nothing)
-    found = free.forward(Bound((), nothing, 0.0), math.inf, _MANY)
-    if found is None:
-        return None
-    answer = _answer(problem, free, found.path(), 0.0)
-    if all(used <= most for used, most in zip(answer.memory, problem.budgets, strict=True)):
-        return answer
-    return _within_budgets(problem, pieces, tolerance)
-
-
-def _within_budgets(
-    problem: Problem, pieces: Sequence[Segment], tolerance: float
-) -> Solution | None:
     budgeted = tuple(d for d, most in enumerate(problem.budgets) if most < math.inf)
     expander = Expander(problem.launch, budgeted)
     relaxed = Relaxed(problem, pieces, budgeted, expander)
-    bound = relaxed.first_bound()
-    if bound.least == math.inf:
+    free, found = relaxed.free()
+    if free.least == math.inf:
         return None
-    runs = contiguous(problem, pieces, budgeted, expander)
-    cost = price(problem, runs) if runs else None
-    found = runs if cost is not None and cost.fits(problem.budgets) else None
-    known = math.inf if found is None or cost is None else cost.seconds
-    bound = relaxed.best_bound(bound, min(known, 2 * bound.least))
-    search = _Search(problem, pieces, expander, relaxed.plain())
-    if found is None or known - bound.least > tolerance * known:
+    bound, known = free, _known(problem, found)
+    if known == math.inf:  # memory is short
+        found = contiguous(problem, pieces, budgeted, expander) or []
+        known = _known(problem, found)
+        bound = relaxed.best_bound(relaxed.first_bound(), min(known, 2 * free.least))
+    search = _Search(problem, pieces, expander, free.left)
+    if known == math.inf or known - bound.least > tolerance * known:
         most = _MANY if len(pieces) <= _SHORT else max(_FEW, _WORK // len(pieces))
         better = search.forward(bound, known * (1 - _CLOSE), most)
         found = found if better is None else better.path()
-    return None if found is None else _answer(problem, search, found, bound.least)
+        known = known if better is None else better.seconds
+    return None if known == math.inf else _answer(problem, search, found, bound.least)
+
+
+def _known(problem: Problem, devices: Sequence[int]) -> float:
+    """Seconds of an assignment; infinite if it does not keep the budgets, or is none."""
+    cost = price(problem, devices) if devices or not problem.steps else None
+    return cost.seconds if cost is not None and cost.fits(problem.budgets) else math.inf
 
 
 def _answer(problem: Problem, search: _Search, devices: Sequence[int], least: float) -> Solution:
     cost = price(problem, devices)
     fastest = sum(min(step.seconds) for step in problem.steps) + min(problem.launch)
-    exact = (search.complete and search.expander.exact) or cost.seconds <= fastest
-    least = cost.seconds if exact or search.complete else max(least, fastest)
+    closed = search.complete or cost.seconds <= least * (1 + _CLOSE)
+    exact = (closed and search.expander.exact) or cost.seconds <= fastest
+    least = cost.seconds if closed or exact else max(least, fastest)
     return Solution(tuple(devices), cost.seconds, cost.memory, exact, least, search.labels)
 
 
@@ -143,7 +136,7 @@ class _Search:
         plain: Sequence[Mapping[int, float]],
     ) -> None:
         self.labels = 0
-        self.complete = True
+        self.complete = False
         self._problem = problem
         self._pieces = pieces
         self._plain = plain
