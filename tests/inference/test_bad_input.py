@@ -231,6 +231,8 @@ def test_missing_extra_and_misshapen_tensors(
         (["--context", "999999"], "999999"),
         (["--context", "0"], "0"),
         (["--max-tokens", "0"], "0"),
+        (["--timeout", "0"], "above 0"),
+        (["--timeout", "1e-6"], "not done within 1e-06 s"),
         (["--temperature", "-1"], "temperature"),
         (["--temperature", "nan"], "temperature"),
         (["--top-p", "2"], "top_p"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -39,13 +39,15 @@ class Quarantine:
         device: its id.
         error: what it raised.
         at: when that was, in seconds since the epoch.
-        stuck: whether a thread is still in a call to it; what that call works on is not free yet.
+        stuck: whether a thread is still in a call to it.
+        nbytes: what the session held there and cannot give back before that call returns.
     """
 
     device: str
     error: HotplugError
     at: float
     stuck: bool = False
+    nbytes: int = 0
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class Fleet:
     def quarantined(self) -> dict[str, Quarantine]:
         """Device id -> why it is not in use."""
         return {
-            device: Quarantine(device, held.error, held.at, worker.stuck)
+            device: replace(held, stuck=True) if worker.stuck else replace(held, nbytes=0)
             for device, (held, worker, _, _) in self._quarantined.items()
         }
 
@@ -136,11 +138,17 @@ class Fleet:
         del self.members[device]
         member.worker.close()
 
-    def quarantine(self, fault: DeviceFault, frees: Frees) -> None:
-        """Leave a device because of what it did. Where it is gone for all, all are told."""
+    def quarantine(self, fault: DeviceFault, frees: Frees, nbytes: int) -> None:
+        """Leave a device because of what it did. Where it is gone for all, all are told.
+
+        Args:
+            fault: what it did.
+            frees: what gives back what the session has there.
+            nbytes: how much that is.
+        """
         member = self.members[fault.device]
         place = list(self.members).index(fault.device)
-        held = Quarantine(fault.device, fault.error, time.time())
+        held = Quarantine(fault.device, fault.error, time.time(), nbytes=nbytes)
         given = member.device if member.handle is None else None
         self._quarantined[fault.device] = held, member.worker, given, place
         revoked = member.handle is not None and bool(member.handle.revoked)

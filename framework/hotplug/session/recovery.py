@@ -120,11 +120,12 @@ class Recovery:
             HotplugError: the fault's own error, where no other device may take over.
         """
         error, device = fault.error, fault.device
+        nbytes = self._bytes_on(device)
         left = self._save_states(fault, changed=changed, rows=rows)
         frees = self._kept.take_all() + (self._storage.reset() if left == 0 else [])
         frees += self._storage.leave(device)
         self._fleet.give_back([free for free in frees if free[0] != device])
-        self._fleet.quarantine(fault, [free for free in frees if free[0] == device])
+        self._fleet.quarantine(fault, [free for free in frees if free[0] == device], nbytes)
         self.tell(EventKind.QUARANTINED, device, str(error))
         if left is not None:
             rest = f"all but {left} rows of the states" if left else "the states"
@@ -136,6 +137,10 @@ class Recovery:
         self._warn(f"{device} is set aside: {error}; {', '.join(self._fleet.members)} goes on")
         if left is not None and self.untold is not None:
             raise self.untold
+
+    def _bytes_on(self, device: str) -> int:
+        uses = [self._storage.memory(), *(compiled.memory() for compiled in self._kept)]
+        return int(sum(sum(use.get(device, {}).values()) for use in uses))
 
     def lose(
         self, why: str, device: str | None = None, rows: int = 0, error: HotplugError | None = None

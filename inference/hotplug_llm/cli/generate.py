@@ -39,6 +39,9 @@ class GenerateCommand:
             "--json", action="store_true", help="print one JSON object with the answer and figures"
         )
         parser.add_argument(
+            "--timeout", type=float, metavar="S", help="end with an error after so many seconds"
+        )
+        parser.add_argument(
             "--explain", action="store_true", help="show where each step runs, and why, and stop"
         )
         add_model(parser)
@@ -59,6 +62,7 @@ class GenerateCommand:
                 sampling=sampling,
                 stop=arguments.stop,
                 ignore_eos=arguments.ignore_eos,
+                timeout=arguments.timeout,
             )
             with watching(arguments, model):
                 _write(answer, quiet=arguments.json)
@@ -71,10 +75,17 @@ class GenerateCommand:
 
 def _write(answer: Generation, *, quiet: bool) -> None:
     """Write the text as it comes, unless it is for a report alone."""
-    for piece in answer:
-        if not quiet:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+    begun = False
+    try:
+        for piece in answer:
+            if not quiet:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+                begun = True
+    except BaseException:
+        if begun:  # what is said of it shall begin a line
+            print()
+        raise
     if not quiet:
         print()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Self, TypeAlias
 
@@ -12,7 +12,13 @@ import numpy.typing as npt
 
 from hotplug import ops
 from hotplug.backend import Buffer, Device, DeviceType, Executable, MemoryInfo
-from hotplug.errors import ExecutionError, HotplugError, OutOfDeviceMemoryError, UsageError
+from hotplug.errors import (
+    ExecutionError,
+    HotplugError,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+    UsageError,
+)
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.testing.conformance.check import (
@@ -360,6 +366,29 @@ def executables_explain_themselves(device: Device) -> None:
         lines = run.executable.explain()
         _expect(all(isinstance(line, str) for line in lines), f"explain() gives {lines!r}")
         _expect(run.executable.arena_bytes >= 0, f"arena_bytes is {run.executable.arena_bytes}")
+
+
+@_behaviour
+def runs_can_be_stopped(device: Device) -> None:
+    """A run that is stopped ends or is cancelled, and the next one is as if nothing had been."""
+    with _Run(device, _doubled()) as run:
+        run.executable.stop()
+        run.executable.run(run.bindings)
+        run.expect_doubled()
+        with ThreadPoolExecutor(1) as pool:
+            for seed in range(20):
+                run.give(seed)
+                running = pool.submit(run.executable.run, run.bindings)
+                while not running.done():
+                    run.executable.stop()
+                    wait([running], timeout=0.002)
+                error = running.exception()
+                _expect(
+                    error is None or isinstance(error, RunCancelledError),
+                    f"a run that is stopped raises {type(error).__name__}: {error}",
+                )
+        run.executable.run(run.bindings)
+        run.expect_doubled()
 
 
 @_behaviour
