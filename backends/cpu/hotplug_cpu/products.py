@@ -32,7 +32,7 @@ SUPER = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs")
 
 QUANTISED = (*LEGACY, *SUPER)
 
-_FEW = 4
+_FEW_BYTES, _FEW_FLOATS = 5, 4
 """Tokens up to which weights are read as they lie; from there on unpacking them pays."""
 
 _GRAIN = 4
@@ -77,13 +77,13 @@ def form(node: Node) -> str | None:
     ):
         return None
     tokens = x.type.size // x.shape[-1]
-    few, rounds = tokens <= _FEW, node.param("precision") == "default"
+    rounds = node.param("precision") == "default"
     if rounds and tokens >= multiplies_words().get(name, tokens + 1) and x.shape[-1] % BLOCK == 0:
         return "words"
     if weights.dtype.quantised and rounds:
-        return "blocks" if few else "tiles"
+        return "blocks" if tokens <= _FEW_BYTES else "tiles"
     fits = weights.dtype.quantised or x.shape[-1] % _LANES == 0
-    return "floats" if few and fits else "rows"
+    return "floats" if tokens <= _FEW_FLOATS and fits else "rows"
 
 
 def lay_out(low: Lowering, kind: str, rows: Rows, x: Node) -> Rows:

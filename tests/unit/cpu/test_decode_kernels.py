@@ -99,7 +99,7 @@ def test_quantise_rounds_to_nearest_and_keeps_sums(run_kernel):
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 7])
 def test_products_of_bytes(run_kernel, name, tokens):
     rows, width = 37, 160 if name in LEGACY else 768
     data, weights = stored(floats(rows, width), name)
@@ -127,7 +127,7 @@ def test_products_of_bytes(run_kernel, name, tokens):
 
 
 @pytest.mark.parametrize("name", [*QUANTISED, "f16", "bf16", "f32"])
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6])
 def test_products_of_floats(run_kernel, name, tokens):
     rows, width = 19, 768 if name in SUPER else 96
     data, weights = stored(floats(rows, width), name)

@@ -66,8 +66,8 @@ TYPES = {
 }
 """Types of weights, where a form is not for all."""
 
-TOKENS = {"blocks": (1, 4), "floats": (1, 4), "words": (max(WORDS.values(), default=0), 80)}
-"""Fewest and most tokens, where it is not 5 to 40."""
+TOKENS = {"blocks": (1, 5), "floats": (1, 4), "words": (max(WORDS.values(), default=0), 80)}
+"""Fewest and most tokens, where it is not 6 to 40."""
 
 
 def width_for(draw, form, step):
@@ -90,7 +90,7 @@ def cases(draw, form):
     return Case(
         name,
         "exact" if exact or (free and draw(st.booleans())) else "default",
-        draw(st.integers(*TOKENS.get(form, (5, 40)))),
+        draw(st.integers(*TOKENS.get(form, (6, 40)))),
         draw(st.integers(1, 75)),
         width,
         draw(st.sampled_from(("alone", "behind others") if form == "packed" else LIES)),

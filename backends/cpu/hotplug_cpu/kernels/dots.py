@@ -37,7 +37,7 @@ from hotplug_cpu.kernels.sizes import X_BLOCK, X_BYTES, X_SUM
 
 __all__ = ["MOST", "Body", "add_product", "of_bytes", "of_floats", "of_plain", "products"]
 
-MOST = 4
+MOST = 5
 """Tokens that are done together, at most."""
 
 _AHEAD = 4096  # bytes: what is fetched while it comes from memory

@@ -1,6 +1,6 @@
 """Products of few tokens with a matrix of weights: out[T, R] = x[T, K] w[R, K]^T + add[T, R].
 
-Weights are read once for up to four tokens, as they lie in the file and in that order: four rows at
+Weights are read once for up to five tokens, as they lie in the file and in that order: four rows at
 a time would save loads of activations, but memory is read at half the speed. Kernels:
 
     matvec_<dtype>          x as blocks of bytes, see `legacy`; count = K / 32
@@ -57,8 +57,8 @@ _WRITERS = {tokens: _writer(tokens) for tokens in range(1, MOST + 1)}
 
 def _kernel(products: Any) -> Any:
     """A kernel made of products of a row with 1 to MOST tokens, see `dots`."""
-    one, two, three, four = (products[tokens] for tokens in range(1, MOST + 1))
-    write1, write2, write3, write4 = (_WRITERS[tokens] for tokens in range(1, MOST + 1))
+    one, two, three, four, five = (products[tokens] for tokens in range(1, MOST + 1))
+    write1, write2, write3, write4, write5 = (_WRITERS[tokens] for tokens in range(1, MOST + 1))
 
     @_inline
     def matvec(
@@ -101,8 +101,10 @@ def _kernel(products: Any) -> Any:
                     write2(two(w, source, x_stride, count), at, out_stride, plus, add_stride)
                 elif left == 3:
                     write3(three(w, source, x_stride, count), at, out_stride, plus, add_stride)
-                else:
+                elif left == 4:
                     write4(four(w, source, x_stride, count), at, out_stride, plus, add_stride)
+                else:
+                    write5(five(w, source, x_stride, count), at, out_stride, plus, add_stride)
 
     return matvec
 
