@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
+import hotplug
 import hotplug_llm
 from hotplug.backend import DeviceType
 from hotplug.cli import main
@@ -190,3 +192,50 @@ def test_prompt_and_answer_together_decide_where_weights_live(devices, deep_mode
 
     assert home(10_000) == {"fake:1"}
     assert home(0.001) == {"fake:0"}
+
+
+SPLITS = {
+    "three quarters elsewhere": {"split": (1, 3)},
+    "half and half": {"split": (1, 1)},
+    "every other layer": {"pins": {r"blk\.\d*[13579]\.|^[kv]\.\d*[13579]$": "cpu:0"}},
+    "caches alone": {"pins": {"^[kv]": "cpu:0"}},
+    "attention elsewhere": {"pins": {r"attn|^[kv]\.": "cpu:0"}},
+    "one op": {"pins": {"rms_norm": "cpu:0"}},
+    "in order": {"budgets": {"fake:0": 800 * KB}},
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_however_a_model_is_split_it_says_the_same(devices, tiny_model, deep_model, name):
+    path = deep_model if "split" in SPLITS[name] or name == "in order" else tiny_model
+    ids = [5, 17, 3, 200, 9]
+    with hotplug_llm.load(path, "cpu", "exact", context=64) as model:
+        alone = model.logits(ids)
+    with hotplug_llm.load(path, "fake:0,cpu", "exact", context=64, **SPLITS[name]) as model:
+        assert model.plan().devices == ("fake:0", "cpu:0")
+        np.testing.assert_allclose(model.logits(ids), alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", range(0, 31, 3))
+def test_every_split_of_the_demo_model_over_processor_and_opencl(demo_model, layers):
+    """The same logits as the processor alone, but for rounding, with layers up to one elsewhere."""
+    pytest.importorskip("pyopencl")
+    selected = [info.id for info in hotplug.list_devices()]
+    if "opencl:0" not in selected:
+        pytest.skip("there is no OpenCL device")
+    pins = {}
+    names = "|".join(map(str, range(layers)))
+    if layers:
+        pins[rf"^blk\.({names})\.|^[kv]\.({names})$"] = "opencl:0"
+    if layers < 30:
+        pins[r"^blk\.|^[kv]\."] = "cpu:0"
+    with hotplug_llm.load(demo_model, "cpu:0", "exact", context=64) as model:
+        ids = model.tokenize("The sky is blue because")
+        alone = model.logits(ids)
+    with hotplug_llm.load(
+        demo_model, "cpu:0,opencl:0", "exact", context=64, pins=pins, fallback="error"
+    ) as model:
+        found = model.logits(ids)
+        assert (found.argmax(axis=1) == alone.argmax(axis=1)).all()
+        np.testing.assert_allclose(found, alone, rtol=1e-3, atol=2e-2)

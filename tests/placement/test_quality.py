@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ class Machine:
             for name, node in self.graph.weights.items()
         }
 
-    def seconds(self, **asked: object) -> float:
+    def seconds(self, **asked: Any) -> float:
         with Session(self.devices, self.weights, fallback="error", **asked) as session:
             program = session.compile(self.graph)
             inputs = {

@@ -242,6 +242,7 @@ class Plan:
             "nodes": [
                 {
                     "name": node.name,
+                    "weights": [n.name for n in node.operands if n.op == "weight"],
                     "type": str(node.type),
                     "device": self.choices[node].device,
                     "reason": self.choices[node].reason,
@@ -287,9 +288,9 @@ class Plan:
         }
 
     def table(self) -> str:
-        """A line per node that computes something: name, type, device, reason."""
+        """A line per node that computes something: name and weights, type, device, reason."""
         rows = [
-            (node.name, str(node.type), self.choices[node].device, self.choices[node].reason)
+            (_named(node), str(node.type), self.choices[node].device, self.choices[node].reason)
             for node in self.graph.nodes
             if not node.is_leaf
         ]
@@ -330,6 +331,11 @@ class Plan:
 
 
 _NEGLIGIBLE = 5e-4
+
+
+def _named(node: Node) -> str:
+    """A node's name, and those of the weights it reads."""
+    return " ".join([node.name, *[n.name for n in node.operands if n.op == "weight"]])
 
 
 def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:

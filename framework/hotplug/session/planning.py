@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -26,6 +27,8 @@ from hotplug.session.sharing import Shared, Sharing
 from hotplug.session.storage import Storage
 
 __all__ = ["Planner"]
+
+_log = logging.getLogger("hotplug.session")
 
 
 class Planner:
@@ -53,6 +56,7 @@ class Planner:
         self._settled: Plan | None = None
         self._balanced: dict[str, float] = {}
         self._met_a_graph = False
+        self._noted: set[tuple[str, str]] = set()  # (device, op) of fallbacks that were logged
         self._shares: dict[str, float] = {}
 
     def check(self) -> None:
@@ -130,7 +134,15 @@ class Planner:
                 raise
             self._chosen = {}  # there is less room than there was
             plan = placed({})
+        self._note(plan)
         return replace(plan, free=free)
+
+    def _note(self, plan: Plan) -> None:
+        """Log once what devices do not run, so that it runs on one of those named after them."""
+        for (device, op), count in plan.stats.fallbacks.items():
+            if (device, op) not in self._noted:
+                self._noted.add((device, op))
+                _log.info("%s does not run %s: %d node(s) run elsewhere", device, op, count)
 
     def settle(self, workload: Mapping[Graph, float]) -> Plan:
         """Choose homes of weights and states that are the best for several graphs together.
