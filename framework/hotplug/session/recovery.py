@@ -127,29 +127,37 @@ class Recovery:
         self._fleet.give_back([free for free in frees if free[0] != device])
         self._fleet.quarantine(fault, [free for free in frees if free[0] == device], nbytes)
         self.tell(EventKind.QUARANTINED, device, str(error))
+        loss: StatesLostError | None = None
         if left is not None:
             rest = f"all but {left} rows of the states" if left else "the states"
-            self.lose(f"{device} failed and {rest} are lost: {error}", device, left, error)
+            why = f"{device} failed and {rest} are lost: {error}"
+            loss = self.lose(why, device=device, rows=left, error=error)
         if self.fallback == "error" or not (self._fleet.members or self.add_reserve(str(error))):
             raise error
         _log.debug("%s failed", device, exc_info=error)
         forget_frames(error)
         self._warn(f"{device} is set aside: {error}; {', '.join(self._fleet.members)} goes on")
-        if left is not None and self.untold is not None:
-            raise self.untold
+        if loss is not None:
+            raise loss
 
     def _bytes_on(self, device: str) -> int:
         uses = [self._storage.memory(), *(compiled.memory() for compiled in self._kept)]
         return int(sum(sum(use.get(device, {}).values()) for use in uses))
 
     def lose(
-        self, why: str, device: str | None = None, rows: int = 0, error: HotplugError | None = None
-    ) -> None:
-        """States were lost but for some rows; whoever runs a graph next is told, if not before."""
+        self,
+        why: str,
+        *,
+        device: str | None = None,
+        rows: int = 0,
+        error: HotplugError | None = None,
+    ) -> StatesLostError:
+        """States are lost but for some rows; whoever runs a graph next is told, if not before."""
         if self.untold is not None:
             rows = min(rows, self.untold.rows)
         self.untold = StatesLostError(why, device=device, rows=rows)
         self.untold.__cause__ = error
+        return self.untold
 
     def lose_states(self, why: str) -> NoReturn:
         """Let all states start anew.
@@ -158,7 +166,7 @@ class Recovery:
             StatesLostError: always.
         """
         self._fleet.give_back(self._kept.take_all() + self._storage.reset())
-        raise StatesLostError(f"the states are lost: {why}")
+        raise self.lose(f"the states are lost: {why}")
 
     def _save_states(self, fault: DeviceFault, *, changed: bool, rows: int | None) -> int | None:
         """Bring states to the host; returns how many rows that saved, None for all there are."""
