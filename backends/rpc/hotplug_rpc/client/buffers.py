@@ -243,6 +243,7 @@ class RemoteBuffer(Buffer):
         there, here = source.device.connection, self.device.connection
         ticket = Ticket(source.device.position, source.handle, here.server_key.hex())
         body = source.device.ask(ticket).body
+        self.device.settle_all()  # fetching is done beside the device's other requests
         self.device.ask(
             Fetch(
                 self.device.position,

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hotplug_rpc.errors import SessionError
+from hotplug.errors import RemoteError
+from hotplug_rpc.errors import ServerLostError, SessionError
 from hotplug_rpc.server.holdings import HeldBuffer
 
 __all__ = ["Fetcher", "Peers"]
@@ -84,7 +85,10 @@ class Peers:
         """
         if self._fetch is None:
             raise SessionError("this server does not fetch from others")
-        return self._fetch(endpoint, key, ticket)
+        try:
+            return self._fetch(endpoint, key, ticket)
+        except ServerLostError as error:  # which is the other one, and not this
+            raise RemoteError(f"it cannot fetch from another server: {error}") from error
 
     def _forget_old(self) -> None:
         now = time.monotonic()

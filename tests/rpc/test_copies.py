@@ -1,0 +1,117 @@
+"""Copies between remote buffers: on one server, from server to server, or through here."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from tests.rpc.servers import in_thread
+
+from hotplug.errors import UsageError
+from hotplug.testing.fakes import FakeDevice
+from hotplug_rpc.addresses import Address
+from hotplug_rpc.errors import ServerLostError
+from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.server import build
+from hotplug_rpc.server.build import Options
+
+LARGE = 20 << 20  # more than one frame
+
+
+@pytest.fixture
+def two(connect, tmp_path):
+    """Two devices of two servers, the second of which has a key of its own; and the servers."""
+    ring, other = KeyRing(), KeyRing(tmp_path / "other")
+    other.allow(ring.identity().public, "client")
+    options = Options(bind=Address("127.0.0.1", 0))
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(in_thread([FakeDevice("a:0"), FakeDevice("a:1")], options))
+        two = stack.enter_context(in_thread([FakeDevice("b:0")], options, other))
+        ring.trust(two.address.server, other.identity().public)
+        places = [f"{one.address.server}/a:0", f"{two.address.server}/b:0"]
+        yield [connect(place) for place in places], [one, two]
+
+
+def filled(device, nbytes, seed=1):
+    data = np.random.default_rng(seed).integers(0, 256, nbytes, np.uint8).tobytes()
+    buffer = device.buffers.allocate(nbytes)
+    buffer.write(0, memoryview(data))
+    return buffer, data
+
+
+def content(buffer):
+    back = bytearray(buffer.nbytes)
+    buffer.read(0, memoryview(back))
+    return bytes(back)
+
+
+def asked(server, kind):
+    return server.service.metrics.get("requests_total", f'kind="{kind}"')
+
+
+@pytest.mark.parametrize("nbytes", [100, 1 << 20, LARGE])
+def test_from_server_to_server(two, nbytes):
+    (one, other), servers = two
+    source, data = filled(one, nbytes)
+    target = other.buffers.allocate(nbytes)
+    target.copy_from(source)
+    assert content(target) == data
+    direct = nbytes > 1 << 16  # what is small travels with other messages
+    assert asked(servers[0], "redeem") == asked(servers[1], "fetch") == direct
+    assert asked(servers[0], "read") == (not direct)
+
+
+def test_on_one_server(two, connect):
+    (one, _), servers = two
+    source, data = filled(one, 1 << 20)
+    target = one.buffers.allocate(1 << 20)
+    target.copy_from(source)
+    assert content(target) == data
+    neighbour = connect(f"{servers[0].address.server}/a:1").buffers.allocate(1 << 20)
+    neighbour.copy_from(source)
+    assert content(neighbour) == data
+    assert asked(servers[0], "copy") == 2
+
+
+def test_what_is_known_here_is_not_asked_for(two):
+    (one, other), servers = two
+    source, data = filled(one, 100)
+    assert content(source) == data
+    source.after_run(memoryview(data))
+    before = asked(servers[0], "read")
+    target = other.buffers.allocate(100)
+    target.copy_from(source)
+    assert content(target) == data
+    assert asked(servers[0], "read") == before
+
+
+def test_from_local_memory(two):
+    (one, _), _ = two
+    local = FakeDevice("cpu:0", is_host=True).buffers.allocate(200_000)
+    local.write(0, memoryview(b"\x05" * 200_000))
+    target = one.buffers.allocate(200_000)
+    target.copy_from(local)
+    assert content(target) == b"\x05" * 200_000
+
+
+def test_through_here_where_servers_do_not_reach_each_other(two, monkeypatch):
+    def nowhere(*_):
+        raise ServerLostError("no route to that server")
+
+    monkeypatch.setattr(build, "fetch_from", nowhere)
+    (one, other), servers = two
+    source, data = filled(one, 1 << 20)
+    target = other.buffers.allocate(1 << 20)
+    target.copy_from(source)
+    assert content(target) == data
+    assert asked(servers[1], "fetch") == 1
+    assert asked(servers[0], "redeem") == 0
+
+
+def test_sizes_must_agree(two):
+    (one, other), _ = two
+    source, _ = filled(one, 1 << 20)
+    for target in (one.buffers.allocate(1 << 10), other.buffers.allocate(1 << 21)):
+        with pytest.raises(UsageError):
+            target.copy_from(source)
