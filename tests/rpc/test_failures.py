@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -23,8 +24,12 @@ from hotplug.errors import (
     SettingsError,
 )
 from hotplug.graph import Graph
-from hotplug.testing.fakes import FakeDevice, Fault
+from hotplug.registry import Registry
+from hotplug.session import Session
+from hotplug.testing.fakes import FakeDevice, Fault, fake_backend
+from hotplug_rpc.backend import RPCBackend
 from hotplug_rpc.errors import DeadlineError, ServerLostError
+from hotplug_rpc.server.build import Options
 from hotplug_rpc.testing import Link
 
 
@@ -198,6 +203,34 @@ def test_a_session_goes_on_without_its_server(link, remote, tmp_path):
             model, [remote, local], after=lambda count: link.cut() if count == 9 else None
         )
     assert got == expected
+
+
+def test_a_server_that_is_back_is_used_again(device, monkeypatch):
+    """By itself, in a session that takes in what appears."""
+    monkeypatch.setenv("HOTPLUG_RPC_RETRY", "0.05")
+    returned = threading.Event()
+    registry = Registry(list)
+    registry.register(RPCBackend(lambda: (registry.refresh(), returned.set())))
+    registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
+    x = ops.input(name="x", dtype="f32", shape=(4,))
+    graph, inputs = Graph.build({"y": ops.add(x, x)}), {"x": np.ones(4, np.float32)}
+    with contextlib.ExitStack() as stack:
+        first = in_thread([device])
+        address = first.__enter__().address
+        selector = f"rpc://{address.server}/fake:0"
+        session = stack.enter_context(Session(selector, registry=registry, hot_plug=True))
+        assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+        first.__exit__(None, None, None)
+        with pytest.warns(FallbackWarning, match="gone"):
+            assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+        assert [item.id for item in session.devices] == ["cpu:0"]
+        stack.enter_context(in_thread([device], Options(bind=address)))
+        assert returned.wait(20)
+        assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+        assert [item.id for item in session.devices] == ["rpc:0", "cpu:0"]
+        assert device.calls["run"] == 2
+        session.close()
+        registry.unload("rpc")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,11 +18,13 @@ from hotplug.errors import (
     SettingsError,
     UsageError,
 )
+from hotplug.registry import default
 from hotplug_rpc.addresses import Address, parse_address
 from hotplug_rpc.variables import seconds_of
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.connection import Connection
+    from hotplug_rpc.client.returning import Watcher
 
 __all__ = ["RPCBackend"]
 
@@ -30,6 +32,7 @@ _log = logging.getLogger("hotplug.rpc")
 
 _SERVERS, _TIMEOUT = "HOTPLUG_RPC_SERVERS", "HOTPLUG_RPC_TIMEOUT"
 _SECONDS = 120.0
+_RETRY, _RETRY_SECONDS = "HOTPLUG_RPC_RETRY", 5.0
 _PACKAGES = {"zmq": "pyzmq", "blake3": "blake3"}
 
 
@@ -44,7 +47,9 @@ class RPCBackend(Backend):
     name: ClassVar[str] = "rpc"
     api_version: ClassVar[tuple[int, int]] = API_VERSION
 
-    def __init__(self) -> None:
+    def __init__(self, back: Callable[[], object] = lambda: default().refresh()) -> None:
+        """Set up; `back` is called when a lost server is there again."""
+        self._back = back
         self._begin()
 
     def _begin(self) -> None:
@@ -54,6 +59,7 @@ class RPCBackend(Backend):
         self._users: dict[str, int] = {}
         self._numbers: dict[str, int] = {}  # address of a device -> its number here
         self._met: dict[str, Address] = {}  # servers that a selector named
+        self._watcher: Watcher | None = None
 
     def _after_fork(self) -> None:
         """What the parent connected is the parent's; closing it here would end its sessions."""
@@ -196,12 +202,26 @@ class RPCBackend(Backend):
                 if self._users[server] > 0:
                     return
                 del self._connections[server]
+        if connection.lost is not None:
+            self._watch(connection.address)
         connection.leave()
+
+    def _watch(self, server: Address) -> None:
+        """Tell the registry when a lost server is back: sessions with `hot_plug` take it in."""
+        from hotplug_rpc.client.returning import Watcher  # noqa: PLC0415 - seldom needed
+
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = Watcher(self._back, seconds_of(_RETRY, _RETRY_SECONDS))
+            self._watcher.add(server)
 
     def close(self) -> None:
         """End all connections."""
         with self._lock:
             connections, self._connections = self._connections, {}
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.end()
         for connection in connections.values():
             connection.leave()
 
