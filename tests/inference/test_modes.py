@@ -184,16 +184,19 @@ def test_the_demo_model_over_opencl_and_the_processor(demo_model, opencl_devices
     sure = next((n for n, lead in enumerate(case["greedy_margin"]) if lead < MARGIN), 8)
     wanted = case["greedy_ids"][: min(sure, 8)]
     for layer in range(5, 30, 5) if mode != "tensor" else (0,):
+        pins = {}
+        for n in range(30):
+            home = first if n < layer else "cpu:0"
+            pins |= dict.fromkeys((rf"^blk\.{n}\.", rf"^[kv]\.{n}$"), home)
         with hotplug_llm.load(
-            demo_model, f"{first},cpu", "exact", context=256, mode=mode, fallback="error"
+            demo_model,
+            f"{first},cpu",
+            "exact",
+            context=256,
+            mode=mode,
+            fallback="error",
+            pins=pins if mode != "tensor" else None,
         ) as model:
-            session = model._session
-            homes = {}
-            for n in range(30):
-                home = first if n < layer else "cpu:0"
-                homes |= dict.fromkeys((rf"^blk\.{n}\.", rf"^[kv]\.{n}$"), home)
-            if mode != "tensor":
-                session._pins.update(homes)
             answer = model.generate(
                 case["prompt_ids"],
                 max_tokens=len(wanted),

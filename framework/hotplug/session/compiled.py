@@ -183,11 +183,12 @@ class Compiled:
         return {name: results[name] for name in self.names}
 
     def _leaf(self, arrays: list[npt.NDArray[Any]], name: str) -> Value:
-        """The present value of an input or state."""
+        """The present value of an input, weight or state."""
         for array, (held, slot) in zip(arrays, self._inputs, strict=True):
             if held == name:
                 return slot.value_of(array)
-        return self._storage.state(name).read()
+        weight = self._storage.weight(name)
+        return self._storage.state(name).read() if weight is None else weight
 
     def memory(self) -> dict[str, dict[str, float]]:
         """Bytes held by device: of values that cross, inputs and outputs, and of arenas."""

@@ -71,7 +71,12 @@ class Observer(Protocol):
         """Whether a node, which is no leaf, is to be looked at. Asked once for each graph."""
 
     def begin(self, graph: Graph, leaf: Callable[[str], Value]) -> None:
-        """A run begins; `leaf` reads a state or input by name, until this returns."""
+        """A run of a graph begins, in the form in which devices share it.
+
+        Args:
+            graph: what runs; observed nodes are of it.
+            leaf: reads a leaf by name: inputs and states until this returns, weights at any time.
+        """
 
     def see(self, seen: Observation) -> object:
         """A node was computed. False cancels the whole run, on all devices."""

@@ -25,6 +25,7 @@ from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
 from hotplug.session.sharing import Shared, Sharing
 from hotplug.session.storage import Storage
+from hotplug.session.watch import Watch
 
 __all__ = ["Planner"]
 
@@ -41,6 +42,7 @@ class Planner:
         recovery: Recovery,
         wishes: Wishes,
         sharing: Sharing,
+        watch: Watch,
         threads: int | None,
     ) -> None:
         self._fleet = fleet
@@ -48,6 +50,7 @@ class Planner:
         self._recovery = recovery
         self._wishes = wishes
         self._sharing = sharing
+        self._watch = watch
         self._threads = threads
         self._rates: dict[str, Rates | None] = {}
         self._chosen: dict[str, str] = {}
@@ -189,7 +192,10 @@ class Planner:
         return list(self._balanced.values())
 
     def _shared(self, graph: Graph, rates: Mapping[str, Rates], wishes: Wishes) -> Shared:
-        return self._sharing.of(graph, self._fleet.devices, rates, wishes.shares)
+        """The form in which a graph runs; of one that is looked at, pieces are looked at."""
+        base = self._watch.base(graph)
+        shared = self._sharing.of(base, self._fleet.devices, rates, wishes.shares)
+        return shared if base is graph else replace(shared, graph=self._watch.form(shared.graph))
 
     def _free(self, device: Device) -> int | None:
         return self._fleet.ask(device.id, device.memory).free

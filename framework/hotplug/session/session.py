@@ -33,7 +33,6 @@ from hotplug.session.program import Program
 from hotplug.session.sharing import Mode, Sharing
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime
-from hotplug.session.watch import Watch
 from hotplug.session.watchable import Watchable
 from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
@@ -117,7 +116,13 @@ class Session(Watchable):
         self.mode: Mode = mode
         wishes = Wishes(dict(pins or {}), dict(budgets or {}), split)
         self._planner = Planner(
-            fleet, self._storage, self._recovery, wishes, Sharing(mode, host_experts), self._threads
+            fleet,
+            self._storage,
+            self._recovery,
+            wishes,
+            Sharing(mode, host_experts),
+            self._watch,
+            self._threads,
         )
         if device is None or isinstance(device, str):
             self._open(wanted(device), hot_plug=hot_plug)
@@ -233,25 +238,8 @@ class Session(Watchable):
         spill: bool = True,
     ) -> dict[str, Any]:
         """Compute a graph's outputs and update its states; see `Program.run`."""
-        with self._lock if control is None else held(self._lock, control):
-            watch = self._watch or None
-            form = self._watch.form(graph)
-            while True:
-                try:
-                    compiled = self.compiled(form, spill=spill, control=control)
-                    if watch is not None:
-                        watch.count(self.memory())
-                    results = self._compute(compiled, inputs, control, watch)
-                except DeviceFault as fault:
-                    with self._telling():
-                        self._recover(fault, graph, rows, spill=spill)
-                except BaseException as error:
-                    self._ended(error, graph, rows)
-                    raise
-                else:
-                    if rows is not None:
-                        self._recovery.copy_states(*rows)
-                    return results
+        written = None if rows is None else [rows]
+        return self.run_all(graph, [inputs], rows=written, control=control, spill=spill)[0]
 
     def _ended(self, error: BaseException, graph: Graph, rows: tuple[int, int] | None) -> None:
         """A run has come to an end of another kind than a device's failure."""
@@ -284,42 +272,22 @@ class Session(Watchable):
         """
         done: list[dict[str, Any]] = []
         with self._lock if control is None else held(self._lock, control):
-            if self.mode != "pipeline" or self._watch.observers:
-                for number, inputs in enumerate(batch):
-                    written = None if rows is None else rows[number]
-                    done.append(self.run(graph, inputs, rows=written, control=control, spill=spill))
+            form = self._watch.form(graph)
             while len(done) < len(batch):
-                self._run_rest(graph, batch, rows, control, done, spill=spill)
+                before = len(done)
+                try:
+                    compiled = self.compiled(form, spill=spill, control=control)
+                    self._compute(compiled, batch[before:], done, control)
+                except DeviceFault as fault:
+                    with self._telling():
+                        at = None if rows is None else rows[len(done)]
+                        self._recover(fault, graph, at, spill=spill)
+                except BaseException as error:
+                    self._ended(error, graph, None if rows is None else rows[before])
+                    raise
+                if rows is not None and len(done) > before:
+                    self._recovery.copy_states(rows[before][0], rows[len(done) - 1][1])
         return done
-
-    def _run_rest(
-        self,
-        graph: Graph,
-        batch: Sequence[Mapping[str, Any]],
-        rows: Sequence[tuple[int, int]] | None,
-        control: Control | None,
-        done: list[dict[str, Any]],
-        *,
-        spill: bool,
-    ) -> None:
-        """Go on with runs until all are done or a device fails."""
-        watch = self._watch or None
-        before = len(done)
-        try:
-            compiled = self.compiled(graph, spill=spill, control=control)
-            if watch is not None:
-                watch.count(self.memory())
-            depth = self._outlook(compiled.plan).depth(len(batch) - before)
-            run_overlapped(compiled, batch[before:], depth, done, control, watch)
-        except DeviceFault as fault:
-            at = None if rows is None else rows[len(done)]
-            with self._telling():
-                self._recover(fault, graph, at, spill=spill)
-        except BaseException as error:
-            self._ended(error, graph, None if rows is None else rows[before])
-            raise
-        if rows is not None and len(done) > before:
-            self._recovery.copy_states(rows[before][0], rows[len(done) - 1][1])
 
     def outlook(self, graph: Graph) -> Outlook:
         """How long runs of a graph should take in this session's mode.
@@ -335,16 +303,21 @@ class Session(Watchable):
     def _compute(
         self,
         compiled: Compiled,
-        inputs: Mapping[str, Any],
+        batch: Sequence[Mapping[str, Any]],
+        done: list[dict[str, Any]],
         control: Control | None,
-        watch: Watch | None,
-    ) -> dict[str, Any]:
-        alone = len(compiled.plan.devices) == 1 or (watch is not None and watch.observers)
-        if self.mode != "tensor" or alone:
-            return compiled.run(inputs, control, watch)
-        done: list[dict[str, Any]] = []
-        run_overlapped(compiled, [inputs], 1, done, control, watch)
-        return done[0]
+    ) -> None:
+        """Run a graph for some inputs; what came of each is added to `done`, even if one fails."""
+        watch = self._watch or None
+        if watch is not None:
+            watch.count(self.memory())
+        at_once = self.mode == "tensor" or (self.mode == "pipeline" and len(batch) > 1)
+        if at_once and len(compiled.plan.devices) > 1 and not self._watch.observers:
+            depth = self._outlook(compiled.plan).depth(len(batch)) if len(batch) > 1 else 1
+            run_overlapped(compiled, batch, depth, done, control, watch)
+            return
+        for inputs in batch:
+            done.append(compiled.run(inputs, control, watch))  # noqa: PERF401 - what is done stays
 
     def profile(self, graph: Graph, inputs: Mapping[str, Any]) -> list[StepTime]:
         """Compute once and tell how long each step took; see `Program.profile`."""

@@ -154,6 +154,10 @@ class Storage:
     def _origin(self, name: str) -> str:
         return self._cuts[name].origin if name in self._cuts else name
 
+    def weight(self, name: str) -> HostTensor | None:
+        """A weight, or a piece of one, as it was given; None if there is none of that name."""
+        return self._weights.get(name)
+
     def check(self, graph: Graph) -> None:
         """Compare a graph's weights and states with what is here.
 

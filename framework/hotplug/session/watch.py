@@ -28,6 +28,7 @@ class Watch:
         self.trace: Trace | None = None
         self.observers: tuple[Observer, ...] = ()
         self._observed: dict[str, Graph] = {}
+        self._bases: dict[str, Graph] = {}  # key of a form -> what it is the form of
         self._nodes: dict[str, Node] = {}  # name of an output -> node of the graph
 
     def __bool__(self) -> bool:
@@ -44,6 +45,7 @@ class Watch:
     def _change(self, observers: tuple[Observer, ...]) -> None:
         self.observers = observers
         self._observed.clear()
+        self._bases.clear()
         self._nodes.clear()
 
     def form(self, graph: Graph) -> Graph:
@@ -53,10 +55,16 @@ class Watch:
         found = self._observed.get(graph.key)
         if found is None:
             while len(self._observed) >= _KEPT:
-                self._observed.pop(next(iter(self._observed)))
+                old = self._observed.pop(next(iter(self._observed)))
+                self._bases.pop(old.key, None)
             found = self._observed[graph.key] = with_observed(graph, self.observers)
+            self._bases[found.key] = graph
             self._nodes |= {name: node for name, node in found.outputs if name.startswith(OBSERVED)}
         return found
+
+    def base(self, form: Graph) -> Graph:
+        """What a graph is the observed form of; itself if it is none."""
+        return self._bases.get(form.key, form)
 
     def begin_run(self, graph: Graph, leaf: Callable[[str], Value]) -> float:
         """A run of a graph begins; returns when, for `end_run`."""

@@ -1,6 +1,6 @@
 """Checking a session while it runs: every node again, by the oracle, from the operands it had.
 
-    with session.observed(Verifier(weights, fail=True)):
+    with session.observed(Verifier(fail=True)):
         session.run(graph, inputs)          # VerificationError names the first node that differs
 
 Operands are the values that the devices themselves made, so that an error does not spread: the node
@@ -57,7 +57,6 @@ class Verifier:
     """An observer that recomputes each node; see the module's text.
 
     Args:
-        weights: those of the session.
         fail: whether the first difference raises VerificationError, which ends the run.
         runs: how many runs are checked; later ones go unchecked. None for all.
 
@@ -66,12 +65,10 @@ class Verifier:
         differences: what was found wrong, in the order in which it was computed.
     """
 
-    def __init__(
-        self, weights: Mapping[str, HostTensor], *, fail: bool = False, runs: int | None = None
-    ) -> None:
+    def __init__(self, *, fail: bool = False, runs: int | None = None) -> None:
         self.checked = 0
         self.differences: list[Difference] = []
-        self._weights = weights
+        self._leaf: Callable[[str], Array | HostTensor] | None = None
         self._fail = fail
         self._left = runs
         self._values: dict[Node, Array] = {}
@@ -85,6 +82,7 @@ class Verifier:
     def begin(self, graph: Graph, leaf: Callable[[str], Array | HostTensor]) -> None:
         """Take down inputs and states as they are before the run."""
         self._values.clear()
+        self._leaf = leaf
         self._consumers = graph.consumers
         self._uses = {node: len(users) for node, users in graph.consumers.items()}
         if self._left is not None:
@@ -130,7 +128,8 @@ class Verifier:
         if held is not None:
             return held
         if node.op == "weight":  # not kept: all of them decoded would take much memory
-            return leaf_value(self._weights[node.name], node.type)
+            assert self._leaf is not None
+            return leaf_value(self._leaf(node.name), node.type)
         operands = [None if item is None else self._value(item) for item in node.inputs]
         self._values[node] = evaluate_node(node, operands)
         return self._values[node]

@@ -72,7 +72,7 @@ def _verified(runs: int, model: Model) -> Iterator[None]:
         raise UsageError(f"--verify-runs must be at least 1, not {runs}")
     from hotplug.testing.recompute import Verifier  # noqa: PLC0415 - only for those who ask
 
-    verifier = Verifier(model.weights, fail=True, runs=runs)
+    verifier = Verifier(fail=True, runs=runs)
     with model.observed(verifier):
         yield
     print(

@@ -14,11 +14,12 @@ from hotplug.errors import DeviceLostError, ExecutionError, FallbackWarning, Sta
 from hotplug.graph import Graph
 from hotplug.placement import parallel
 from hotplug.quants import encode
-from hotplug.session import CancelToken, Session
+from hotplug.session import CancelToken, Observation, Session
 from hotplug.session.control import control_of
 from hotplug.tensor import HostTensor
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug.testing.graphs import DecoderShape, decoder
+from hotplug.testing.recompute import Verifier
 
 TOKENS, RUNS, LAYERS = 3, 5, 4
 SHAPE = DecoderShape(
@@ -156,6 +157,21 @@ def _first_piece(parts: Any) -> int:
     return next(
         n for n, part in enumerate(parts) if any("[" in name for name in part.graph.weights)
     )
+
+
+@pytest.mark.parametrize("mode", ["layer", "pipeline", "tensor"])
+def test_all_modes_are_verified(mode: Any, expected: Any) -> None:
+    """In mode tensor it is pieces that are looked at."""
+    graph = decoder(SHAPE)
+    verifier = Verifier(fail=True)
+    seen: list[Observation] = []
+    with Session(devices(2), weights(graph), pins=homes_in(mode), mode=mode) as session:
+        with session.observed(verifier), session.observed(seen.append, "ffn|down"):
+            compare(session.run_all(graph, batch(2), rows=rows(2)), expected[:2])
+        compare(session.run_all(graph, batch(), rows=rows()), expected)
+    assert verifier.checked > 2 * 15 * LAYERS
+    assert {one.device for one in seen} == {"gpu:0", "gpu:1"}
+    assert all(("[" in one.name) == (mode == "tensor") for one in seen)
 
 
 def heirs(mode: str) -> list[FakeDevice]:

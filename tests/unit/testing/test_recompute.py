@@ -76,7 +76,7 @@ def test_the_first_wrong_node_is_named() -> None:
         Session([wrong, cpu], held, pins={r"^0\.": "cpu:0"}) as session,
         pytest.raises(VerificationError, match="first node that differs") as caught,
     ):
-        run(session, graph, Verifier(held, fail=True))
+        run(session, graph, Verifier(fail=True))
     error = caught.value
     # That of the second layer: the first is on the other device, and right.
     assert (error.op, error.device) == ("swiglu", "gpu:0")
@@ -90,7 +90,7 @@ def test_an_error_does_not_spread() -> None:
     graph = decoder(SHAPE)
     held = weights(graph)
     with Session([FaultyDevice("gpu:0")], held) as session:
-        verifier = Verifier(held)
+        verifier = Verifier()
         run(session, graph, verifier)
     found = [one for one in verifier.differences if one.node.op == "swiglu"]
     assert len(found) == SHAPE.layers
@@ -104,7 +104,7 @@ def test_the_processor_is_right(dtype: str, tokens: int) -> None:
     held = weights(graph)
     ids = np.arange(tokens, dtype=np.int32) % 40
     with Session([processor.open(processor.probe()[0])], held) as session:
-        verifier = Verifier(held, fail=True)
+        verifier = Verifier(fail=True)
         with session.observed(verifier):
             session.run(graph, {"tokens": ids, "positions": ids, "rows": ids})
     assert verifier.checked > 30
@@ -120,7 +120,7 @@ def test_products_that_round_both_operands(dtype: str, tokens: int) -> None:
     values = np.random.default_rng(1).standard_normal((tokens, 512), np.float32)
     with (
         Session([processor.open(processor.probe()[0])], held) as session,
-        session.observed(Verifier(held, fail=True)),
+        session.observed(Verifier(fail=True)),
     ):
         session.run(graph, {"x": values})
 
@@ -129,7 +129,7 @@ def test_only_the_first_runs_are_checked() -> None:
     graph = decoder(SHAPE)
     held = weights(graph)
     with Session([FakeDevice("gpu:0")], held) as session:
-        once, twice = Verifier(held, runs=1), Verifier(held, runs=2)
+        once, twice = Verifier(runs=1), Verifier(runs=2)
         run(session, graph, once, times=3)
         run(session, graph, twice, times=3)
     assert once.checked > 0
