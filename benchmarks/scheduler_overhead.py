@@ -8,9 +8,10 @@ work takes next to nothing, and take turns. `plan_us` is what it takes to plan t
 (ggml_backend_sched_graph_compute; Session.run, inputs and result copied), per node. Medians.
 
 `run_split_us` is what one more part costs when the chain goes to and fro between two devices, 100
-times; here these are the processor twice. ggml offers nothing to compare with: given the processor
-twice, its scheduler moves all nodes to the first, pins or not, and makes one split, which
-`ggml_splits` shows. ggml is that of `make bench-peers`.
+times, and `handoff_us` what it costs besides where devices may work at the same time; here these
+are the processor twice. ggml offers nothing to compare with: given the processor twice, its
+scheduler moves all nodes to the first, pins or not, and makes one split, which `ggml_splits` shows.
+ggml is that of `make bench-peers`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hotplug.backend import Device
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Wishes, place
-from hotplug.session import Session
+from hotplug.session import Mode, Session
 from hotplug.tensor import HostTensor
 from hotplug_cpu import backend
 
@@ -165,19 +166,24 @@ def seconds(work: Callable[[], object], times: int = 20) -> float:
     return statistics.median(taken)
 
 
-def split_seconds() -> tuple[float, int]:
-    """Seconds that one more part costs, and how many parts there were."""
+def split_seconds() -> tuple[float, float, int]:
+    """Seconds that one more part costs, and a handoff between threads; and how many parts."""
     graph = weighted_chain()
     one = HostTensor(next(iter(graph.weights.values())).type, ONES.view(np.uint8))
     weights = dict.fromkeys(graph.weights, one)
     times, parts = [], []
-    for pins in ({}, {r"^0\.": "cpu:0", r"^1\.": "cpu:1"}):
-        with Session(processors(2), weights, threads=1, pins=pins) as session:
+    apart = {r"^0\.": "cpu:0", r"^1\.": "cpu:1"}
+    ways: tuple[tuple[dict[str, str], Mode], ...] = (
+        ({}, "layer"), (apart, "layer"), (apart, "tensor"),
+    )  # fmt: skip
+    for pins, mode in ways:
+        with Session(processors(2), weights, threads=1, pins=pins, mode=mode) as session:
             program = session.compile(graph)
             parts.append(len(program.plan.parts))
             np.testing.assert_array_equal(program.run({"x": ONES})["z"], ONES * (NODES + 1))
             times.append(seconds(lambda program=program: program.run({"x": ONES}), 200))  # type: ignore[misc]
-    return (times[1] - times[0]) / (parts[1] - parts[0]), parts[1]
+    split = (times[1] - times[0]) / (parts[1] - parts[0])
+    return split, (times[2] - times[1]) / parts[2], parts[1]
 
 
 def main() -> None:
@@ -205,8 +211,9 @@ def main() -> None:
             for name, work in works.items():
                 rounds.setdefault(name, []).append(1e6 * seconds(work, 5) / NODES)
     report |= {name: round(statistics.median(row), 4) for name, row in rounds.items()}
-    cost, parts = split_seconds()
-    report |= {"hotplug_parts": parts, "run_split_us": round(1e6 * cost, 2)}
+    split, handoff, parts = split_seconds()
+    report |= {"hotplug_parts": parts}
+    report |= {"run_split_us": round(1e6 * split, 2), "handoff_us": round(1e6 * handoff, 2)}
     print(json.dumps(report, indent=2))
 
 

@@ -16,6 +16,7 @@ from hotplug.errors import DeviceHungError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
+from hotplug.placement.schedule import Task, tasks
 from hotplug.session.control import Control
 from hotplug.session.faults import DeviceFault, at_device
 from hotplug.session.fleet import Fleet
@@ -70,6 +71,7 @@ class Compiled:
         self._made: dict[str, tuple[Step, Slot]] = {}
         self.names: list[str] = []
         self._lanes: list[Lane] = [self.steps]
+        self._waits: dict[tuple[int, int], dict[Task, set[Task]]] = {}
         try:
             for part in plan.parts:
                 self._add_part(part, control)
@@ -228,6 +230,13 @@ class Compiled:
         while len(self._lanes) < count:
             self._lanes.append(new_lane(self.steps, self._like, kept))
         return self._lanes[:count]
+
+    def waits(self, runs: int, depth: int) -> Mapping[Task, set[Task]]:
+        """What tasks of so many runs wait for; see `hotplug.placement.schedule.tasks`."""
+        key = runs, depth
+        if key not in self._waits:
+            self._waits = {key: tasks(self.plan.parts, runs, depth)}  # as a rule it is always one
+        return self._waits[key]
 
     def _like(self, device: str, buffer: Buffer) -> Buffer:
         """A buffer of the same size, freed with the others."""

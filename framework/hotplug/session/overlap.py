@@ -1,20 +1,22 @@
 """Several devices at work at once: at parts of a run that do not need each other, at several runs.
 
-Each device has a thread that does its tasks, the earliest run's first, as soon as what they wait
-for is done (`hotplug.placement.schedule`). Runs in flight use the same executables and states, and
-each a set of buffers of its own for the values that go in, out and across.
+There are as many threads as devices. Each takes a task of any device that does nothing, the
+earliest run's first, as soon as what it waits for is done (`hotplug.placement.schedule`); so nobody
+waits for another thread where one device simply follows on another. Runs in flight use the same
+executables and states, and each a set of buffers of its own for what goes in, out and across.
 """
 
 from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hotplug.backend import Buffer
-from hotplug.placement.schedule import Task, tasks
+from hotplug.placement.schedule import Task
 from hotplug.session.faults import DeviceFault
 from hotplug.session.step import Step, Transfer
 from hotplug.session.values import Slot
@@ -57,12 +59,14 @@ class Overlap:
             for other in needed:
                 self._followers[other].append(task)
         self._left = len(waits)
-        self._left_of: dict[int, int] = {}
+        self._left_of = Counter(task.run for task in waits)
         self._ready: dict[str, list[Task]] = {step.device: [] for step in lanes[0]}
         for task, count in self._missing.items():
-            self._left_of[task.run] = self._left_of.get(task.run, 0) + 1
             if not count:
                 heapq.heappush(self._ready[self._step(task).device], task)
+        self._busy: set[str] = set()
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
@@ -73,29 +77,22 @@ class Overlap:
         return next((run for run in runs if self._left_of[run]), len(runs))
 
     def run(self) -> None:
-        """Do all tasks. The calling thread does those of the first device.
+        """Do all tasks, in this thread and, where there is work for them, in others.
 
         Raises:
             Exception: what the first task that failed raised; none is on its way any more.
         """
-        first, *others = self._ready
-        threads = [
-            threading.Thread(target=self._serve, args=(device,), name=f"hotplug-run-{device}")
-            for device in others
-        ]
-        for thread in threads:
-            thread.start()
         try:
-            self._serve(first)
+            self._serve()
         finally:
-            for thread in threads:
+            for thread in self._threads:
                 thread.join()
         if self._error is not None:
             raise self._error
 
-    def _serve(self, device: str) -> None:
+    def _serve(self) -> None:
         try:
-            while (task := self._next(device)) is not None:
+            while (task := self._next()) is not None:
                 self._work(self._step(task), task.run)
                 self._finish(task)
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
@@ -103,25 +100,47 @@ class Overlap:
                 self._error = self._error or error
                 self._changed.notify_all()
 
-    def _next(self, device: str) -> Task | None:
-        """The next task of a device; None when there will be no more."""
+    def _next(self) -> Task | None:
+        """A task of a device that does nothing; None when there will be no more."""
         with self._changed:
             while self._left and self._error is None:
-                if self._ready[device]:
+                device = min(self._able(), key=lambda name: self._ready[name][0], default=None)
+                if device is not None:
+                    self._busy.add(device)
                     self.begun += 1
-                    return heapq.heappop(self._ready[device])
+                    task = heapq.heappop(self._ready[device])
+                    self._call_others(len(self._able()))
+                    return task
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
         return None
+
+    def _able(self) -> list[str]:
+        """Devices that have something to do and do nothing."""
+        return [name for name, tasks in self._ready.items() if tasks and name not in self._busy]
+
+    def _call_others(self, count: int) -> None:
+        """Let so many other threads look for tasks."""
+        self._changed.notify(count)
+        for _ in range(count - self._idle):
+            if len(self._threads) + 1 < len(self._ready):
+                number = len(self._threads) + 1
+                thread = threading.Thread(target=self._serve, name=f"hotplug-run-{number}")
+                self._threads.append(thread)
+                thread.start()
 
     def _finish(self, task: Task) -> None:
         with self._changed:
+            self._busy.discard(self._step(task).device)
             self._left -= 1
             self._left_of[task.run] -= 1
             for follower in self._followers[task]:
                 self._missing[follower] -= 1
                 if not self._missing[follower]:
                     heapq.heappush(self._ready[self._step(follower).device], follower)
-            self._changed.notify_all()
+            if not self._left:
+                self._changed.notify_all()
 
     def _step(self, task: Task) -> Step:
         return self._lanes[task.run % len(self._lanes)][task.part]
@@ -200,7 +219,7 @@ def run_overlapped(
         compiled.in_turn(step, arrays[run], results[run], control, watch)
 
     lanes = compiled.lanes(min(depth, len(batch)))
-    overlap = Overlap(lanes, tasks(compiled.plan.parts, len(batch), len(lanes)), work)
+    overlap = Overlap(lanes, compiled.waits(len(batch), len(lanes)), work)
     try:
         overlap.run()
     except DeviceFault as fault:
