@@ -106,6 +106,16 @@ def test_a_pinned_state_stays_where_it_is_pinned_and_is_copied_to_its_reader() -
     assert at["scaled_dot_product_attention"] == "a:0"
 
 
+def test_room_is_kept_for_what_is_pinned() -> None:
+    devices = [device("a:0"), device("b:0")]
+    plan = place(
+        chain(), devices, wishes=Wishes({r"blk\.5": "a:0"}), budgets={"a:0": 2 * BYTES + 100}
+    )
+    assert list(homes(plan).values()) == ["a:0"] + ["b:0"] * 4 + ["a:0"]
+    with pytest.raises(PlacementError, match=f"a:0: no room: {BYTES} bytes needed, 100 left"):
+        place(chain(), devices, wishes=Wishes({"blk": "a:0"}), budgets={"a:0": 2 * BYTES + 100})
+
+
 @pytest.mark.parametrize(
     ("shares", "counts"),
     [((1, 1), (3, 3)), ((2, 1), (4, 2)), ((0, 1), (0, 6)), ((5, 1), (5, 1)), ((1, 0), (6, 0))],

@@ -55,6 +55,8 @@ def in_order(
         PlacementError: a step that needs memory fits nowhere.
     """
     filler = _Filler(problem, ids, names, refused)
+    if problem.devices > 1:
+        filler.reserve()
     for segment in segments(problem):
         filler.place(range(segment.start, segment.start + len(segment.pattern.steps)))
     return filler.homes
@@ -79,9 +81,19 @@ class _Filler:
         self._shared: set[tuple[int, int]] = set()  # weight, device
         self._tied: dict[int, int] = {}  # tie -> device
 
+    def reserve(self) -> None:
+        """Keep room for steps that can be on one device only, as those are that are pinned."""
+        for number, step in enumerate(self._problem.steps):
+            able = [d for d, seconds in enumerate(step.seconds) if seconds < math.inf]
+            if len(able) == 1 and holds_memory(step):
+                refusal = self._refuses([number], able[0])
+                if refusal:
+                    raise self._nowhere(number, {self._ids[able[0]]: refusal})
+                self._take([number], able[0], {})
+
     def place(self, numbers: Sequence[int]) -> None:
         """Find a home for those steps of a segment that need memory, a common one if there is."""
-        left = [n for n in numbers if holds_memory(self._problem.steps[n])]
+        left = [n for n in numbers if n not in self.homes and holds_memory(self._problem.steps[n])]
         passed: dict[str, str] = {}
         for device in range(self._problem.devices):
             able = [n for n in left if self._runs(n, device)]
@@ -96,16 +108,19 @@ class _Filler:
             self._take(able, device, passed)
             left = [n for n in left if n not in self.homes]
         if left:
-            told = "; ".join(f"{name}: {why}" for name, why in passed.items())
-            budgets = zip(self._ids, self._problem.budgets, strict=True)
-            rooms = ", ".join(f"{name}: {_amount(most)}" for name, most in budgets)
-            whole = sum(step.need for step in self._problem.steps) + sum(self._problem.shared)
-            raise PlacementError(
-                f"the weights and states of {self._names[left[0]]} have no place: {told}; of "
-                f"{whole} bytes in all, there is room for {rooms}",
-                reasons=passed,
-                remedy="use more devices, or a smaller model or context",
-            )
+            raise self._nowhere(left[0], passed)
+
+    def _nowhere(self, number: int, passed: Mapping[str, str]) -> PlacementError:
+        told = "; ".join(f"{name}: {why}" for name, why in passed.items())
+        budgets = zip(self._ids, self._problem.budgets, strict=True)
+        rooms = ", ".join(f"{name}: {_amount(most)}" for name, most in budgets)
+        whole = sum(step.need for step in self._problem.steps) + sum(self._problem.shared)
+        return PlacementError(
+            f"the weights and states of {self._names[number]} have no place: {told}; of "
+            f"{whole} bytes in all, there is room for {rooms}",
+            reasons=dict(passed),
+            remedy="use more devices, or a smaller model or context",
+        )
 
     def _why_not(self, number: int, device: int) -> str:
         return self._refused[number].get(self._ids[device], "something else ties it down")
