@@ -186,3 +186,33 @@ def test_many_devices_are_taken_in_order() -> None:
     found = solve(Problem(tuple(steps), (0.0,) * 12, (50.0,) * 12), tolerance=0.01)
     assert found is not None
     assert found.devices == tuple(number // 5 for number in range(60))
+
+
+def test_runs_go_round_steps_that_a_device_does_not_run() -> None:
+    problem = layers(10)
+    steps = list(problem.steps)
+    for number in (4, 5, 13):
+        steps[number] = Step(
+            (INF, 3.0), steps[number].crossing, steps[number].reads, need=steps[number].need
+        )
+    limited = Problem(tuple(steps), problem.launch, (60, INF))
+    found = solve(limited)
+    assert found is not None
+    assert price(limited, found.devices).fits(limited.budgets)
+    assert found.seconds == pytest.approx(cheapest_of_runs(limited))
+
+
+def cheapest_of_runs(problem: Problem) -> float:
+    """The best with two changes of device at most, but for what the first does not run."""
+    count = len(problem.steps)
+    best = INF
+    for start in range(count + 1):
+        for stop in range(start, count + 1):
+            devices = [int(not start <= n < stop) for n in range(count)]
+            wanted = [
+                d if s.seconds[d] < INF else 1 for d, s in zip(devices, problem.steps, strict=True)
+            ]
+            cost = price(problem, wanted)
+            if cost.fits(problem.budgets):
+                best = min(best, cost.seconds)
+    return best

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hotplug.placement.expand import UNMADE, Expander, Way
@@ -89,10 +89,13 @@ class _Runs:
         seconds, nbytes = [0.0], [0]
         slot = self._budgeted.index(device) if device in self._budgeted else None
         for table in self._ways:
-            way = table.get((device, device)) or table.get((UNMADE, device))
-            seconds.append(seconds[-1] + (math.inf if way is None else way.seconds))
+            way = self._staying(table, device)
+            seconds.append(seconds[-1] + (way.seconds if way else 0.0))
             nbytes.append(nbytes[-1] + (way.memory[slot] if way and slot is not None else 0))
         return seconds, nbytes
+
+    def _staying(self, table: Mapping[tuple[int, int], Way], device: int) -> Way | None:
+        return table.get((device, device)) or table.get((UNMADE, device))
 
     def best(self) -> list[int] | None:
         """Devices of all steps."""
@@ -120,6 +123,10 @@ class _Runs:
         found = [_Stand(math.inf)]
         window: deque[tuple[float, _Stand]] = deque()  # run begun at -> best first
         for cut in range(1, self._cuts + 1):
+            if self._staying(self._ways[cut - 1], device) is None:  # no run leads through here
+                window.clear()
+                found.append(_Stand(math.inf))
+                continue
             entered = self._entered(cut - 1, device, befores)
             value = entered.seconds - seconds[cut]  # its first piece is counted already
             while window and window[-1][0] >= value:
@@ -127,7 +134,7 @@ class _Runs:
             window.append((value, entered))
             while window and nbytes[cut] - nbytes[window[0][1].begun] > self._room[slot]:
                 window.popleft()
-            if window and seconds[cut] < math.inf:
+            if window:
                 stand = window[0][1]
                 found.append(replace(stand, seconds=window[0][0] + seconds[cut]))
             else:
