@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from hotplug.backend import Device
 from hotplug.devices import wanted
@@ -38,8 +38,6 @@ from hotplug.settings import Fallback, settings
 from hotplug.tensor import HostTensor
 
 __all__ = ["Session"]
-
-T = TypeVar("T")
 
 _log = logging.getLogger("hotplug.session")
 
@@ -327,47 +325,6 @@ class Session(Watchable):
                 return compiled.profile(inputs)
             except DeviceFault as fault:
                 raise fault.error from fault
-
-    # States
-
-    def read(self, state: str) -> Any:
-        """A copy of a state's value.
-
-        Raises:
-            UsageError: no graph has used a state of that name, or the session is closed.
-            HotplugError: the device did not give it, and was set aside.
-        """
-        with self._lock:
-            self._attend()
-            return self._with_state(state, self._storage.state(state).read)
-
-    def write(self, state: str, value: Any) -> None:
-        """Give a state a value.
-
-        Raises:
-            UsageError: no graph has used a state of that name, the value does not fit, or the
-                session is closed.
-            HotplugError: the device did not take it, and was set aside.
-        """
-        with self._lock:
-            self._attend()
-            slot = self._storage.state(state)
-            self._storage.copies.rewind(0)
-            self._with_state(state, partial(slot.store, slot.convert(value)))
-
-    def _with_state(self, state: str, work: Callable[[], T]) -> T:
-        try:
-            return self._fleet.ask(self._storage.home(state), work)
-        except DeviceFault as fault:
-            with contextlib.suppress(StatesLostError):  # the next run tells of it
-                self._recovery.set_aside(fault, changed=False)
-            raise fault.error from fault
-
-    def reset(self) -> None:
-        """Make all states zero."""
-        with self._lock:
-            # Compiled graphs are bound to the states' memory.
-            self._fleet.give_back(self._kept.take_all() + self._storage.reset())
 
     def close(self) -> None:
         """Give everything back; a second call does nothing."""

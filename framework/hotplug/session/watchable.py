@@ -1,12 +1,16 @@
-"""What a session offers to those who want to look on."""
+"""What a session offers to those who want to look on, or into its states."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
+from hotplug.errors import StatesLostError
 from hotplug.node import Node
 from hotplug.session.compiled import Kept
+from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
 from hotplug.session.membership import Membership
 from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
@@ -17,9 +21,11 @@ from hotplug.settings import Fallback
 
 __all__ = ["Watchable"]
 
+T = TypeVar("T")
+
 
 class Watchable(Membership):
-    """Traces, observers, and bytes in use."""
+    """Traces, observers, bytes in use, and values of states."""
 
     def __init__(self, fleet: Fleet, storage: Storage, kept: Kept, fallback: Fallback) -> None:
         super().__init__(fleet, storage, kept, fallback)
@@ -81,3 +87,42 @@ class Watchable(Membership):
                 for use, nbytes in uses.items():
                     total[use] = total.get(use, 0) + nbytes
         return found
+
+    def read(self, state: str) -> Any:
+        """A copy of a state's value.
+
+        Raises:
+            UsageError: no graph has used a state of that name, or the session is closed.
+            HotplugError: the device did not give it, and was set aside.
+        """
+        with self._lock:
+            self._attend()
+            return self._with_state(state, self._storage.state(state).read)
+
+    def write(self, state: str, value: Any) -> None:
+        """Give a state a value.
+
+        Raises:
+            UsageError: no graph has used a state of that name, the value does not fit, or the
+                session is closed.
+            HotplugError: the device did not take it, and was set aside.
+        """
+        with self._lock:
+            self._attend()
+            slot = self._storage.state(state)
+            self._storage.copies.rewind(0)
+            self._with_state(state, partial(slot.store, slot.convert(value)))
+
+    def _with_state(self, state: str, work: Callable[[], T]) -> T:
+        try:
+            return self._fleet.ask(self._storage.home(state), work)
+        except DeviceFault as fault:
+            with contextlib.suppress(StatesLostError):  # the next run tells of it
+                self._recovery.set_aside(fault, changed=False)
+            raise fault.error from fault
+
+    def reset(self) -> None:
+        """Make all states zero."""
+        with self._lock:
+            # Compiled graphs are bound to the states' memory.
+            self._fleet.give_back(self._kept.take_all() + self._storage.reset())
