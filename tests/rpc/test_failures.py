@@ -135,6 +135,27 @@ def test_a_device_that_hangs_is_given_up(device, monkeypatch, backend):
         remote.close()
 
 
+def test_closing_tells_those_who_wait(device, backend):
+    gate, told = threading.Event(), []
+    with in_thread([device]) as server:
+        remote = backend.open(backend.find(f"{server.address.server}/fake:0")[0])
+        doubling, begun = Doubling(remote), threading.Event()
+        device.add_fault(Fault("run", lambda: (begun.set(), gate.wait(20))))
+
+        def work():
+            with pytest.raises(ServerLostError, match="disconnected"):
+                doubling.run()
+            told.append(True)
+
+        waiting = threading.Thread(target=work)
+        waiting.start()
+        assert begun.wait(20)
+        remote.close()
+        waiting.join(10)
+        assert told
+        gate.set()
+
+
 @pytest.mark.parametrize("variable", ["HOTPLUG_RPC_TIMEOUT", "HOTPLUG_RPC_HEARTBEAT"])
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "1e9"])
 def test_variables_that_are_not_understood(link, backend, monkeypatch, variable, value):

@@ -56,6 +56,7 @@ class RPCBackend(Backend):
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._connections: dict[str, Connection] = {}
+        self._connecting: dict[str, threading.Lock] = {}
         self._users: dict[str, int] = {}
         self._numbers: dict[str, int] = {}  # address of a device -> its number here
         self._met: dict[str, Address] = {}  # servers that a selector named
@@ -140,17 +141,27 @@ class RPCBackend(Backend):
 
     def _connect(self, server: Address) -> Connection:
         """The connection to a server: the one that there is, or a new one if that is lost."""
+        with self._lock:
+            connecting = self._connecting.setdefault(server.server, threading.Lock())
+        with connecting:  # two threads want one connection, but no server waits for another
+            return self._held(server) or self._new(server)
+
+    def _held(self, server: Address) -> Connection | None:
+        with self._lock:
+            held = self._connections.get(server.server)
+        if held is None:
+            return None
+        held.poll()
+        if held.lost is None:
+            return held
+        if not self._users[server.server]:
+            held.close()
+        return None
+
+    def _new(self, server: Address) -> Connection:
         from hotplug_rpc.client.connection import Connection  # noqa: PLC0415 - ZeroMQ, 30 ms
         from hotplug_rpc.keys import KeyRing  # noqa: PLC0415
 
-        with self._lock:
-            held = self._connections.get(server.server)
-        if held is not None:
-            held.poll()
-            if held.lost is None:
-                return held
-            if not self._users[server.server]:
-                held.close()
         ring = KeyRing()
         made = Connection(
             server, ring.server_key(server), ring.identity(), seconds_of(_TIMEOUT, _SECONDS)

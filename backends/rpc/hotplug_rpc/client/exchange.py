@@ -97,6 +97,7 @@ class Exchange:
         self._last = 0
         self._turn = threading.Condition()
         self._leading = False
+        self._closed = False
         self._socket = _dealer(server_key, identity, ipv6=":" in address.host)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
@@ -350,14 +351,18 @@ class Exchange:
             self._lead(lambda: False, 1e-6)
 
     def close(self) -> None:
-        """End the connection; a second call does nothing."""
+        """End the connection; whoever waits for an answer is told. A second call does nothing."""
+        if self._pid != os.getpid():
+            return
+        if self._lost is None:
+            self._fail_all(self._unreachable("was disconnected from"))
         with self._turn:
             while self._leading:
+                self._wake()
                 self._turn.wait(1.0)
-            if self._socket.closed or self._pid != os.getpid():
+            if self._closed:
                 return
-            if self._lost is None:
-                self._lost = self._unreachable("was disconnected from")
+            self._closed = True
             self._socket.disable_monitor()
             self._monitor.close(linger=0)
             self._socket.close(linger=100)

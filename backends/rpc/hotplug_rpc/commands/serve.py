@@ -89,23 +89,25 @@ class ServeCommand:
             HotplugError: there are no devices, or the keys cannot be used.
         """
         from hotplug_rpc.keys import KeyRing  # noqa: PLC0415 - help needs no ZeroMQ
-        from hotplug_rpc.server.build import build, opened  # noqa: PLC0415
+        from hotplug_rpc.server.build import build, offered, opened  # noqa: PLC0415
         from hotplug_rpc.server.http import serve_metrics  # noqa: PLC0415
 
         with _logging(as_json=arguments.json_log, quiet=arguments.quiet):
             # Else a thread that computes in Python would keep the one with the sockets waiting.
             sys.setswitchinterval(_SWITCH_SECONDS)
-            with opened(arguments.devices) as devices:
+            ids = [info.id for info in offered(arguments.devices)]
+            with contextlib.ExitStack() as stack:
+                # Clients that are kept apart have processes that open devices themselves.
+                apart = arguments.isolate
+                devices = [] if apart else stack.enter_context(opened(arguments.devices))
                 server = build(_options(arguments), devices, KeyRing())
-                with contextlib.ExitStack() as stack:
-                    if arguments.metrics:
-                        stack.enter_context(serve_metrics(arguments.metrics, server.service))
-                    stack.enter_context(_signals(server, arguments.drain))
-                    ids = [device.id for device in devices]
-                    _tell(server, ids, as_json=arguments.announce)
-                    if arguments.until_eof:
-                        threading.Thread(target=_end_at_eof, args=(server,), daemon=True).start()
-                    server.run()
+                if arguments.metrics:
+                    stack.enter_context(serve_metrics(arguments.metrics, server.service))
+                stack.enter_context(_signals(server, arguments.drain))
+                _tell(server, ids, as_json=arguments.announce)
+                if arguments.until_eof:
+                    threading.Thread(target=_end_at_eof, args=(server,), daemon=True).start()
+                server.run()
         return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hotplug.backend import Device
+from hotplug.backend import Device, DeviceInfo
 from hotplug.errors import UsageError
 from hotplug.registry import Registry, default
 from hotplug.settings import settings
@@ -28,7 +28,7 @@ from hotplug_rpc.server.session import Shared
 from hotplug_rpc.server.weights import WeightStore
 
 __all__ = [
-    "Options", "build", "cache_folder", "opened", "options_from_json", "options_to_json",
+    "Options", "build", "cache_folder", "offered", "opened", "options_from_json", "options_to_json",
     "shared_of",
 ]  # fmt: skip
 
@@ -66,18 +66,25 @@ def cache_folder() -> Path:
     return settings().cache_directory / "rpc-weights"
 
 
-@contextlib.contextmanager
-def opened(selector: str, registry: Registry | None = None) -> Iterator[list[Device]]:
-    """Devices of this machine, open inside the context. Those of other machines are left out.
+def offered(selector: str, registry: Registry | None = None) -> list[DeviceInfo]:
+    """Devices of this machine that a selector names.
 
     Raises:
         DeviceNotFoundError: the selector names nothing here.
         UsageError: it names devices of other machines alone.
     """
-    registry = registry or default()
-    infos = [info for info in registry.select(selector).devices if info.backend != "rpc"]
+    found = (registry or default()).select(selector).devices
+    infos = [info for info in found if info.backend != "rpc"]
     if not infos:
         raise UsageError(f"{selector!r} names no device of this machine")
+    return infos
+
+
+@contextlib.contextmanager
+def opened(selector: str, registry: Registry | None = None) -> Iterator[list[Device]]:
+    """What `offered` finds, open inside the context; raises as that does."""
+    registry = registry or default()
+    infos = offered(selector, registry)
     with contextlib.ExitStack() as stack:
         handles = [stack.enter_context(registry.open(info, "serve-devices")) for info in infos]
         yield [handle.device for handle in handles]

@@ -6,7 +6,7 @@ Source of the format: https://prometheus.io/docs/instrumenting/exposition_format
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import defaultdict
 
 __all__ = ["Metrics"]
 
@@ -28,23 +28,23 @@ class Metrics:
     """Counters by name and label. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._values: Counter[tuple[str, str]] = Counter()
+        self._values: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._lock = threading.Lock()
 
     def add(self, name: str, amount: float = 1, label: str = "") -> None:
         """Count up; `label` is as in `kind="run"`."""
         with self._lock:
-            self._values[name, label] += amount  # type: ignore[assignment]
+            self._values[name, label] += amount
 
     def put(self, name: str, value: float, label: str = "") -> None:
         """Set a value that goes up and down."""
         with self._lock:
-            self._values[name, label] = value  # type: ignore[assignment]
+            self._values[name, label] = value
 
     def get(self, name: str, label: str = "") -> float:
         """One value."""
         with self._lock:
-            return self._values[name, label]
+            return self._values.get((name, label), 0.0)
 
     def text(self) -> str:
         """All of them as Prometheus reads them."""

@@ -311,9 +311,9 @@ class Service:
         """End all sessions, and the threads."""
         for peer in self.peers:
             self.end(peer, "the server ends")
+        self._aside.close()  # first: what it frees, the devices' own threads free
         for offer in self.shared.offers:
             offer.desk.close()
-        self._aside.close()
 
 
 def _check_versions(request: rq.Hello) -> None:
