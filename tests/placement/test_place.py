@@ -120,6 +120,15 @@ def test_weights_fill_devices_in_order() -> None:
     assert plan.memory["gpu:1"].weights == 3 * nbytes
 
 
+def test_devices_without_a_link_do_not_take_turns_for_nothing() -> None:
+    graph = decoder(SMALL)
+    held = sum(node.type.nbytes for node in graph.nodes if node.op in {"weight", "state"})
+    devices = [FakeDevice(f"cpu:{n}", type=DeviceType.CPU, is_host=True) for n in range(2)]
+    plan = place(graph, devices, budgets={"cpu:0": held // 2})
+    assert plan.devices == ("cpu:0", "cpu:1")
+    assert len(plan.parts) <= 3
+
+
 def test_a_full_device_stays_full_for_smaller_weights() -> None:
     x = ops.input(name="x", dtype="f32", shape=(1, 8))
     for name, rows in (("a", 8), ("b", 64), ("c", 8)):

@@ -84,9 +84,9 @@ def build(
     return builder.build(table, budgets)
 
 
-_LITTLE, _MUCH = 1e-9, 1.0
-"""Seconds of a step by place in the order where speeds are not known: far less than any copy, and
-far more."""
+_LITTLE, _COPY, _MUCH = 1e-9, 1e-6, 1.0
+"""Where speeds are not known: seconds of a step by place in the order, far less than any copy or
+far more, and of a copy at least."""
 
 
 @dataclass
@@ -171,7 +171,9 @@ class _Table:
             return 0.0
         peer = self.peers.get((self.ids[source], self.ids[target]))
         a, b = self.rates[source], self.rates[target]
-        return sum(
+        # Processors usually have no link at all; but a copy ends one part and begins another.
+        least = 0.0 if self.known else _COPY
+        return least + sum(
             times * (peer.seconds(nbytes) if peer else copy_seconds(nbytes, a, b))
             for nbytes, (_, times) in zip(sizes, self.workload, strict=True)
         )

@@ -142,7 +142,7 @@ def _draw_map(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> None:
             canvas.box(x + shift, y + shift, size, size, colour, tip)
             if node in received:
                 canvas.add(
-                    f'<circle cx="{x + _SQUARE / 2:.1f}" cy="{y + _SQUARE / 2:.1f}" r="3" '
+                    f'<circle cx="{x + _SQUARE / 2:.1f}" cy="{y + _SQUARE / 2:.1f}" r="{size / 5}" '
                     'fill="#ffffff" pointer-events="none"/>'
                 )
         x += _SQUARE + 6
@@ -261,12 +261,13 @@ _USES = (("weights", 1.0), ("states", 0.7), ("values", 0.5), ("arena", 0.35))
 def _draw_memory(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> None:
     canvas.heading("Memory", "weights, KV cache and other states, values that cross, computing")
     uses = plan.memory
-    most = max(max(_known(plan, d, use), use.total) for d, use in uses.items())
+    most = max(max(use.total, use.budget or 0) for use in uses.values())
     left, width = _MARGIN + _LABEL, _WIDTH - 2 * _MARGIN - _LABEL - 210
     for device, use in uses.items():
         x, y = float(left), canvas.y
         canvas.words(_MARGIN, y + 13, device)
-        canvas.box(left, y, width * _known(plan, device, use) / most, _BAR, "#efefef", device)
+        room = min(most, _known(plan, device, use))
+        canvas.box(left, y, width * room / most, _BAR, "#efefef", device)
         for name, opacity in _USES:
             nbytes = getattr(use, name)
             span = width * nbytes / most

@@ -46,7 +46,8 @@ class PlanCommand:
             raise UsageError(f"--tokens must be from 1 to {BATCH}, not {arguments.tokens}")
         with open_model(arguments) as model:
             plan = model.plan(arguments.tokens)
-            title = f"{model.name}, {arguments.tokens} token(s) at once"
+            many = "one token" if arguments.tokens == 1 else f"{arguments.tokens} tokens at once"
+            title = f"{model.name}: {many}"
             for path, text in ((arguments.svg, svg(plan, title)), (arguments.dot, dot(plan))):
                 if path is not None:
                     _write(path, text)
