@@ -58,6 +58,7 @@ class Planner:
         self._settled_for: tuple[str, ...] = ()
         self._settled: Plan | None = None
         self._balanced: dict[str, float] = {}
+        self._balances = sharing.mode == "pipeline"
         self._met_a_graph = False
         self._noted: set[tuple[str, str]] = set()  # (device, op) of fallbacks that were logged
         self._shares: dict[str, float] = {}
@@ -116,7 +117,7 @@ class Planner:
         free = {device.id: self._free(device) for device in devices}
         budgets = {device.id: self._budget(device, free[device.id]) for device in devices}
 
-        def placed(chosen: Mapping[str, str]) -> Plan:
+        def placed(chosen: Mapping[str, str], wishes: Wishes) -> Plan:
             return place(
                 shared.graph,
                 devices,
@@ -131,12 +132,14 @@ class Planner:
             )
 
         try:
-            plan = placed(self._chosen)
+            plan = placed(self._chosen, wishes)
         except PlacementError:
-            if not self._chosen:
+            own = wishes.shares is not None and not any(self._shares.values())
+            if not (self._chosen or own):
                 raise
-            self._chosen = {}  # there is less room than there was
-            plan = placed({})
+            # There is less room than there was, or than devices that are equally busy take.
+            self._chosen, self._balances = {}, False
+            plan = placed({}, replace(wishes, shares=None) if own else wishes)
         self._note(plan)
         return replace(plan, free=free)
 
@@ -175,7 +178,7 @@ class Planner:
         self._met_a_graph = True
         used = self._fleet.members
         shares = [self._shares.get(device, 0.0) for device in used]
-        if not any(shares) and self._sharing.mode == "pipeline" and not self._wishes.pins:
+        if self._balances and not any(shares) and not self._wishes.pins:
             shares = self._equally_busy(graph, rates)
         return Wishes(
             {pin: device for pin, device in pins.items() if device in used},

@@ -97,6 +97,23 @@ def test_runs_in_flight_give_what_one_after_the_other_gives(count: int, expected
         assert session.plan(graph).devices == tuple(ids)
 
 
+def test_layers_are_divided_for_all_to_be_equally_busy(expected: Any) -> None:
+    graph = decoder(SHAPE)
+    with Session(devices(2), weights(graph), mode="pipeline") as session:
+        compare(session.run_all(graph, batch(), rows=rows()), expected)
+        held = [uses["states"] for uses in session.memory().values()]
+    assert held[0] == held[1]  # two layers each
+
+
+def test_a_device_too_small_for_its_share_gets_less(expected: Any) -> None:
+    graph = decoder(SHAPE)
+    needed = sum(node.type.nbytes for node in graph.weights.values())
+    used = [FakeDevice("gpu:0", memory_bytes=needed // 3), FakeDevice("gpu:1")]
+    with Session(used, weights(graph), mode="pipeline", fallback="error") as session:
+        compare(session.run_all(graph, batch(), rows=rows()), expected)
+        assert session.plan(graph).devices == ("gpu:0", "gpu:1")
+
+
 def test_a_device_goes_on_while_the_next_is_at_the_run_before(expected: Any) -> None:
     """The second device does not begin its first run before the first is at its second."""
     first, second = devices(2)
