@@ -23,6 +23,7 @@
     │   │   └── DeviceHungError (TimeoutError)    gives no answer
     │   └── OutOfDeviceMemoryError (MemoryError)  an allocation that the device refused
     ├── PlacementError (RuntimeError)             no assignment of nodes satisfies the request
+    │   ├── PinError                              a pin that cannot be honoured
     │   └── UnsupportedOpError (NotImplementedError)   no device in use runs this node
     ├── KernelCompileError (RuntimeError)         source that a device's compiler refused
     ├── ExecutionError (RuntimeError)             a graph that failed while it ran
@@ -63,6 +64,7 @@ __all__ = [
     "KernelCompileError",
     "ModelError",
     "OutOfDeviceMemoryError",
+    "PinError",
     "PlacementError",
     "RemoteError",
     "RunCancelledError",
@@ -348,6 +350,10 @@ class PlacementError(HotplugError, RuntimeError):
     ) -> None:
         super().__init__(message, remedy=remedy)
         self.reasons = reasons or {}
+
+
+class PinError(PlacementError):
+    """Something is pinned to a device that cannot have it; no other device is tried."""
 
 
 class UnsupportedOpError(PlacementError, NotImplementedError):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hotplug.backend import Device
-from hotplug.errors import DeviceNotFoundError, PlacementError
+from hotplug.errors import DeviceNotFoundError, PinError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.outline import Outline
@@ -69,7 +69,7 @@ def find_rules(
 
     Raises:
         DeviceNotFoundError: a pin names a device that is not in use.
-        PlacementError: a pin fits nothing, cannot be honoured, or is no regular expression.
+        PinError: a pin fits nothing, cannot be honoured, or is no regular expression.
     """
     rules = Rules()
     ids = [device.id for device in devices]
@@ -91,12 +91,12 @@ def compiled_pin(pattern: str) -> re.Pattern[str]:
     """A pin's pattern.
 
     Raises:
-        PlacementError: it is no regular expression.
+        PinError: it is no regular expression.
     """
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise PlacementError(f"{pattern!r} is no regular expression: {error}") from error
+        raise PinError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) -> None:
@@ -111,7 +111,7 @@ def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) 
         return
     numbers = [n for n, node in enumerate(outline.steps) if pattern.fullmatch(node.op)]
     if not numbers:
-        raise PlacementError(
+        raise PinError(
             f"{pattern.pattern!r} is pinned to {device}, and fits no weight, state or op",
             remedy="`hotplug plan --json` names them all",
         )
@@ -123,7 +123,7 @@ def pins_something(pattern: str, graph: Graph) -> bool:
     """Whether a pin's pattern fits a weight, a state or an op of a graph.
 
     Raises:
-        PlacementError: it is no regular expression.
+        PinError: it is no regular expression.
     """
     fits = compiled_pin(pattern)
     return any(
@@ -152,7 +152,7 @@ def _refuse_two(outline: Outline, number: int, weights: Sequence[Node], rules: R
     for weight in weights:
         rule, step = rules.leaves[weight.name], rules.steps[number]
         if rule.firm and step.firm and step.device != rule.device:
-            raise PlacementError(
+            raise PinError(
                 f"{weight.name} is pinned to {rule.device}, and what reads it to {step.device}: "
                 f"{outline.steps[number].name}, {step.reason}",
                 reasons={rule.device: rule.reason, step.device: step.reason},
@@ -168,13 +168,13 @@ def refuse_pins(rules: Rules, outline: Outline, refused: Sequence[Mapping[str, s
         refused: for each step, by device id why it cannot run there.
 
     Raises:
-        PlacementError: there is such a pin.
+        PinError: there is such a pin.
     """
     for number, rule in rules.steps.items():
         node, reason = outline.steps[number], refused[number].get(rule.device)
         # A state that is pinned stays where it is, and is copied to where it is read.
         if rule.firm and reason is not None and not rule.reason.startswith("state "):
-            raise PlacementError(
+            raise PinError(
                 f"{node.name} is to run on {rule.device} ({rule.reason}), "
                 f"which does not run it: {reason}",
                 reasons={rule.device: reason},

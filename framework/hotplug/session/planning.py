@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hotplug.backend import Device
-from hotplug.errors import DeviceNotFoundError, PlacementError
+from hotplug.errors import DeviceNotFoundError, PinError, PlacementError
 from hotplug.graph import Graph
 from hotplug.placement import (
     Plan,
@@ -133,6 +133,8 @@ class Planner:
 
         try:
             plan = placed(self._chosen, wishes)
+        except PinError:
+            raise
         except PlacementError:
             own = wishes.shares is not None and not any(self._shares.values())
             if not (self._chosen or own):

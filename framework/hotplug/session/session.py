@@ -14,6 +14,7 @@ from hotplug.devices import wanted
 from hotplug.errors import (
     HotplugError,
     OutOfDeviceMemoryError,
+    PinError,
     PlacementError,
     StatesLostError,
     UsageError,
@@ -173,6 +174,8 @@ class Session(Watchable):
                 except DeviceFault as fault:
                     with contextlib.suppress(StatesLostError):  # the next run tells of it
                         self._recovery.set_aside(fault, changed=False)
+                except PinError:
+                    raise
                 except PlacementError as error:
                     if not reserve or not self._recovery.add_reserve(str(error)):
                         raise

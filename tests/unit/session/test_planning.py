@@ -1,0 +1,180 @@
+"""What sessions make of wishes: pins, shares, budgets, a workload; warnings that are given once."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+
+from hotplug import ops
+from hotplug.backend import DeviceType
+from hotplug.dtypes import get
+from hotplug.errors import (
+    DeviceLostError,
+    DeviceNotFoundError,
+    FallbackWarning,
+    PinError,
+    UsageError,
+)
+from hotplug.graph import Graph
+from hotplug.placement import Link, Plan, Rates
+from hotplug.session import Session
+from hotplug.tensor import HostTensor, TensorType
+from hotplug.testing.fakes import FakeDevice, Fault
+from hotplug.testing.graphs import layers
+
+WIDTH, COUNT = 16, 4
+BYTES = 4 * WIDTH * WIDTH
+EYE = np.eye(WIDTH, dtype=np.float32)
+WEIGHTS = {
+    f"blk.{number}.w": HostTensor(
+        TensorType(get("f32"), (WIDTH, WIDTH)), EYE.reshape(-1).view(np.uint8)
+    )
+    for number in range(COUNT)
+}
+
+
+def device(name: str, *faults: Fault, **options: object) -> FakeDevice:
+    kind = DeviceType.CPU if name.startswith("cpu") else DeviceType.GPU
+    host = name.startswith("cpu")
+    return FakeDevice(name, type=kind, is_host=host, faults=faults, **options)  # type: ignore[arg-type]
+
+
+def chain(rows: int = 1) -> Graph:
+    return layers(COUNT, WIDTH, rows)
+
+
+def homes(plan: Plan) -> list[str]:
+    return [plan.choices[node].device for node in plan.graph.weights.values()]
+
+
+def ones(rows: int = 1) -> dict[str, np.ndarray]:
+    return {"x": np.ones((rows, WIDTH), np.float32)}
+
+
+def test_wishes_reach_the_plan_and_the_run() -> None:
+    with Session(
+        [device("a:0"), device("b:0")], WEIGHTS, split=(1, 1), pins={r"blk\.0": "b:0"}
+    ) as session:
+        program = session.compile(chain())
+        assert homes(program.plan) == ["b:0", "a:0", "b:0", "b:0"]
+        assert (program.run(ones())["y"] == 1).all()
+
+
+def test_a_budget_is_kept_and_told() -> None:
+    with Session([device("a:0"), device("b:0")], WEIGHTS, budgets={"a:0": 3 * BYTES}) as session:
+        plan = session.plan(chain())
+        assert 0 < plan.memory["a:0"].total <= 3 * BYTES
+        assert plan.budgets["a:0"] == 3 * BYTES
+        assert homes(plan)[-1] == "b:0"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "error", "says"),
+    [
+        ({"pins": {"blk": "c:0"}}, DeviceNotFoundError, "the pin 'blk' names c:0"),
+        ({"budgets": {"c:0": 1}}, DeviceNotFoundError, "a budget names c:0"),
+        ({"split": (1, 2, 3)}, UsageError, "for each of the 2 devices"),
+    ],
+)
+def test_wishes_about_other_devices_are_refused_at_once(wishes, error, says) -> None:
+    with pytest.raises(error, match=says):
+        Session([device("a:0"), device("b:0")], WEIGHTS, **wishes)
+
+
+def test_the_first_graph_has_to_know_every_pin_and_later_ones_need_not() -> None:
+    x = ops.input(name="x", dtype="f32", shape=(2,))
+    other = Graph.build({"y": ops.exp(x)})
+    pins = {r"blk\.1": "b:0", "relu": "b:0"}
+    with Session([device("a:0"), device("b:0")], WEIGHTS, pins=pins) as session:
+        session.compile(chain())
+        assert session.plan(other).devices == ("a:0",)
+    with (
+        Session([device("a:0"), device("b:0")], WEIGHTS, pins=pins) as session,
+        pytest.raises(PinError, match="fits no weight, state or op"),
+    ):
+        session.plan(other)
+
+
+def test_pins_and_shares_of_a_device_that_failed_are_left() -> None:
+    lost = device("b:0", Fault("run", DeviceLostError("gone")))
+    pins, split = {r"blk\.0": "b:0"}, (1, 1)
+    with Session(
+        [device("a:0"), lost], WEIGHTS, pins=pins, split=split, fallback="allow"
+    ) as session:
+        program = session.compile(chain())
+        assert "b:0" in homes(program.plan)
+        assert (program.run(ones())["y"] == 1).all()
+        assert set(homes(program.plan)) == {"a:0"}
+
+
+SPEEDS = {
+    "a:0": Rates(1e12, 1e11, Link(1e-9, 1e12), Link(1e-9, 1e12), gemv={"f32": 1e8}),
+    "b:0": Rates(1e9, 1e11, Link(1e-9, 1e12), Link(1e-9, 1e12)),
+}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hotplug.session.planning.known_rates", lambda info, threads: SPEEDS.get(info.id)
+    )
+
+
+@pytest.mark.usefixtures("known")
+def test_a_workload_is_settled_before_anything_is_stored() -> None:
+    """The one reads weights slowly, the other computes slowly: one row is the other's, many not."""
+    one, many = chain(1), chain(64)
+    devices = [device("a:0"), device("b:0")]
+    with Session(devices, WEIGHTS) as session:
+        assert set(homes(session.plan(one))) != set(homes(session.plan(many)))
+        plan = session.settle({one: 1.0, many: 1000.0})
+        assert not any(d.calls["allocate"] for d in devices)
+        assert session.plan(one) is plan
+        home = set(homes(plan))
+        assert home == set(homes(session.plan(many)))
+        program = session.compile(many)
+        program.run(ones(64))
+        assert home == set(homes(session.compile(one).plan))
+
+
+@pytest.mark.usefixtures("known")
+def test_what_was_settled_is_settled_anew_when_devices_come() -> None:
+    one, many = chain(1), chain(64)
+    with Session([device("b:0")], WEIGHTS) as session:
+        session.settle({many: 1.0, one: 1.0})
+        assert set(homes(session.plan(many))) == {"b:0"}
+        session.add_device(device("a:0"), place=0)
+        assert set(homes(session.plan(many))) == {"a:0"}
+
+
+def test_a_warning_is_given_once() -> None:
+    gone = DeviceLostError("it fell off")
+    flaky = device("gpu:0", Fault("run", gone))
+    with Session([flaky, device("cpu:0")], WEIGHTS, fallback="warn") as session:
+        program = session.compile(chain())
+        with pytest.warns(FallbackWarning, match="it fell off"):
+            program.run(ones())
+        session.restore("gpu:0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert (program.run(ones())["y"] == 1).all()
+        assert "gpu:0" in session.failed
+
+
+def test_ops_that_run_on_a_later_device_are_counted_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    picky = device("gpu:0", unsupported={"relu"})
+    with Session([picky, device("cpu:0")], WEIGHTS) as session:
+        with caplog.at_level(logging.INFO, "hotplug.session"):
+            plan = session.plan(chain(1))
+            session.plan(chain(2))
+        assert plan.stats.fallbacks == {("gpu:0", "relu"): COUNT}
+        assert plan.to_json()["stats"]["fallbacks"] == [
+            {"device": "gpu:0", "op": "relu", "nodes": COUNT}
+        ]
+    told = [text for text in caplog.messages if "does not run relu" in text]
+    assert told == [f"gpu:0 does not run relu: {COUNT} node(s) run elsewhere"]
