@@ -98,6 +98,7 @@ def _quantised_matmul() -> Iterator[Case]:
         yield _quantised("x f16", "f16", dtype, (2, 256), (5, 256), "default")
     for dtype in BLOCK_QUANTS:
         yield _quantised("one block", "f32", dtype, (2, 32), (3, 32), "default")
+        yield _quantised("one block of many rows", "f32", dtype, (9, 32), (35, 32), "default")
     x = leaf("x", "f32", (2, 256))
     w = ops.weight(name="w", dtype="q4_1", shape=(9, 512))
     part = ops.slice(w, starts=(2, 256), stops=(8, 512), steps=(2, 1))
