@@ -11,6 +11,15 @@ typedef short8 __attribute__((aligned(2))) Shorts8;
 typedef short16 __attribute__((aligned(2))) Shorts16;
 typedef float16 __attribute__((aligned(4))) Floats16;
 
+// Has bytes fetched that will be needed soon, wherever they are.
+#if defined(__x86_64__) || defined(__aarch64__)
+#define PREFETCH(p, bytes)                            \
+    for (int byte_ = 0; byte_ < (bytes); byte_ += 64) \
+        __builtin_prefetch((const void *)((size_t)(p) + byte_));
+#else
+#define PREFETCH(p, bytes)
+#endif
+
 // Sixteen elements beside each other as floats.
 typedef ushort16 __attribute__((aligned(2))) Words16;
 #define SIXTEEN_f32(p, i) (*(GLOBAL const Floats16 *)((GLOBAL const float *)(p) + (i)))

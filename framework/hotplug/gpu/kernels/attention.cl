@@ -12,6 +12,7 @@
 #if ITEMS == 1
 #define LANES 1
 #define TILE 32
+#define AHEAD 16 // rows, whose distance a processor does not guess
 #define EXP(x) exp_of(x)
 #else
 #define LANES (QUERIES == 1 ? ITEMS : QUERIES == 2 ? ITEMS / 2 : QUERIES <= 4 ? ITEMS / 4 : ITEMS / 8)
@@ -39,6 +40,8 @@
 #define LOAD_ROW(type, p, view, from, length, row)                            \
     {                                                                       \
         const int whole_ = (length) / 16 * 16;                              \
+        PREFETCH((p) + (view).at + BYTES_OF(type) * ((from) + AHEAD * (view).stride[3]), \
+                 BYTES_OF(type) * (length))                                 \
         for (int e_ = 0; e_ < whole_; e_ += 16)                             \
             *(Floats16 *)(row + e_) = JOIN(SIXTEEN_, type)((p) + (view).at, (from) + e_); \
         for (int e_ = whole_; e_ < (length); ++e_)                          \
