@@ -110,7 +110,7 @@ def projections(rows=1):
     return Graph.build({**y, **biased})
 
 
-def feed_forward(rows=5, precision="default"):
+def feed_forward(rows=1, precision="default"):
     """A block of a network, its residual added up."""
     x = normed(rows)
     gate, up = (linear(x, name, 96, "q8_0", precision=precision) for name in ("gate", "up"))
