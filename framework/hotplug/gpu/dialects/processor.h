@@ -1,5 +1,7 @@
 // Words that processors have besides those of opencl.h: vectors, whose items are one work-item's.
 #define PARTS8 float8
+#define INTEGERS8 int8
+#define FLOATS8(integers) convert_float8(integers)
 
 // Where an instruction does it, and the library's function is not compiled in its place.
 #if defined(__F16C__) || defined(__aarch64__)

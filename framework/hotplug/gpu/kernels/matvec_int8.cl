@@ -55,16 +55,16 @@ typedef struct {
         const Decoded e_ = decoded(w, (n) + 1);                                   \
         UNROLLED                                                                  \
         for (int r_ = 0; r_ < ROWS; ++r_) {                                       \
-            const int8 dot_ = dot_pairs(d_.word, STEPS(r_, n)) +                  \
-                              dot_pairs(e_.word, STEPS(r_, (n) + 1));             \
-            sums[r_] += d_.scale * SCALE(r_, (n) / 2) * convert_float8(dot_);     \
+            const INTEGERS8 dot_ = dot_pairs(d_.word, STEPS(r_, n)) +             \
+                                   dot_pairs(e_.word, STEPS(r_, (n) + 1));        \
+            sums[r_] += d_.scale * SCALE(r_, (n) / 2) * FLOATS8(dot_);            \
             ADD_LEAST(leasts[r_], d_.least, SUM(r_, n))                           \
         }                                                                         \
     }
 #else
 #define TOGETHER 1
 #if ITEMS == 1
-#define DOT_STEPS(d, x) convert_float8(dot_pairs((d).word, x))
+#define DOT_STEPS(d, x) FLOATS8(dot_pairs((d).word, x))
 #else
 #define DOT_STEPS(d, x) dot_steps(d, x)
 #endif
