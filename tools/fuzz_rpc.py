@@ -20,7 +20,6 @@ import contextlib
 import copy
 import json
 import random
-import resource
 import socket
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 import hotplug
 from hotplug import ops, serialize
@@ -425,20 +425,16 @@ class _Client:
 
 
 def open_files() -> int:
-    folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
-
-
-def peak_bytes() -> int:
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    process = psutil.Process()
+    return int(process.num_handles() if sys.platform == "win32" else process.num_fds())
 
 
 def fuzz_messages(count: int, seed: int) -> dict[str, Any]:
     fuzzer = Fuzzer(seed)
     warm = min(count // 10, 100_000)
     fuzzer.run(warm)
-    before, began = peak_bytes(), time.perf_counter()
+    process = psutil.Process()
+    before, began = process.memory_info().rss, time.perf_counter()
     fuzzer.run(count - warm)
     seconds = time.perf_counter() - began
     fuzzer.service.close()
@@ -446,7 +442,7 @@ def fuzz_messages(count: int, seed: int) -> dict[str, Any]:
         "messages": count,
         "messages_per_second": round((count - warm) / seconds) if seconds else 0,
         "answers": dict(fuzzer.answers.most_common()),
-        "peak_growth_bytes": peak_bytes() - before,
+        "growth_bytes": process.memory_info().rss - before,
         "broken": fuzzer.broken,
     }
 
