@@ -95,6 +95,7 @@ def test_wrong_bytes_are_dropped(tmp_path, offer, kept):
         store.receive(CLIENT, digest, 5000, 0, memoryview(bytes(5000)))
     assert list(tmp_path.iterdir()) == []
     assert store.expect(CLIENT, digest, 5000) == 0
+    assert store.outstanding(CLIENT) == 5000
     assert put(store, data) == digest
     assert store.acquire(offer, digest, 5000) is not None
 
@@ -186,6 +187,25 @@ def test_no_room_is_told_before_anything_is_sent(tmp_path, connect):
         with pytest.raises(OutOfDeviceMemoryError):
             device.buffers.wrap(memoryview(content()))
         assert server.service.metrics.get("requests_total", 'kind="content"') == 0
+
+
+def test_what_is_sent_and_not_used_is_bounded(connect):
+    """Without a cache it lies in memory; a client cannot fill that by never using it."""
+    from hotplug_rpc.requests import Content, Weights
+
+    options = Options(bind=Address("127.0.0.1", 0), budget=12_000)
+    with in_thread([FakeDevice("fake:0")], options) as server:
+        device = connect(f"{server.address.server}/fake:0")
+        for seed in range(2):
+            data = content(seed)
+            digest = digest_of(memoryview(data))
+            device.ask(Weights(0, [(100 + seed, digest, 5000)]))
+            device.connection.request(Content(digest, 5000, 0), [data])
+        with pytest.raises(OutOfDeviceMemoryError):
+            device.ask(Weights(0, [(102, "a" * 64, 5000)]))
+        device.ask(Weights(0, [(102, "a" * 64, 2000)]))
+        assert device.buffers.wrap(memoryview(content(0))) is not None  # was sent before
+        assert server.service.shared.weights.outstanding(server.key.hex()) == 5000 + 2000
 
 
 def test_clients_share_weights_and_cannot_read_them(tmp_path, connect):

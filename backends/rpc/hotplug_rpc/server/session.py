@@ -245,7 +245,7 @@ class Session:
                     added.append(handle)
                 else:
                     missing.append((position, nbytes))
-            self._check_room(offer, sum(nbytes for _, nbytes in missing))
+            self._check_room(offer, request, missing)
         except BaseException:
             self.holdings.free(offer, added, [])
             raise
@@ -270,8 +270,13 @@ class Session:
         self.holdings.give_back(shared.offer, shared.buffer.nbytes, shared=True)
         self.shared.weights.release(shared)
 
-    def _check_room(self, offer: Offer, nbytes: int) -> None:
-        """Better now than after an hour of sending."""
+    def _check_room(
+        self, offer: Offer, request: rq.Weights, missing: Sequence[tuple[int, int]]
+    ) -> None:
+        """Better now than after an hour of sending; and what is sent is held until it is used."""
+        digests = {request.weights[position][1]: nbytes for position, nbytes in missing}
+        nbytes = sum(digests.values())
+        nbytes += self.shared.weights.outstanding(self.client, digests) if missing else 0
         self.holdings.take(offer, nbytes)
         self.holdings.give_back(offer, nbytes)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from hotplug_rpc.contents import Hasher, digest_of, digest_of_file
@@ -156,6 +157,15 @@ class Transfers:
                 path = self._folder and self._folder / name
                 found = self._running[key] = Transfer(digest, nbytes, path)
             return found.held
+
+    def outstanding(self, client: str, besides: Collection[str] = ()) -> int:
+        """Bytes of what a client was told to send, besides some."""
+        with self._lock:
+            return sum(
+                transfer.nbytes
+                for (sender, digest), transfer in self._running.items()
+                if sender == client and digest not in besides
+            )
 
     def get(self, client: str, digest: str, nbytes: int) -> Transfer:
         """What was expected.

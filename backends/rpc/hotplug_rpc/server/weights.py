@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,11 @@ class WeightStore:
         self._most_bytes = most_bytes
         self._transfers = Transfers(folder)
         self._shared: dict[tuple[Offer, str], SharedWeight] = {}
-        self._loose: dict[str, memoryview] = {}  # received, not on disk and on no device yet
+        # Received, not on disk and on no device yet; and who sent them.
+        self._loose: dict[str, memoryview] = {}
+        self._senders: dict[str, str] = {}
+        # Looking through the folder takes long; other processes' files count when that is done.
+        self._kept_bytes = 0 if folder is None else sum(size for _, size, _ in _files(folder))
         self._verified: set[tuple[str, str]] = set()
         self._places: dict[str, Place] = index_models(models, folder)
         self._lock = threading.RLock()
@@ -101,6 +105,7 @@ class WeightStore:
             offer.give_back(nbytes)
             raise
         self._loose.pop(digest, None)
+        self._senders.pop(digest, None)
         shared = self._shared[offer, digest] = SharedWeight(offer, digest, buffer)
         return shared
 
@@ -160,24 +165,40 @@ class WeightStore:
         self._transfers.forget(client, digest)
         done = transfer.finish()
         with self._lock:
-            if isinstance(done, Path):
+            if isinstance(done, Path) and nbytes > self._most_bytes:
+                self._loosen(client, digest, memoryview(done.read_bytes()))
+                _remove(done)
+            elif isinstance(done, Path):
                 self._keep(done, digest, nbytes)
             else:
-                self._loose[digest] = memoryview(done).toreadonly()
+                self._loosen(client, digest, memoryview(done).toreadonly())
+
+    def _loosen(self, client: str, digest: str, data: memoryview) -> None:
+        self._loose[digest] = data
+        self._senders[digest] = client
+
+    def outstanding(self, client: str, besides: Collection[str] = ()) -> int:
+        """Bytes that a client is sending, or has sent and uses nowhere, besides some of them."""
+        with self._lock:
+            sent = [digest for digest, sender in self._senders.items() if sender == client]
+            loose = sum(self._loose[digest].nbytes for digest in sent if digest not in besides)
+        return loose + self._transfers.outstanding(client, besides)
 
     def _keep(self, unfinished: Path, digest: str, nbytes: int) -> None:
         assert self._folder is not None
         path = self._folder / digest
-        if nbytes > self._most_bytes:
-            self._loose[digest] = memoryview(unfinished.read_bytes())
-            _remove(unfinished)
-            return
         unfinished.replace(path)
         self._verified.add((str(path), digest))
-        self._evict(keep=digest)
+        self._kept_bytes += nbytes
+        if self._kept_bytes > self._most_bytes:
+            self._kept_bytes = self._evict(keep=digest)
 
-    def _evict(self, keep: str) -> None:
-        """Remove what the cache has too much, longest unused first, and old unfinished files."""
+    def _evict(self, keep: str) -> int:
+        """Remove what the cache has too much, longest unused first, and old unfinished files.
+
+        Returns:
+            The bytes that are there afterwards.
+        """
         assert self._folder is not None
         total, now = 0, time.time()
         for used, nbytes, path in sorted(_files(self._folder), reverse=True):
@@ -185,14 +206,19 @@ class WeightStore:
                 if now - used > _DAY:
                     _remove(path)
                 continue
-            total += nbytes
-            if total > self._most_bytes and path.name != keep:
+            if total + nbytes > self._most_bytes and path.name != keep:
                 _remove(path)
                 self._verified.discard((str(path), path.name))
+            else:
+                total += nbytes
+        return total
 
     def forget_client(self, client: str) -> None:
-        """A client's last session ended; what it did not finish sending stays on disk alone."""
+        """A client's last session ended: what it sent and did not use is kept on disk alone."""
         self._transfers.forget(client)
+        with self._lock:
+            for digest in [d for d, sender in self._senders.items() if sender == client]:
+                del self._senders[digest], self._loose[digest]
 
     @property
     def shared_bytes(self) -> int:
