@@ -134,11 +134,12 @@ def no_room(built: Built, names: Sequence[str]) -> PlacementError:
         name: "no limit" if most == math.inf else f"room for {max(0, int(most))} bytes"
         for name, most in zip(built.ids, problem.budgets, strict=True)
     }
-    largest = max(range(len(problem.steps)), key=lambda number: problem.steps[number].need)
+    needs = [step.need + sum(problem.shared[w] for w in step.shares) for step in problem.steps]
+    largest = max(range(len(needs)), key=needs.__getitem__)
     told = ", ".join(f"{name}: {room}" for name, room in rooms.items())
     return PlacementError(
         f"weights and states of {needed} bytes do not fit ({told}); the largest step, "
-        f"{names[largest]}, needs {problem.steps[largest].need}",
+        f"{names[largest]}, needs {needs[largest]}",
         reasons=rooms,
         remedy="use more devices, or a smaller model or context",
     )
