@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import zmq
@@ -252,7 +252,7 @@ class Exchange:
 
     # The leader
 
-    def _lead(self, enough: Any, seconds: float = 0.0) -> None:
+    def _lead(self, enough: Callable[[], bool], seconds: float = 0.0) -> None:
         """Until `enough`, or for so long: use the socket, or wait for whoever does."""
         with self._turn:
             if self._leading:
@@ -272,7 +272,7 @@ class Exchange:
         with contextlib.suppress(BlockingIOError):
             self._wake_write.send(b"x")
 
-    def _pump(self, enough: Any, until: float) -> None:
+    def _pump(self, enough: Callable[[], bool], until: float) -> None:
         while True:
             self._send_queued()
             if enough() or self._lost is not None:
