@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotplug import ops
+from hotplug.arena import ALIGNMENT, Interval, allocate, lower_bound
 from hotplug.graph import Graph
-from hotplug.memory import (
-    ALIGNMENT,
-    Interval,
-    MemoryPlan,
-    Storage,
-    StorageKind,
-    allocate,
-    lower_bound,
-    plan,
-)
+from hotplug.memory import MemoryPlan, Storage, StorageKind, plan
 from hotplug.node import Node
 from hotplug.testing.graphs import DecoderShape, decoder
 

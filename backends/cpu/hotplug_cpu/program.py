@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hotplug.arena import Interval, allocate
 from hotplug.layout import Layout
-from hotplug.memory import Interval, allocate
 from hotplug.node import Node
 
 if TYPE_CHECKING:
