@@ -174,7 +174,7 @@ def multiplies_words() -> Mapping[str, int]:
     if target.isa == "vnni" and target.lanes == 16:
         return {"f16": 16, "bf16": 16}
     if target.isa == "avx2" and target.lanes == 8:
-        return {"f16": 64, "bf16": 64, "q8_0": 64}
+        return {"f16": 32, "bf16": 32, "q8_0": 32}
     return {}
 
 
