@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from hotplug import ops
 from hotplug.graph import Graph
@@ -85,7 +84,7 @@ class _Mover:
     def _sent(self, node: Node, *, few: bool) -> Node:
         x, weight, ids = node.operands
         if few:
-            count = prod(ids.shape)
+            count = ids.type.size
             named = ops.reshape(ids, shape=(count,))
             weight = ops.index_select(weight, named)
             ids = ops.reshape(ops.arange(start=0, stop=count, dtype="i32"), shape=ids.shape)

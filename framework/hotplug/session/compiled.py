@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hotplug import ops
 from hotplug.backend import Buffer, Device, Partition
-from hotplug.errors import DeviceHungError
+from hotplug.errors import DeviceHungError, OutOfDeviceMemoryError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
@@ -219,16 +219,24 @@ class Compiled:
         return times
 
     def lanes(self, count: int) -> list[Lane]:
-        """The steps over so many sets of buffers.
+        """The steps over so many sets of buffers, or as many as there is room for.
 
         Raises:
-            DeviceFault: a device has no room for another set.
+            DeviceFault: a device failed at making room.
         """
         own = {id(buffer) for buffer in self._values.values()}
         bound = [buffer for step in self.steps for buffer in step.bindings.values()]
         kept = [buffer for buffer in bound if id(buffer) not in own]
         while len(self._lanes) < count:
-            self._lanes.append(new_lane(self.steps, self._like, kept))
+            before = set(self._values)
+            try:
+                self._lanes.append(new_lane(self.steps, self._like, kept))
+            except DeviceFault as fault:
+                new = [self._values.pop(key) for key in self._values.keys() - before]
+                give_back([buffer.free for buffer in new])
+                if not isinstance(fault.error, OutOfDeviceMemoryError):
+                    raise
+                break
         return self._lanes[:count]
 
     def waits(self, runs: int, depth: int) -> Mapping[Task, set[Task]]:

@@ -90,12 +90,14 @@ class Trace:
         A device tells how long its steps took and not when they began: they are drawn without the
         gaps between them.
         """
-        for time_ in times:
-            name, _, rest = time_.step.partition(": ")
-            span = Span(time_.device, name, began, time_.seconds, {"nodes": rest} if rest else {})
-            began += time_.seconds
-            with self._lock:
-                self._spans.append(span)
+        spans = []
+        for step in times:
+            name, _, nodes = step.step.partition(": ")
+            details = {"nodes": nodes} if nodes else {}
+            spans.append(Span(step.device, name, began, step.seconds, details))
+            began += step.seconds
+        with self._lock:
+            self._spans += spans
 
     def count(self, name: str, values: Mapping[str, float]) -> None:
         """What several counters of one name show now, such as bytes of memory by their use."""

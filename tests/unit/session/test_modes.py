@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from hotplug.backend import DeviceType
-from hotplug.errors import DeviceLostError, ExecutionError, FallbackWarning, StatesLostError
+from hotplug.errors import (
+    DeviceLostError,
+    ExecutionError,
+    FallbackWarning,
+    OutOfDeviceMemoryError,
+    RunCancelledError,
+    StatesLostError,
+)
 from hotplug.graph import Graph
 from hotplug.placement import parallel
 from hotplug.quants import encode
@@ -126,6 +133,20 @@ def test_a_device_goes_on_while_the_next_is_at_the_run_before(expected: Any) -> 
         second.add_fault(Fault("run", lambda: further.wait(30) or pytest.fail("it never went on")))
         compare(session.run_all(graph, batch(), rows=rows()), expected)
     assert further.is_set()
+
+
+def test_without_room_for_more_buffers_runs_share_those_there_are(expected: Any) -> None:
+    graph = decoder(SHAPE)
+    used = devices(2)
+    homes = pins("gpu:0", "gpu:1")
+    with Session(used, weights(graph), pins=homes, mode="pipeline", fallback="error") as session:
+        session.compile(graph)
+        before = session.memory()
+        full = OutOfDeviceMemoryError("full", device="gpu:1")
+        used[1].add_fault(Fault("allocate", full, call=used[1].calls["allocate"] + 2))
+        compare(session.run_all(graph, batch(), rows=rows()), expected)
+        assert session.memory() == before
+        assert session.failed == {}
 
 
 def test_a_trace_shows_runs_that_overlap() -> None:
@@ -255,8 +276,6 @@ def test_an_error_of_one_device_ends_the_others(mode: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["pipeline", "tensor"])
 def test_runs_are_cancelled(mode: Any) -> None:
-    from hotplug.errors import RunCancelledError
-
     graph = decoder(SHAPE)
     used = devices(2)
     token = CancelToken()
