@@ -44,7 +44,8 @@ class OpenCLDriver(Driver):
         """
         self._device = found.device
         self._id = found.info.id
-        self._options = [_standard(found.device)]
+        # Clang under PoCL counts its warnings on standard error, whoever's that is.
+        self._options = [_standard(found.device), "-w"]
         self._lost_codes = _LOST.union(*(quirk.lost for quirk in found.quirks))
         self._lost = ""
         try:
