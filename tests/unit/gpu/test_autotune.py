@@ -165,3 +165,19 @@ def test_the_setting_says_which_devices_try(
     assert made._left == seconds
     made._answers.put(QUESTION, WANTED)
     assert bool(list(tmp_path.rglob("geometry-*.json"))) == (seconds > 0)
+
+
+def test_bits_that_must_not_change_are_left_to_no_clock(device, monkeypatch, tmp_path):
+    """What was found before is not looked at either: tomorrow it may be gone."""
+    import dataclasses
+
+    monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(tmp_path))
+    able = dataclasses.replace(device.driver.capabilities, is_cpu=False)
+    monkeypatch.setattr(device.driver, "capabilities", able)
+    Tuner.open("opencl", device.driver, device.programs)._answers.put(QUESTION, WANTED)
+    found = Tuner.open("opencl", device.driver, device.programs)
+    assert found.choose(QUESTION, [FIRST, WANTED]) == WANTED
+    monkeypatch.setenv("HOTPLUG_DETERMINISTIC", "on")
+    made = Tuner.open("opencl", device.driver, device.programs)
+    assert made._left == 0
+    assert made.choose(QUESTION, [FIRST, WANTED]) == FIRST
