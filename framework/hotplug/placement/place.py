@@ -20,7 +20,7 @@ from hotplug.placement.residence import Homes, in_order, in_shares, restricted
 from hotplug.placement.rules import find_rules
 from hotplug.placement.search import Solution, solve
 from hotplug.placement.split import split
-from hotplug.placement.support import ask, fixed_to
+from hotplug.placement.support import PIECE, ask, fixed_to
 from hotplug.verify import verify
 
 __all__ = ["Wishes", "checked_shares", "place"]
@@ -216,8 +216,9 @@ def _refusals(lines: Outline, built: Built, found: Solution) -> tuple[Counts, Co
     refused, passed = Counts(), Counts()
     place = {name: number for number, name in enumerate(built.ids)}
     for node, reasons, at in zip(lines.steps, built.refused, found.devices, strict=True):
-        refused.update((name, node.op) for name in reasons)
-        passed.update((name, node.op) for name in reasons if place[name] < at)
+        names = [name for name, why in reasons.items() if not why.startswith(PIECE)]
+        refused.update((name, node.op) for name in names)
+        passed.update((name, node.op) for name in names if place[name] < at)
     return refused, passed
 
 

@@ -10,7 +10,7 @@ from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.settings import settings
 
-__all__ = ["SupportTable", "ask", "fixed_to"]
+__all__ = ["PIECE", "SupportTable", "ask", "fixed_to"]
 
 SupportTable = Mapping[Node, Mapping[str, Support]]
 """Node -> device id -> answer, devices in order of preference. Leaves are not in it."""
@@ -40,6 +40,10 @@ def ask(graph: Graph, devices: Sequence[Device]) -> SupportTable:
     return rows
 
 
+PIECE = "it is the piece of "
+"""How the answer begins for a node that belongs to another device: that one is no refusal."""
+
+
 def fixed_to(table: SupportTable, devices: Mapping[Node, str]) -> SupportTable:
     """The table, where nodes that belong to a device and run there run nowhere else."""
 
@@ -47,7 +51,7 @@ def fixed_to(table: SupportTable, devices: Mapping[Node, str]) -> SupportTable:
         home = devices.get(node)
         if home is None or not given.get(home):
             return given
-        elsewhere = no(f"it is the piece of {home}")
+        elsewhere = no(PIECE + home)
         return {device: YES if device == home else elsewhere for device in given}
 
     return {node: answers(node, given) for node, given in table.items()} if devices else table

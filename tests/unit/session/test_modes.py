@@ -168,6 +168,7 @@ def test_pieces_of_products_on_all_devices_at_once(count: int, expected: Any) ->
     with Session(used, weights(graph), mode="tensor") as session:
         got = [session.run(graph, inputs) for inputs in batch()]
         held = session.memory()
+        assert not session.plan(graph).stats.fallbacks  # no device refuses another's piece
     compare(got, expected)
     assert all(device.calls["run"] for device in used)
     assert held["gpu:1"]["weights"] > 0
