@@ -89,7 +89,9 @@ class _Filler:
                 refusal = self._refuses([number], able[0])
                 if refusal:
                     raise self._nowhere(number, {self._ids[able[0]]: refusal})
-                self._take([number], able[0], {})
+                others = [d for d in range(self._problem.devices) if d != able[0]]
+                passed = {self._ids[d]: self._why_not(number, d) for d in others}
+                self._take([number], able[0], passed)
 
     def place(self, numbers: Sequence[int]) -> None:
         """Find a home for those steps of a segment that need memory, a common one if there is."""

@@ -282,7 +282,9 @@ def run(driver, found):
 def test_a_weight_larger_than_a_buffer_lives_elsewhere(driver, run):
     small(driver, max_buffer=4096)
     plan = run(fallback="error")
-    assert [part.device for part in plan.parts] == ["opencl:0", "cpu:0"]
+    choice = plan.choices[plan.graph.weights["w"]]
+    assert choice.device == "cpu:0"
+    assert "4096 bytes in one piece" in choice.reason
 
 
 def test_a_weight_that_no_device_holds_is_one_clear_error(driver, found):
