@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("architecture.md", "add-an-op.md", "add-a-backend.md")
+PAGES = ("architecture.md", "add-an-op.md", "add-a-backend.md", "modes.md", "watching.md")
 SOURCES = ("framework", "backends", "inference", "tests", "benchmarks", "docs")
 # Folders that paths in the pages are relative to, as the text around them says.
 PLACES = (
