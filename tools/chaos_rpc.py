@@ -127,9 +127,12 @@ class Victim:
         return found
 
     def settled(self) -> dict[str, int]:
-        """The state once all sessions have ended."""
+        """The state once all sessions have ended, and what they held is freed, or ought to be."""
         deadline = time.monotonic() + 30
-        while (state := self.state())["sessions"] and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            state = self.state()
+            if not (state["sessions"] or state["taken"]):
+                break
             time.sleep(0.1)
         return state
 
