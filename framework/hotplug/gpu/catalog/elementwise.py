@@ -38,7 +38,7 @@ from hotplug.gpu.tensors import Tensor, as_bytes, joined, shape_bytes, view_byte
 from hotplug.layout import Layout
 from hotplug.node import Node
 
-__all__ = ["cast", "copy", "nearest"]
+__all__ = ["beside", "cast", "copy", "nearest"]
 
 _CAST_TARGETS = ("f32", "f16", "bf16", "f64", "i8", "i16", "i32", "i64", "bool")
 
@@ -104,7 +104,7 @@ def copy(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     if x.dtype.quantised:
         x, y = as_bytes(x), as_bytes(y)
     lengths, (xs, ys) = joined(y.shape, [x.strides, y.strides])
-    each = _beside(lengths, (xs, ys), (x.at, y.at), y.dtype.block_bytes)
+    each = beside(lengths, (xs, ys), (x.at, y.at), y.dtype.block_bytes, _WIDEST)
     lengths = (*lengths[:-1], lengths[-1] // each)
     xs, ys = ((*(step // each for step in steps[:-1]), steps[-1]) for steps in (xs, ys))
     variant = Variant.of("copy", {"WIDTH": each * y.dtype.block_bytes, "ITEMS": ITEMS})
@@ -114,16 +114,28 @@ def copy(lowering: Lowering, x: Tensor, y: Tensor) -> None:
     )  # fmt: skip
 
 
-_WIDEST = 16  # bytes that an item moves
+_WIDEST = 16  # bytes that an item of `copy` moves
 
 
-def _beside(
-    lengths: tuple[int, ...], strides: Sequence[tuple[int, ...]], at: Sequence[int], width: int
+def beside(
+    lengths: tuple[int, ...],
+    strides: Sequence[tuple[int, ...]],
+    at: Sequence[int],
+    width: int,
+    widest: int,
 ) -> int:
-    """Elements that lie beside each other everywhere, and that an item may move at once."""
+    """Elements that lie beside each other everywhere, and that an item may move at once.
+
+    Args:
+        lengths: of the axes.
+        strides: of each tensor, in elements.
+        at: first byte of each tensor.
+        width: bytes of an element.
+        widest: bytes that an item moves at most.
+    """
     if any(steps[-1] != 1 for steps in strides):
         return 1
-    each = _WIDEST // width
+    each = widest // width
     whole_in = [lengths[-1], *(step for steps in strides for step in steps[:-1])]
     while each > 1 and (
         any(count % each for count in whole_in) or any(one % (each * width) for one in at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hotplug.dtypes import Kind
+from hotplug.gpu.catalog.elementwise import beside
 from hotplug.gpu.catalog.quantised import conversion, decoded, in_blocks, take_blocks
 from hotplug.gpu.catalog.table import (
     ITEMS,
@@ -36,15 +37,44 @@ def _take(lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: 
     table, ids = present(*operands)
     if table.dtype.quantised:
         take_blocks(lowering, table, ids, y)
-        return
+    else:
+        _gather(lowering, table, ids, y)
+
+
+def _select_check(node: Node, capabilities: Capabilities) -> str:
+    if not node.dtype.quantised:
+        return plain_type(node, capabilities)
+    return "" if node.type.nbytes <= LIMIT else f"{node.type} has more than {LIMIT} bytes"
+
+
+@row("index_select", check=_select_check)
+def _index_select(
+    lowering: Lowering, node: Node, operands: Sequence[Tensor | None], y: Tensor
+) -> None:
+    del node
+    table, ids = present(*operands)
+    if table.dtype.quantised:
+        table, y = as_bytes(table), as_bytes(y)
+    _gather(lowering, table, ids, y)
+
+
+_WIDEST = 8  # bytes that an item of `take` moves
+
+
+def _gather(lowering: Lowering, table: Tensor, ids: Tensor, y: Tensor) -> None:
+    """Entries of a plain table along its first axis."""
     lengths, (steps,) = joined(ids.shape, [ids.strides])
     inner, (walked,) = joined(table.shape[1:], [table.strides[1:]])
-    defines = {"WIDTH": y.dtype.block_bytes, "ITEMS": ITEMS}
+    width = y.dtype.block_bytes
+    each = beside(inner, [(table.strides[0], *walked)], (table.at, y.at), width, _WIDEST)
+    inner = (*inner[:-1], inner[-1] // each)
+    walked = (*(step // each for step in walked[:-1]), walked[-1])
+    defines = {"WIDTH": each * width, "ITEMS": ITEMS}
     lowering.launch(
-        Variant.of("take", defines), groups_of(y.size), ITEMS,
+        Variant.of("take", defines), groups_of(y.size // each), ITEMS,
         table.place, view_bytes(table.at, walked), ids.place, view_bytes(ids.at, steps), y.place,
         i64(y.at), shape_bytes(lengths), shape_bytes(inner), i32(table.shape[0]),
-        i64(table.strides[0]), i32(ids.dtype.name == "i64"),
+        i64(table.strides[0] // each), i32(ids.dtype.name == "i64"),
     )  # fmt: skip
 
 
