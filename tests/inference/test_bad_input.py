@@ -18,7 +18,7 @@ from hotplug.formats.gguf import GGUFFile, Typed, write
 from hotplug.tensor import HostTensor, TensorType
 
 MEMORY_LIMIT = 200 << 20
-RunMeasured = Callable[[list[str]], tuple[int, str, int]]
+RunMeasured = Callable[[list[str]], tuple[int, str, int, int]]
 VOCABULARY = ["<unk>", "<s>", "</s>", *"abcdefghij"]
 TINY: dict[str, Any] = {
     "general.architecture": "llama",
@@ -156,7 +156,7 @@ def test_an_instruction_set_that_there_is_not(
     monkeypatch.setenv("HOTPLUG_CPU_ISA", "mmx")
     for command in (["devices"], ["generate", "abc", "--raw", "-m", str(tmp_path / "tiny.gguf")]):
         tiny_model(tmp_path / "tiny.gguf")
-        code, text, _ = run_measured(command)
+        code, text, *_ = run_measured(command)
         assert code == 2
         check_sentence(text)
         assert "HOTPLUG_CPU_ISA='mmx'" in text
@@ -271,7 +271,7 @@ def test_empty_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_as_a_process(tmp_path: Path, case: str, run_measured: RunMeasured) -> None:
     """The same from outside, with the memory it took."""
     path = damaged(tmp_path, case)
-    code, text, peak = run_measured(["generate", "hello", "-m", str(path)])
+    code, text, peak, _ = run_measured(["generate", "hello", "-m", str(path)])
     assert code == 2
     check_sentence(text)
     assert peak < MEMORY_LIMIT
