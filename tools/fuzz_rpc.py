@@ -119,7 +119,6 @@ class Fuzzer:
             Peers(_nowhere),
         )
         self.service = Service(shared, self._post)
-        self._seen: Counter[tuple[bytes, int]] = Counter()
         self._canary: list[bytes] = []
         self._came = threading.Condition()
         self._number = 0

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hotplug.amounts import size_text
+
 __all__ = ["amount", "console", "printable", "table"]
 
 _PIPE_WIDTH = 140  # columns where no terminal says how many it has
@@ -46,11 +48,4 @@ def printable(text: str) -> str:
 
 def amount(nbytes: int | None) -> str:
     """Bytes for people, in powers of 1000 as disks are sold; empty if unknown."""
-    if nbytes is None:
-        return ""
-    value = float(nbytes)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
+    return "" if nbytes is None else size_text(nbytes)

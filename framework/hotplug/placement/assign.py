@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hotplug import ops
+from hotplug.amounts import time_text
 from hotplug.errors import PlacementError
 from hotplug.node import Node
 from hotplug.placement.build import Built
@@ -84,16 +85,16 @@ class _Teller:
         best = min(range(len(step.seconds)), key=step.seconds.__getitem__)
         if step.seconds[at] <= step.seconds[best]:
             others = [
-                f"{self._built.ids[d]} {_time(seconds)}"
+                f"{self._built.ids[d]} {time_text(seconds)}"
                 for d, seconds in enumerate(step.seconds)
                 if d != at and seconds < math.inf
             ]
-            return f"fastest there: {_time(step.seconds[at])}, {', '.join(others)}"
+            return f"fastest there: {time_text(step.seconds[at])}, {', '.join(others)}"
         faster = self._built.ids[best]
         if step.need > self._left[best]:
             return f"{faster} is faster and has no room"
         saved = step.seconds[at] - step.seconds[best]
-        return f"near its operands: {faster} saves {_time(saved)}, less than going there costs"
+        return f"near its operands: {faster} saves {time_text(saved)}, less than going there costs"
 
     def _by_order(self, number: int) -> str:
         node = self._outline.steps[number]
@@ -118,12 +119,6 @@ class _Teller:
             return Choice(choices[users[0]].device, self._homes[first][1])
         why = "where it is used first" if node.op == "input" else "where it is used"
         return Choice(choices[users[0]].device, why)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def no_room(built: Built, names: Sequence[str]) -> PlacementError:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from hotplug import ops
+from hotplug.amounts import size_text, time_text
 from hotplug.node import Node
 from hotplug.placement.plan import Copy, MemoryUse, Plan
 
@@ -170,7 +171,7 @@ def _tip(plan: Plan, node: Node, received: Iterable[Copy]) -> str:
     weights = [operand.name for operand in node.operands if operand.op == "weight"]
     named = f" of {', '.join(weights)}" if weights else ""
     lines = [f"{node.name}{named} {node.type}", f"{choice.device}: {choice.reason}"]
-    lines += [f"{_bytes(copy.nbytes)} brought from {copy.source}" for copy in received]
+    lines += [f"{size_text(copy.nbytes)} brought from {copy.source}" for copy in received]
     return "\n".join(lines)
 
 
@@ -206,7 +207,7 @@ def _number(name: str) -> int:
 
 def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> None:
     total = plan.seconds
-    note = f"{len(plan.parts)} parts, {len(plan.copies)} copies, {_time(total)} expected"
+    note = f"{len(plan.parts)} parts, {len(plan.copies)} copies, {time_text(total)} expected"
     canvas.heading("When", note if plan.stats.known else f"{note}, by speeds that are guesses")
     lanes = {device: canvas.y + place * _LANE for place, device in enumerate(plan.devices)}
     left, width = _MARGIN + _LABEL, _WIDTH - 2 * _MARGIN - _LABEL
@@ -223,10 +224,10 @@ def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> N
             if copy.name in ends:
                 _draw_copy(canvas, ends[copy.name], (begin, y + 10), copy)
         count = sum(not node.is_leaf for node in part.graph.nodes)
-        tip = f"part {number} on {part.device}: {count} nodes, {_time(time.compute)} computing"
+        tip = f"part {number} on {part.device}: {count} nodes, {time_text(time.compute)} computing"
         canvas.box(begin, y + 2, max(1.5, end - begin), 16, colours[part.device], tip, 3)
         if end - begin > 60:
-            canvas.words(begin + 6, y + 14, _time(time.compute), size=11, fill="#ffffff")
+            canvas.words(begin + 6, y + 14, time_text(time.compute), size=11, fill="#ffffff")
         for name, _ in part.graph.outputs:
             ends[name] = end, y + 10
     canvas.y += len(lanes) * _LANE
@@ -236,7 +237,7 @@ def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> N
 def _draw_copy(
     canvas: _Canvas, begin: tuple[float, float], end: tuple[float, float], copy: Copy
 ) -> None:
-    tip = f"{copy.node.name}: {_bytes(copy.nbytes)} from {copy.source} to {copy.target}"
+    tip = f"{copy.node.name}: {size_text(copy.nbytes)} from {copy.source} to {copy.target}"
     (x, y), (u, v) = begin, end
     middle = (y + v) / 2
     canvas.add(
@@ -248,9 +249,9 @@ def _draw_copy(
 def _draw_axis(canvas: _Canvas, left: float, width: float, total: float) -> None:
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x = left + width * share
-        canvas.box(x, canvas.y - 4, 1, 5, _FAINT, _time(total * share), 0)
+        canvas.box(x, canvas.y - 4, 1, 5, _FAINT, time_text(total * share), 0)
         anchor = "start" if not share else "end" if share == 1 else "middle"
-        text = _time(total * share)
+        text = time_text(total * share)
         canvas.words(x, canvas.y + 13, text, size=10, fill=_FAINT, anchor=anchor)
     canvas.y += 18
 
@@ -272,12 +273,12 @@ def _draw_memory(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> Non
             nbytes = getattr(use, name)
             span = width * nbytes / most
             canvas.add(f'<g fill-opacity="{opacity}">')
-            canvas.box(x, y, span, _BAR, colours[device], f"{name}: {_bytes(nbytes)}", 0)
+            canvas.box(x, y, span, _BAR, colours[device], f"{name}: {size_text(nbytes)}", 0)
             canvas.add("</g>")
             x += span
         if use.budget is not None and use.budget <= most:
             mark = left + width * use.budget / most
-            tip = f"budget: {_bytes(use.budget)}"
+            tip = f"budget: {size_text(use.budget)}"
             canvas.box(mark - 1, y - 3, 2, _BAR + 6, "#c00000", tip, 0)
         canvas.words(left + width + 12, y + 13, _told(plan, device, use), fill=_FAINT)
         canvas.y += _BAR + 10
@@ -292,24 +293,8 @@ def _known(plan: Plan, device: str, use: MemoryUse) -> int:
 def _told(plan: Plan, device: str, use: MemoryUse) -> str:
     free = plan.free.get(device)
     if use.budget is not None:
-        return f"{_bytes(use.total)} of a budget of {_bytes(use.budget)}"
-    return _bytes(use.total) + ("" if free is None else f", {_bytes(free)} free")
-
-
-def _bytes(nbytes: int) -> str:
-    value = float(nbytes)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"
-
-
-def _time(seconds: float) -> str:
-    for factor, unit in ((1.0, "s"), (1e3, "ms")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+        return f"{size_text(use.total)} of a budget of {size_text(use.budget)}"
+    return size_text(use.total) + ("" if free is None else f", {size_text(free)} free")
 
 
 def dot(plan: Plan) -> str:
@@ -331,7 +316,7 @@ def dot(plan: Plan) -> str:
             if name in made:
                 lines.append(
                     f"  {made[name]} -> {_id(number, node)} "
-                    f"[style=bold, label={_quoted(_bytes(node.type.nbytes))}];"
+                    f"[style=bold, label={_quoted(size_text(node.type.nbytes))}];"
                 )
         made |= {name: _id(number, node) for name, node in part.graph.outputs}
     return "\n".join([*lines, "}", ""])

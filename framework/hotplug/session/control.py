@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from hotplug.errors import DeadlineExceededError, RunCancelledError, UsageError
 
-__all__ = ["CancelToken", "Control", "control_of", "held"]
+__all__ = ["POLL", "CancelToken", "Control", "control_of", "held"]
 
-_POLL = 0.02
-"""Seconds between two looks at whether the run was ended."""
+POLL = 0.02
+"""Seconds between two looks at a token, which may be used at any time."""
 
 
 class CancelToken:
@@ -97,7 +97,7 @@ def held(lock: threading.RLock, control: Control | None) -> Iterator[None]:
         lock.acquire()
     else:
         control.check()
-        while not lock.acquire(timeout=_POLL):
+        while not lock.acquire(timeout=POLL):
             control.check()
     try:
         yield

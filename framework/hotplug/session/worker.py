@@ -16,14 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from hotplug.errors import DeviceHungError
-from hotplug.session.control import Control
+from hotplug.session.control import POLL, Control
 
 __all__ = ["Worker", "give_back"]
 
 _log = logging.getLogger("hotplug.session")
-
-_POLL = 0.02
-"""Seconds between two looks at a token, which may be used at any time."""
 
 _GRACE = 1.0
 """Seconds that a device has to end what it was asked to end."""
@@ -163,7 +160,7 @@ class Worker:
             while not ended and time.monotonic() < until:
                 if stop is not None:  # more than once, since it does nothing before the run begins
                     stop()
-                ended = line.end.acquire(timeout=_POLL)
+                ended = line.end.acquire(timeout=POLL)
         finally:  # an impatient user may interrupt this, too
             with line.guard:
                 line.abandoned = line.busy
@@ -233,7 +230,7 @@ def _pause(until: float | None, control: Control | None) -> float:
     if control is not None:
         remaining = control.remaining()
         limits += [] if remaining is None else [remaining]
-        limits += [_POLL] if control.token is not None else []
+        limits += [POLL] if control.token is not None else []
     return max(0.0, min(limits))
 
 

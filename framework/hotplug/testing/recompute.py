@@ -10,7 +10,7 @@ the conformance suite allows too, `hotplug.testing.conformance.bounds`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,6 @@ class Verifier:
         self._left = runs
         self._values: dict[Node, Array] = {}
         self._uses: dict[Node, int] = {}
-        self._consumers: Mapping[Node, Sequence[Node]] = {}
 
     def wants(self, node: Node) -> bool:
         """All nodes but views, which move nothing."""
@@ -83,7 +82,6 @@ class Verifier:
         """Take down inputs and states as they are before the run."""
         self._values.clear()
         self._leaf = leaf
-        self._consumers = graph.consumers
         self._uses = {node: len(users) for node, users in graph.consumers.items()}
         if self._left is not None:
             self._left -= 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -246,10 +245,3 @@ class Server:
         self._context.term()
         self._wake_read.close()
         self._wake_write.close()
-
-
-def start_in_thread(server: Server) -> threading.Thread:
-    """Run a server beside the caller, as tests do."""
-    thread = threading.Thread(target=server.run, name="hotplug-rpc-server", daemon=True)
-    thread.start()
-    return thread
