@@ -4,8 +4,8 @@
         {"prefill": ids}    read them into an empty cache
         {"keep": length}    have a cache of so many tokens; what is there already is kept
         {"decode": count}   make tokens one by one
-        {"nll": ids}        mean negative log-likelihood of all but the first
-        -> {"seconds": ..., "nll": ...}
+        {"nlls": ids}       negative log-likelihoods of all but the first
+        -> {"seconds": ..., "nlls": [...]}
     peer_llama.py MODEL --quantise TARGET TYPE
     peer_llama.py MODEL --generate THREADS CONTEXT COUNT PROMPT
                             write the likeliest tokens, each as soon as it is there
@@ -60,9 +60,9 @@ class Peer:
         for _ in range(count):
             self.read([2])
 
-    def nll(self, ids: list[int]) -> float:
+    def nlls(self, ids: list[int]) -> list[float]:
         self.cut(0)
-        total = 0.0
+        losses = []
         size = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
         for start in range(0, len(ids) - 1, _PIECE):
             piece = ids[start : min(start + _PIECE, len(ids) - 1)]
@@ -70,8 +70,8 @@ class Peer:
             for index, target in enumerate(ids[start + 1 : start + 1 + len(piece)]):
                 row = np.ctypeslib.as_array(self.logits(index), (size,)).astype(np.float64)
                 top = row.max()
-                total += top + math.log(np.exp(row - top).sum()) - row[target]
-        return total / (len(ids) - 1)
+                losses.append(float(top + math.log(np.exp(row - top).sum()) - row[target]))
+        return losses
 
     def logits(self, index: int) -> ctypes.Array[ctypes.c_float]:
         return llama_cpp.llama_get_logits_ith(self.state, index)  # type: ignore[no-any-return]

@@ -167,9 +167,9 @@ class Llama:
         self._ask({"keep": depth})
         return self._ask({"decode": count})
 
-    def nll(self, ids: list[int]) -> float:
-        """Mean negative log-likelihood of ids[1:], each given those before it."""
-        return float(self._talk({"nll": ids})["nll"])
+    def nlls(self, ids: list[int]) -> list[float]:
+        """Negative log-likelihoods of ids[1:], each given those before it."""
+        return [float(loss) for loss in self._talk({"nlls": ids})["nlls"]]
 
     def close(self) -> None:
         """End the process."""

@@ -330,18 +330,22 @@ class Model:
             ContextLengthError: more ids than the context holds.
             UsageError: fewer than two ids, or ids that the model does not have.
         """
+        return float(self.token_nlls(ids).mean())
+
+    def token_nlls(self, ids: Sequence[int]) -> npt.NDArray[np.float64]:
+        """The negative log-likelihoods of which `nll` is the mean, one for each of ids[1:]."""
         self._check_ids(ids)
         if len(ids) < 2:
             raise UsageError("a likelihood needs two tokens at least")
         with self._evaluator.lock:
             self._evaluator.rewind(0)
             self._evaluator.check_room(len(ids) - 1)
-            total = 0.0
+            losses = []
             for start in range(0, len(ids) - 1, LOGIT_ROWS):
                 piece = ids[start : min(start + LOGIT_ROWS, len(ids) - 1)]
                 targets = np.asarray(ids[start + 1 : start + 1 + len(piece)])
-                total += _negative_log_likelihood(self._evaluator.all_logits(piece), targets)
-        return total / (len(ids) - 1)
+                losses.append(_negative_log_likelihoods(self._evaluator.all_logits(piece), targets))
+        return np.concatenate(losses)
 
     def plan(self, tokens: int = 1) -> Plan:
         """Where reading so many tokens at once runs, and why. Nothing is compiled or allocated."""
@@ -435,9 +439,10 @@ def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"{what} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def _negative_log_likelihood(
+def _negative_log_likelihoods(
     logits: npt.NDArray[np.float32], targets: npt.NDArray[np.integer[Any]]
-) -> float:
+) -> npt.NDArray[np.float64]:
     top = logits.max(axis=1)
     total = np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)) + top
-    return float((total - logits[np.arange(len(targets)), targets]).sum())
+    losses: npt.NDArray[np.float64] = total - logits[np.arange(len(targets)), targets]
+    return losses

@@ -87,6 +87,7 @@ def test_likelihoods_are_those_of_the_logits(model):
     ids = model.tokenize("The quick brown fox jumps over the lazy dog, twice.")
     rows = model.logits(ids[:-1])
     losses = [-logits_of_softmax(row)[token] for row, token in zip(rows, ids[1:], strict=True)]
+    np.testing.assert_allclose(model.token_nlls(ids), losses, rtol=1e-5, atol=1e-5)
     assert model.nll(ids) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
