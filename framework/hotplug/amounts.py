@@ -1,8 +1,27 @@
-"""Amounts for people."""
+"""Amounts as people write and read them."""
 
 from __future__ import annotations
 
-__all__ = ["size_text", "time_text"]
+import re
+
+from hotplug.errors import UsageError
+
+__all__ = ["parse_size", "size_text", "time_text"]
+
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?", re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "8GiB", "8G", "1.5 GB", "12345": powers of 1000, with an "i" of 1024.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    found = _SIZE.fullmatch(text.strip().lower())
+    if found is None or (found[3] and not found[2]):
+        raise UsageError(f'a size is given as "8GiB", "800MB" or in bytes, not {text[:80]!r}')
+    unit = (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " ")
+    return int(found[1]) * unit if found[1].isdigit() else int(float(found[1]) * unit)
 
 
 def size_text(nbytes: int) -> str:
@@ -12,7 +31,7 @@ def size_text(nbytes: int) -> str:
         if value < 1000:
             return f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:.3g} GB"
+    return f"{value:.3g} GB" if value < 1000 else f"{value:.0f} GB"
 
 
 def time_text(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what the caches of compiled kernels are made of.
+"""Files that are whole or not there: what caches are made of.
 
 A file begins with the SHA-256 of its name and of the rest, and one that does not fit counts as
 absent: so does one that lies under another's name. Files appear by an atomic rename, readable by
@@ -44,7 +44,7 @@ def write(path: Path | None, content: bytes) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_atomically(path, _digest(path, content) + content)
     except OSError as error:
-        _log.info("compiled kernels are not kept: %s", error)
+        _log.info("%s is not kept: %s", path.name, error)
 
 
 def _digest(path: Path, content: bytes) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
+from hotplug.amounts import parse_size
 from hotplug.errors import UsageError
 
 __all__ = ["add_placement", "placement_of"]
@@ -52,7 +52,7 @@ def placement_of(arguments: argparse.Namespace) -> dict[str, Any]:
         "split": _shares(arguments.split),
         "pins": dict(_pair("--place", text) for text in arguments.place),
         "budgets": {
-            device: _size(size)
+            device: parse_size(size)
             for device, size in (_pair("--budget", text) for text in arguments.budget)
         },
         "fit": arguments.fit,
@@ -74,15 +74,3 @@ def _pair(option: str, text: str) -> tuple[str, str]:
         example = "ffn_.*=cpu:0" if option == "--place" else "cuda:0=8GiB"
         raise UsageError(f"{option} takes something like {example!r}, not {text!r}")
     return left, right
-
-
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
-_UNITS |= {f"{name}i": 1024**power for power, name in enumerate("kmgt", start=1)}
-
-
-def _size(text: str) -> int:
-    """Bytes from "8GiB", "8G", "800MB", "12345"."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
-    if found is None or found[2] not in _UNITS:
-        raise UsageError(f'a size is given as "8GiB", "800MB" or in bytes, not {text!r}')
-    return int(float(found[1]) * _UNITS[found[2]])
