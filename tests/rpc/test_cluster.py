@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from hotplug.cli import main
@@ -54,6 +57,23 @@ def test_a_list_of_hosts(ssh, tmp_path):
     assert [line.split()[1] for line in servers] == ["cpu:0", "cpu:0"]
     addresses = [line.split()[0].removeprefix("rpc://") + "/cpu:0" for line in servers]
     assert json.loads(answer) == addresses
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal that can be handled")
+def test_sigterm_ends_command_and_servers(ssh):
+    program = f"{sys.executable} -m hotplug"
+    options = ["--hosts", "127.0.0.1", "--ssh", ssh, "--program", program, "--devices", "cpu"]
+    wait = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = [sys.executable, "-m", "hotplug", "cluster", *options, sys.executable, "-c", wait]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cluster:
+        server = cluster.stdout.readline().split()[0].removeprefix("rpc://")
+        process = psutil.Process(int(cluster.stdout.readline()))
+        cluster.terminate()
+        assert cluster.wait(30) == 128 + signal.SIGTERM
+    process.wait(10)
+    host, _, port = server.rpartition(":")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), 5).close()
 
 
 def test_a_server_that_does_not_start(ssh):

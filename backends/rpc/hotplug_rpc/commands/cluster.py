@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -56,7 +58,7 @@ class ClusterCommand:
             UsageError: what shall start them is not installed, or the command cannot be started.
             RemoteError: a server does not start.
         """
-        with _running(_launcher(arguments)) as servers:
+        with _ended_by_sigterm(), _running(_launcher(arguments)) as servers:
             for server in servers:
                 print(f"rpc://{server.server}  {', '.join(server.devices)}", flush=True)
             words = [word for word in arguments.command if word != "--"]
@@ -89,6 +91,16 @@ def _launcher(arguments: argparse.Namespace) -> Launcher:
     if arguments.dask_local is not None and arguments.dask_local < 1:
         raise UsageError(f"--dask-local takes at least 1 worker, not {arguments.dask_local}")
     return DaskLauncher(arguments.dask or arguments.dask_local, words)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the command and the servers, too, and not this process alone."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
