@@ -61,6 +61,7 @@ class Decoder:
         self._vocabulary = vocabulary
         self._weights: dict[str, Node] = {}
         self._graphs: dict[tuple[int, int, int], Graph] = {}
+        self._trunks: dict[int, tuple[Node, dict[str, Node]]] = {}
         self.graph(tokens=1)
         self._refuse_unused()
 
@@ -86,17 +87,24 @@ class Decoder:
         return self._graphs[wanted]
 
     def _build(self, count: int, rows: int, largest: int) -> Graph:
-        tokens = ops.input(name="tokens", dtype="i32", shape=(count,))
-        positions = ops.input(name="positions", dtype="i32", shape=(count,))
         outputs = ops.input(name="outputs", dtype="i32", shape=(rows,))
-        updates: dict[str, Node] = {}
-        x = self._float(ops.take(self._embedding(), tokens))
-        for layer in range(self._shape.layers):
-            x = self._block(x, positions, layer, updates)
+        if count not in self._trunks:
+            self._trunks[count] = self._trunk(count)
+        x, updates = self._trunks[count]
         x = self._norm(ops.take(x, outputs), "output_norm", self._shape.width)
         logits = ops.matmul(x, self._head(), transpose_b=True, precision=self._precision)
         results = self._largest(logits, largest) if largest else {"logits": logits}
         return Graph.build(results, updates)
+
+    def _trunk(self, count: int) -> tuple[Node, dict[str, Node]]:
+        """All blocks, which graphs of one width have in common, and the new states."""
+        tokens = ops.input(name="tokens", dtype="i32", shape=(count,))
+        positions = ops.input(name="positions", dtype="i32", shape=(count,))
+        updates: dict[str, Node] = {}
+        x = self._float(ops.take(self._embedding(), tokens))
+        for layer in range(self._shape.layers):
+            x = self._block(x, positions, layer, updates)
+        return x, updates
 
     def _largest(self, logits: Node, count: int) -> dict[str, Node]:
         """So many of a row's largest logits, with their ids. What is no token is left out."""

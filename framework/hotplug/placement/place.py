@@ -16,9 +16,9 @@ from hotplug.placement.build import Built, Peers, build
 from hotplug.placement.cost import Rates, rates
 from hotplug.placement.outline import Outline, alike, outline
 from hotplug.placement.plan import Plan, Stats
-from hotplug.placement.residence import Homes, in_order, in_shares, restricted
+from hotplug.placement.residence import Homes, in_one, in_order, in_shares, restricted
 from hotplug.placement.rules import find_rules
-from hotplug.placement.search import Solution, solve
+from hotplug.placement.search import Solution, alone, solve
 from hotplug.placement.split import split
 from hotplug.placement.support import PIECE, ask, fixed_to
 from hotplug.verify import verify
@@ -167,8 +167,12 @@ class _Placer:
             peers=self.peers,
             known=known,
         )
-        homes = self.homes(lines, built, known=known)
-        found = self.solved(lines, built, homes, known=known)
+        found = alone(built.problem) if self.wishes.shares is None else None
+        if found is not None:
+            homes = {} if known else in_one(built.problem)
+        else:
+            homes = self.homes(lines, built, known=known)
+            found = self.solved(lines, built, homes, known=known)
         choices = assign(lines, built, found, homes, known=known)
         parts = split(self.graph, choices, eager=self.eager)
         limits = {name: self.wishes.limits.get(name, room) for name, room in rooms.items()}

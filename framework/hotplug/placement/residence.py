@@ -15,7 +15,7 @@ from hotplug.errors import PlacementError
 from hotplug.placement.problem import Problem, Step
 from hotplug.placement.segments import segments
 
-__all__ = ["Homes", "in_order", "in_shares", "restricted"]
+__all__ = ["Homes", "in_one", "in_order", "in_shares", "restricted"]
 
 Homes = Mapping[int, tuple[int, str]]
 """Number of a step that needs memory -> its device, and why that one."""
@@ -32,6 +32,12 @@ def restricted(problem: Problem, homes: Homes, *, keep_budgets: bool = False) ->
         steps.append(replace(step, seconds=seconds))
     budgets = problem.budgets if keep_budgets else (math.inf,) * problem.devices
     return replace(problem, steps=tuple(steps), budgets=budgets)
+
+
+def in_one(problem: Problem) -> Homes:
+    """Where there is one device, and it has room."""
+    steps = enumerate(problem.steps)
+    return {number: (0, "first choice") for number, step in steps if holds_memory(step)}
 
 
 def in_order(

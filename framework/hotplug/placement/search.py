@@ -22,7 +22,7 @@ from hotplug.placement.problem import Matrix, Problem, price
 from hotplug.placement.relax import Bound, Relaxed
 from hotplug.placement.segments import Item, Segment, segments
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Solution", "alone", "solve"]
 
 _WORK, _FEW = 1500, 8
 """Labels at all cuts together, and at each cut at least."""
@@ -52,6 +52,16 @@ class Solution:
     exact: bool
     least: float
     labels: int
+
+
+def alone(problem: Problem) -> Solution | None:
+    """The assignment of a problem with a single device; None if it has more, or no room."""
+    if problem.devices > 1:
+        return None
+    cost = price(problem, devices := (0,) * len(problem.steps))
+    if cost.seconds == math.inf or not cost.fits(problem.budgets):
+        return None
+    return Solution(devices, cost.seconds, cost.memory, exact=True, least=cost.seconds, labels=0)
 
 
 def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
