@@ -3,28 +3,31 @@
     python benchmarks/rpc.py [--rounds 3] [--json FILE]
 
 Both servers offer the same processor with the same threads, and both programs take turns, all
-layers of the demo model over there. *Loading* is from nothing to the first token, once with the
-server's cache of weights empty and once with it full. Needs `make bench-peers-rpc`; without it,
-hotplug is measured alone. Then what a link costs: round trips of 64 bytes, and 16 MiB each way,
-encrypted as always.
+layers of the demo model over there. *Loading* is from the file's name to the first token of a
+process that runs, on a server that is up: once with weights that it has never seen, and once with
+those that it has. A server of the same user on the same machine is lent the file; so it is also
+measured with everything sent over the link. Needs `make bench-peers-rpc`; without it, hotplug is
+measured alone. Then what a link costs: round trips of 64 bytes, and 16 MiB each way, encrypted as
+always.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 from demo import demo_model
@@ -32,7 +35,10 @@ from figures import Row, at_least, at_most, compare, text
 from machine import load_average
 from programs import Hotplug, Llama, decode, prefill, take_turns
 
+import hotplug_llm
+from hotplug.formats.gguf import GGUFFile
 from hotplug_rpc.backend import RPCBackend
+from hotplug_rpc.client import weights
 from hotplug_rpc.requests import Ping
 
 CONTEXT = 1024
@@ -41,6 +47,7 @@ PEER_SCRIPT = Path(__file__).with_name("peer_llama_rpc.py")
 PYTHON = Path(__file__).parents[1] / ".venv-peers-rpc" / "bin" / "python"
 NO_PEER = "llama.cpp with RPC is not installed: make bench-peers-rpc"
 TRANSFER = 16 << 20
+Load: TypeAlias = Callable[[Path], float]
 
 
 class OurServer:
@@ -85,11 +92,6 @@ def wait_for(port: int) -> None:
     sys.exit("llama.cpp's RPC server does not start")
 
 
-def clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def own_settings(folder: Path) -> None:
     """Keys that are gone afterwards."""
     os.environ["HOTPLUG_RPC_KEYS"] = str(folder / "keys")
@@ -113,46 +115,92 @@ def end(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-def load_ours(server: OurServer, *, cold: bool) -> float:
-    if cold:
-        clear(server.cache)
+@contextlib.contextmanager
+def unseen(folder: Path) -> Iterator[Path]:
+    """The demo model with one bit of each tensor changed, as no server has seen it before."""
+    number = next(_numbers)
+    path = folder / f"unseen-{number}.gguf"
+    with GGUFFile.open(demo_model()) as file:
+        data = bytearray(demo_model().read_bytes())
+        for info in file.tensors.values():
+            data[info.offset] ^= number  # the low bits of a scale or of a float
+    with path.open("wb") as written:
+        written.write(data)
+        os.fsync(written.fileno())
+    yield path
+    path.unlink()
+
+
+_numbers = itertools.count(1)
+
+
+def load_ours(server: OurServer, path: Path) -> float:
+    """From the file's name to the first token, in a process that has loaded models before."""
     began = time.perf_counter()
-    program = Hotplug(demo_model(), None, CONTEXT, device=server.selector)
-    program.decode(1)
+    program = Hotplug(path, None, CONTEXT, device=server.selector)
+    greedy = hotplug_llm.SamplingOptions(temperature=0)
+    for _ in program.model.generate([2], max_tokens=1, sampling=greedy, ignore_eos=True):
+        pass
     seconds = time.perf_counter() - began
     program.close()
     return seconds
 
 
-def load_theirs(server: TheirServer, threads: int, *, cold: bool) -> float:
-    if cold:
-        clear(server.cache)
-    program = peer(server, threads)
-    seconds = float(program.about["load_seconds"]) + program.decode(1)
+def load_theirs(server: TheirServer, threads: int, path: Path) -> float:
+    """The same, without the start of its process and its library."""
+    program = peer(server, threads, path)
+    seconds = float(program.about["load_seconds"]) + program.prefill([2])
     program.close()
     return seconds
 
 
-def peer(server: TheirServer, threads: int) -> Llama:
-    return Llama(PYTHON, demo_model(), threads, CONTEXT, PEER_SCRIPT, [str(server.port)])
+def peer(server: TheirServer, threads: int, path: Path) -> Llama:
+    return Llama(PYTHON, path, threads, CONTEXT, PEER_SCRIPT, [str(server.port)])
+
+
+@contextlib.contextmanager
+def encrypted() -> Iterator[None]:
+    """Weights are sent, as to another machine, and no file is lent."""
+    kept, weights.WAYS = weights.WAYS, weights.WAYS[1:]
+    try:
+        yield
+    finally:
+        weights.WAYS = kept
 
 
 def loading(ours: OurServer, theirs: TheirServer | None, threads: int, rounds: int) -> list[Row]:
-    rows = []
-    for what, cold, target in (("cold", True, at_most(0.5)), ("warm", False, at_most(0.3))):
-        actions = [lambda cold=cold: load_ours(ours, cold=cold)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def cold(load: Load) -> Callable[[], float]:
+            def measured() -> float:
+                with unseen(folder) as path:
+                    return load(path)
+
+            return measured
+
+        def sent(path: Path) -> float:
+            with encrypted():
+                return load_ours(ours, path)
+
+        programs: list[Load] = [partial(load_ours, ours)]
         if theirs:
-            actions.append(lambda cold=cold: load_theirs(theirs, threads, cold=cold))
-        seconds = take_turns(actions, rounds)
-        rows.append(ratio(f"load and first token, {what} cache", seconds, target, "s"))
-    return rows
+            programs.append(partial(load_theirs, theirs, threads))
+        table = take_turns([cold(load) for load in (*programs, sent)], rounds)
+        seconds = [row[:-1] for row in table]
+        rows = [ratio("load and first token, weights unseen", seconds, at_most(0.5), "s")]
+        seconds = [[row[-1], *row[1:-1]] for row in table]
+        rows.append(ratio("the same, weights sent over the link", seconds, None, "s"))
+        seconds = take_turns([partial(load, demo_model()) for load in programs], rounds)
+        rows.append(ratio("load and first token, weights cached", seconds, at_most(0.3), "s"))
+        return rows
 
 
 def speed(ours: OurServer, theirs: TheirServer | None, threads: int, rounds: int) -> list[Row]:
     with contextlib.ExitStack() as stack:
         programs: list[Any] = [Hotplug(demo_model(), None, CONTEXT, device=ours.selector)]
         if theirs:
-            programs.append(peer(theirs, threads))
+            programs.append(peer(theirs, threads, demo_model()))
         for program in programs:
             stack.callback(program.close)
         rows = []

@@ -135,7 +135,8 @@ class Partition:
         graph: a graph whole in itself; values from elsewhere are its inputs, values needed
             elsewhere its outputs.
         arena_bytes: bytes of intermediate values by the core's memory plan. A device that fuses
-            nodes may plan anew and needs at most its own executable's `arena_bytes`.
+            nodes may plan anew and needs at most its own executable's `arena_bytes`; see
+            `Device.plans_arena`.
         threads: how many threads a CPU-like device may use; None for its own default.
     """
 
@@ -198,9 +199,15 @@ class Backend(abc.ABC):
 
 
 class Device(abc.ABC):
-    """One opened device. Safe to use from several threads."""
+    """One opened device. Safe to use from several threads.
+
+    Attributes:
+        plans_arena: (optional, since 1.1) that its executables plan their memory by themselves, so
+            that `Partition.arena_bytes` need not be computed, and is 0.
+    """
 
     info: DeviceInfo
+    plans_arena: ClassVar[bool] = False
 
     @property
     def id(self) -> str:
@@ -291,6 +298,13 @@ class BufferType(abc.ABC):
         """(optional) `wrap` of several, where all at once is faster than one by one."""
         return [self.wrap(item) for item in data]
 
+    def expect(self, data: Sequence[memoryview]) -> None:  # noqa: B027
+        """(optional, since 1.1) `wrap_all` will probably be asked for these, all read-only.
+
+        What is far away may begin to bring them near. Takes none of the device's memory, returns at
+        once, and never raises.
+        """
+
 
 class Buffer(abc.ABC):
     """Memory on a device."""
@@ -365,6 +379,13 @@ class Executable(abc.ABC):
         `run` then raises `RunCancelledError`. Where no run is on its way, nothing happens, to later
         runs neither. A device that cannot stop runs to the end.
         """
+
+    def unbind(self) -> bool:
+        """(optional, since 1.1) Let go of all buffers that it ran with, but stay ready to run.
+
+        False where that cannot be; then it has to be freed.
+        """
+        return False
 
     def free(self) -> None:  # noqa: B027
         """(optional) Let go of arena and compiled code."""

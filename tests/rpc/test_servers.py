@@ -164,7 +164,7 @@ def test_metrics_and_health():
         (["--bind", "203.0.113.9:1", "--allow", "0" * 64], "cannot be bound"),
         (["--devices", "nosuch:0"], "no device for"),
         (["--allow", "x"], "no key"),
-        (["--budget", "lots"], "no number of bytes"),
+        (["--budget", "lots"], "a size is given as"),
         (["--drain", "nan"], "--drain"),
         (["--models", "/nonexistent"], "neither a model file nor a folder"),
     ],

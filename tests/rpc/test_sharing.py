@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 
 import pytest
 from tests.rpc.models import continuation, write_model
@@ -14,6 +15,7 @@ from hotplug.backend import DeviceType
 from hotplug.testing.fakes import FakeDevice
 from hotplug_llm.sampling import SamplingOptions
 from hotplug_rpc.addresses import Address
+from hotplug_rpc.client import weights
 from hotplug_rpc.server.build import Options
 
 
@@ -66,17 +68,22 @@ def test_the_same_tokens_with_a_local_device_among_them(model, expected, servers
     assert continuation(model, devices, [1] * len(devices)) == expected
 
 
-def test_weights_are_sent_once(model, expected, servers, connect, backend):
+@pytest.mark.parametrize("kind", ["content", "lend"])
+def test_weights_are_brought_once(model, expected, servers, connect, monkeypatch, kind):
     (server,) = servers(1)
+    if kind == "content":
+        monkeypatch.setattr(weights, "WAYS", weights.WAYS[1:])
+    elif not hasattr(socket, "send_fds"):
+        pytest.skip("no descriptors through sockets here")
     for _ in range(2):
         device = connect(selector(server))
         assert continuation(model, [device]) == expected
         device.close()
     received = server.service.metrics.get
-    assert received("requests_total", 'kind="content"') > 0
-    pieces = received("requests_total", 'kind="content"')
+    times = received("requests_total", f'kind="{kind}"')
+    assert times > 0
     assert continuation(model, [connect(selector(server))]) == expected
-    assert received("requests_total", 'kind="content"') == pieces
+    assert received("requests_total", f'kind="{kind}"') == times
 
 
 def test_a_token_is_one_round_trip(model, servers, connect):

@@ -24,6 +24,8 @@ _log = logging.getLogger("hotplug.cpu")
 class CPUDevice(Device):
     """All processors of the machine. Holds nothing but what its executables hold."""
 
+    plans_arena = True
+
     def __init__(self, info: DeviceInfo) -> None:
         self.info = info
         self._buffers = HostBufferType(info.id)

@@ -127,11 +127,16 @@ class NumpyExecutable(Executable):
         lines += [f"copy: {node.name} -> state {name}" for name, node in self._plan.state_writes]
         return lines
 
-    def free(self) -> None:
-        """Let go of the arena and of the buffers last bound."""
+    def unbind(self) -> bool:
+        """Let go of the buffers last bound."""
         with self._lock:
             self._bound, self._steps = (), ()
-            self._arena.free()
+        return True
+
+    def free(self) -> None:
+        """Let go of the arena, too."""
+        self.unbind()
+        self._arena.free()
 
     def _do(self, step: _Step) -> None:
         try:

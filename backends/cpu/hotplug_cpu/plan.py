@@ -150,12 +150,17 @@ class PlanExecutable(Executable):
                 raise UsageError("only a plan that was run, all of it compiled, can be traced")
             return trace(steps, self._words, threads.team(self.threads), runs)
 
-    def free(self) -> None:
-        """Let go of the arena and of the buffers last bound."""
+    def unbind(self) -> bool:
+        """Let go of the buffers last bound."""
         with self._lock:
             self._names, self._bound, self._calls = (), (), []
             self._stretches.clear()
-            self._arena.free()
+        return True
+
+    def free(self) -> None:
+        """Let go of the arena, too."""
+        self.unbind()
+        self._arena.free()
 
     def forget(self) -> None:
         """Start anew in a forked child: a run of the parent's other threads ends there only."""

@@ -16,8 +16,8 @@ from hotplug_rpc.wire import Fields, Head, Kind, check_count, check_hex
 
 __all__ = [
     "Allocate", "Bind", "Bye", "Cancel", "Compile", "Content", "Copy", "Explain", "Fetch", "Free",
-    "Hello", "Memory", "Ping", "Profile", "Read", "Redeem", "Request", "Run", "Supports", "Ticket",
-    "Weights", "Write", "parse",
+    "Hello", "Lend", "Memory", "Ping", "Profile", "Read", "Redeem", "Request", "Run", "Supports",
+    "Ticket", "Want", "Weights", "Write", "parse",
 ]  # fmt: skip
 
 MAX_FRAMES = 1024
@@ -292,9 +292,41 @@ class Redeem(Request):
     ticket: str = _hex()
 
 
+def _contents(body: Fields, name: str) -> list[tuple[str, int]]:
+    return [
+        (check_hex(digest, name, HASH_DIGITS), check_count(size, name))
+        for digest, size in body.rows(name, 2, MAX_NAMES)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Want(Request):
+    """Says which contents will be asked for, (hash, bytes) each, and asks which are missing."""
+
+    kind = Kind.WANT
+    device: int = _device()
+    weights: list[tuple[str, int]] = _read_by(_contents)
+
+
+def _parts(body: Fields, name: str) -> list[tuple[str, int, int]]:
+    return [
+        (check_hex(digest, name, HASH_DIGITS), check_count(size, name), check_count(offset, name))
+        for digest, size, offset in body.rows(name, 3, MAX_NAMES)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Lend(Request):
+    """Has weights read from a file that was handed over: (hash, bytes, offset) each."""
+
+    kind = Kind.LEND
+    token: str = _hex()
+    weights: list[tuple[str, int, int]] = _read_by(_parts)
+
+
 CLASSES: tuple[type[Request], ...] = (
     Hello, Bye, Ping, Memory, Supports, Allocate, Free, Write, Read, Copy, Compile, Bind, Run,
-    Explain, Profile, Cancel, Weights, Content, Ticket, Fetch, Redeem,
+    Explain, Profile, Cancel, Weights, Content, Ticket, Fetch, Redeem, Lend, Want,
 )  # fmt: skip
 """All that there are."""
 

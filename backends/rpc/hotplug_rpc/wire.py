@@ -17,7 +17,7 @@ from hotplug_rpc.errors import ProtocolError
 
 __all__ = ["MAX_HEAD", "VERSION", "Fields", "Head", "Kind", "make_head", "parse_head"]
 
-VERSION = (1, 0)
+VERSION = (1, 1)
 """Major: ends with different ones cannot talk. Minor: kinds and fields were added."""
 
 MAX_HEAD = 1 << 20
@@ -53,6 +53,8 @@ class Kind(enum.IntEnum):
     TICKET = 19
     FETCH = 20
     REDEEM = 21
+    LEND = 22
+    WANT = 23
     DONE = 128
     FAILED = 129
     NUDGE = 130

@@ -23,6 +23,8 @@ class GPUDevice(Device):
         programs: its kernels.
     """
 
+    plans_arena = True
+
     def __init__(self, info: DeviceInfo, driver: Driver, memory: MemoryInfo) -> None:
         """Take over a device.
 

@@ -143,10 +143,16 @@ class GPUExecutable(Executable):
         """A line per launch: the kernel, its geometry, and which nodes it computes."""
         return [str(launch) for launch in self._lowering.launches]
 
-    def free(self) -> None:
-        """Let go of the arena and of all that is bound."""
+    def unbind(self) -> bool:
+        """Let go of the buffers that launches are bound to."""
         with self._lock:
             self._launches, self._given, self._used = None, {}, ()
+        return True
+
+    def free(self) -> None:
+        """Let go of the arena, too."""
+        self.unbind()
+        with self._lock:
             for buffer in self._own.values():
                 buffer.free()
             self._own.clear()

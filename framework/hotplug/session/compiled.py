@@ -95,7 +95,8 @@ class Compiled:
         long = member.near and operations >= _LONG
 
         def add() -> None:
-            partition = Partition(part.graph, part.arena_bytes, self._threads)
+            arena = 0 if member.device.plans_arena else part.arena_bytes
+            partition = Partition(part.graph, arena, self._threads)
             executable = member.device.compile(partition)
             count = sum(not node.is_leaf for node in part.graph.nodes)
             name = f"part {len(self.steps)}: {count} nodes"

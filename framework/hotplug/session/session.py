@@ -129,6 +129,8 @@ class Session(Watchable):
             for item in device:
                 self._fleet.take(item)
         self._planner.check()
+        if len(self._fleet.devices) == 1 and weights:  # where else they go is not known yet
+            self._fleet.devices[0].buffers.expect([tensor.data.data for tensor in weights.values()])
 
     # Running
 

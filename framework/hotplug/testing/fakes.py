@@ -121,6 +121,10 @@ class FakeExecutable(ReferenceExecutable):
             for name, array in values.items()
         }
 
+    def unbind(self) -> bool:
+        """Nothing is kept of a run."""
+        return True
+
     def free(self) -> None:
         """Give the arena back."""
         self._arena.free()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hotplug.backend import Buffer, BufferType
 from hotplug.errors import OutOfDeviceMemoryError, RemoteError, UsageError
 from hotplug_rpc.client.exchange import Pending
-from hotplug_rpc.client.weights import upload
+from hotplug_rpc.client.weights import Ahead, upload
 from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.requests import Allocate, Copy, Fetch, Read, Ticket, Write
 
@@ -34,9 +34,13 @@ _PIECE = 4 << 20
 _IN_FLIGHT = 8
 
 _UNASKED = 1 << 20
-"""Bytes up to which a new buffer is taken for granted until the next answer."""
+"""Bytes up to which a new buffer, or a copy that was written, is taken for granted until the next
+answer: a round trip takes longer than the copying."""
 
 _MOST = (1 << 63) - 1
+
+_WANT_SINCE = 1
+"""Minor version of the protocol."""
 
 
 class RemoteBufferType(BufferType):
@@ -48,6 +52,7 @@ class RemoteBufferType(BufferType):
         self.alignment = alignment
         self.max_bytes = max_bytes
         self._device = device
+        self._ahead: Ahead | None = None
 
     def allocate(self, nbytes: int) -> RemoteBuffer:
         """Zeros.
@@ -83,11 +88,27 @@ class RemoteBufferType(BufferType):
             HotplugError: the connection is lost.
         """
         fit = [item for item in data if _is_fixed(item)]
+        if self._ahead is not None:
+            self._ahead.wait()
+            self._ahead = None
         handles = iter(upload(self._device, fit))
         return [
             RemoteWeight(self._device, next(handles), item) if _is_fixed(item) else None
             for item in data
         ]
+
+    def expect(self, data: Sequence[memoryview]) -> None:
+        """Begin to bring read-only memory to the server, if it takes newer requests."""
+        if self._device.connection.minor < _WANT_SINCE:
+            return
+        self.expect_no_more()
+        self._ahead = Ahead(self._device, [item for item in data if _is_fixed(item)])
+
+    def expect_no_more(self) -> None:
+        """Bring nothing ahead any more."""
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None
 
 
 class RemoteBuffer(Buffer):
@@ -140,6 +161,10 @@ class RemoteBuffer(Buffer):
         self._known = None
         if source.nbytes <= _SMALL:
             self.device.defer(self, offset, source.tobytes())
+        elif source.nbytes <= min(_UNASKED, self.device.connection.frame_bytes):
+            self.device.flush()
+            request = Write(self.device.position, self.handle, offset)
+            self.device.send(request, [source.tobytes()])
         else:
             self._send(offset, source)
 

@@ -46,7 +46,9 @@ class Connection(Exchange):
 
     Attributes:
         offered: the server's devices.
+        minor: of the protocol's version that both speak.
         frame_bytes: the largest payload frame it takes.
+        door: path of a socket that takes open files, if the server is on this machine; or empty.
         latency: seconds that the fastest of a few empty round trips took.
     """
 
@@ -70,6 +72,8 @@ class Connection(Exchange):
             self.offered = _offered(body)
             self.library = str(body.get("library"))
             self.frame_bytes = _limit(body, "frame_bytes", _FRAME_BYTES)
+            self.minor = _minor(body)
+            self.door = str(body.get("door", ""))
             self.latency = min(self._round_trip() for _ in range(_PINGS))
         except BaseException:
             self.close()
@@ -125,6 +129,12 @@ def _offered(body: Mapping[str, Any]) -> list[Described]:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProtocolError(f"the server describes its devices wrongly: {error!r}") from error
+
+
+def _minor(body: Mapping[str, Any]) -> int:
+    version = body.get("protocol")
+    minor = version[1] if isinstance(version, list) and len(version) == 2 else 0
+    return minor if isinstance(minor, int) else 0
 
 
 def _limit(body: Mapping[str, Any], name: str, default: int) -> int:

@@ -51,6 +51,8 @@ class RemoteDevice(Device):
         frees: how often a buffer was freed; what was bound before must then be looked at anew.
     """
 
+    plans_arena = True  # the server believes no number of the client's
+
     def __init__(
         self, info: DeviceInfo, connection: Connection, position: int, on_close: Callable[[], None]
     ) -> None:
@@ -126,6 +128,7 @@ class RemoteDevice(Device):
             if self._closed:
                 return
             self._closed = True
+        self._buffers.expect_no_more()
         self._on_close()
 
     # For buffers and executables

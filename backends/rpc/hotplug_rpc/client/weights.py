@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from hotplug import progress
+from hotplug.errors import HotplugError
 from hotplug_rpc.client.exchange import Pending
-from hotplug_rpc.contents import digest_of
+from hotplug_rpc.client.hashes import digests_of
+from hotplug_rpc.client.lending import can_lend, lend
 from hotplug_rpc.errors import ContentError
-from hotplug_rpc.requests import Content, Weights
+from hotplug_rpc.requests import Content, Want, Weights
 
 if TYPE_CHECKING:
+    from hotplug_rpc.client.connection import Connection
     from hotplug_rpc.client.device import RemoteDevice
 
-__all__ = ["upload"]
+__all__ = ["WAYS", "Ahead", "upload"]
+
+_log = logging.getLogger("hotplug.rpc")
 
 _ROWS = 4096
 """Weights asked for in one message."""
@@ -32,6 +39,12 @@ class _Weight:
     data: memoryview
 
 
+_Missing: TypeAlias = "tuple[_Weight, int]"
+"""A weight, and the bytes of it that are there."""
+
+_Way: TypeAlias = "Callable[[Connection, list[_Missing]], Iterator[int]]"
+
+
 def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
     """Bring several read-only memories to a device; returns handles of their buffers.
 
@@ -42,14 +55,10 @@ def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
     """
     if not data:
         return []
-    total = sum(item.nbytes for item in data)
-    weights = []
-    with progress.task(f"hash weights for {device.id}", total) as advance:
-        done = 0
-        for item in data:
-            weights.append(_Weight(device.connection.new_handle(), digest_of(item), item))
-            done += item.nbytes
-            advance(done)
+    weights = [
+        _Weight(device.connection.new_handle(), digest, item)
+        for digest, item in zip(_hashed(device, data), data, strict=True)
+    ]
     try:
         for start in range(0, len(weights), _ROWS):
             _place(device, weights[start : start + _ROWS])
@@ -59,43 +68,118 @@ def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
     return [weight.handle for weight in weights]
 
 
+def _hashed(device: RemoteDevice, data: Sequence[memoryview]) -> list[str]:
+    total = sum(item.nbytes for item in data)
+    with progress.task(f"hash weights for {device.id}", total) as advance:
+        return digests_of(data, advance)
+
+
+class Ahead:
+    """Brings weights to a server in a thread of its own, before a device is to have them.
+
+    What fails here is done again, and told, when they are asked for.
+    """
+
+    def __init__(self, device: RemoteDevice, data: Sequence[memoryview]) -> None:
+        self._device = device
+        self._data = data
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="hotplug-rpc-ahead", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when all is there, or cannot be brought."""
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Bring no more."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        try:
+            digests = _hashed(self._device, self._data)
+            weights = [_Weight(0, d, item) for d, item in zip(digests, self._data, strict=True)]
+            rows = [(weight.digest, weight.data.nbytes) for weight in weights]
+            for start in range(0, len(rows), _ROWS):
+                wanted = Want(self._device.position, rows[start : start + _ROWS])
+                self._bring(weights[start : start + _ROWS], wanted)
+        except HotplugError as error:
+            _log.info("weights are not brought ahead: %s", error)
+
+    def _bring(self, weights: list[_Weight], wanted: Want) -> None:
+        for how, way, can in WAYS:
+            if self._stopped or not can(self._device.connection):
+                continue
+            body = self._device.connection.request(wanted).body
+            missing = [(weights[at], int(held)) for at, held in body.get("missing", [])]
+            if not missing:
+                return
+            _deliver(self._device, missing, how, way, lambda: self._stopped)
+
+
 def _place(device: RemoteDevice, weights: list[_Weight]) -> None:
     missing = _ask(device, weights)
-    if not missing:
-        return
-    _send(device, missing)
-    still = _ask(device, [weight for weight, _ in missing])
-    if still:
+    for how, way, can in WAYS:
+        if missing and can(device.connection):
+            _deliver(device, missing, how, way)
+            missing = _ask(device, [weight for weight, _ in missing])
+    if missing:
         raise ContentError(
-            f"{device.connection.address.server} does not keep {len(still)} weights that were sent",
+            f"{device.connection.address.server} does not keep {len(missing)} weights that were "
+            "sent",
             endpoint=device.connection.address.server,
         )
 
 
-def _ask(device: RemoteDevice, weights: list[_Weight]) -> list[tuple[_Weight, int]]:
+def _ask(device: RemoteDevice, weights: list[_Weight]) -> list[_Missing]:
     """The weights that are not there, each with the bytes that are; one of equal ones."""
     rows = [(w.handle, w.digest, w.data.nbytes) for w in weights]
     body = device.ask(Weights(device.position, rows)).body
     return [(weights[at], int(held)) for at, held in body.get("missing", [])]
 
 
-def _send(device: RemoteDevice, missing: list[tuple[_Weight, int]]) -> None:
-    different = {weight.digest: (weight, held) for weight, held in missing}
-    total = sum(weight.data.nbytes - held for weight, held in different.values())
-    flight: deque[Pending] = deque()
-    connection = device.connection
-    with progress.task(f"send weights to {device.id}", total) as advance:
+def _deliver(
+    device: RemoteDevice,
+    missing: list[_Missing],
+    how: str,
+    way: _Way,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    different = list({weight.digest: (weight, held) for weight, held in missing}.values())
+    total = sum(weight.data.nbytes - held for weight, held in different)
+    with progress.task(f"{how} weights to {device.id}", total) as advance:
         done = 0
-        for weight, held in different.values():
-            flat = weight.data.cast("B")
-            step = min(_PIECE, connection.frame_bytes)
-            for at in range(held, flat.nbytes, step):
-                if len(flight) >= _IN_FLIGHT:
-                    connection.wait(flight.popleft())
-                piece = flat[at : at + step]
-                request = Content(weight.digest, flat.nbytes, at)
-                flight.append(connection.submit(request, [piece]))
-                done += piece.nbytes
-                advance(done)
-        while flight:
-            connection.wait(flight.popleft())
+        for nbytes in way(device.connection, different):
+            done += nbytes
+            advance(done)
+            if stopped():
+                return
+
+
+def _lent(connection: Connection, missing: list[_Missing]) -> Iterator[int]:
+    """Lend the files that weights are of; yields bytes that the server has."""
+    return lend(connection, [(weight.digest, weight.data) for weight, _ in missing])
+
+
+def _sent(connection: Connection, missing: list[_Missing]) -> Iterator[int]:
+    """Send weights in pieces, from where an earlier transfer ended; yields bytes on their way."""
+    flight: deque[Pending] = deque()
+    step = min(_PIECE, connection.frame_bytes)
+    for weight, held in missing:
+        flat = weight.data.cast("B")
+        for at in range(held, flat.nbytes, step):
+            if len(flight) >= _IN_FLIGHT:
+                connection.wait(flight.popleft())
+            piece = flat[at : at + step]
+            request = Content(weight.digest, flat.nbytes, at)
+            flight.append(connection.submit(request, [piece]))
+            yield piece.nbytes
+    while flight:
+        connection.wait(flight.popleft())
+
+
+WAYS: tuple[tuple[str, _Way, Callable[[Connection], bool]], ...] = (
+    ("lend", _lent, can_lend),
+    ("send", _sent, lambda _: True),
+)
+"""How weights come to a server, the better way first, and whether it can be gone."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from hotplug.amounts import parse_size
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import DEFAULT_PORT, parse_bind
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ServeCommand", "command"]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SWITCH_SECONDS = 0.0005
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -44,11 +44,11 @@ class ServeCommand:
             "-d", "--devices", metavar="SELECTOR", default="auto", help="what to offer (all)"
         )
         parser.add_argument(
-            "--budget", type=amount, metavar="BYTES",
+            "--budget", type=_size, metavar="BYTES",
             help="of each device, what all clients together may take, such as 8G (all)",
         )  # fmt: skip
         parser.add_argument(
-            "--client-budget", type=amount, metavar="BYTES", help="what one client may take (all)"
+            "--client-budget", type=_size, metavar="BYTES", help="what one client may take (all)"
         )
         parser.add_argument(
             "--allow", action="append", default=[], metavar="KEY",
@@ -60,8 +60,13 @@ class ServeCommand:
         )  # fmt: skip
         parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where weights are kept")
         parser.add_argument(
-            "--cache-bytes", type=amount, default=64 * 10**9, metavar="BYTES",
+            "--cache-bytes", type=_size, default=64 * 10**9, metavar="BYTES",
             help="what they may take there; 0 keeps none (64G)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--keep", type=float, default=300.0, metavar="SECONDS",
+            help="how long weights and compiled graphs that no client uses any more stay on a "
+            "device, if nobody needs the room (%(default)g)",
         )  # fmt: skip
         parser.add_argument(
             "--metrics", metavar="ADDRESS", help="serve /metrics and /healthz by HTTP, as host:port"
@@ -95,6 +100,7 @@ class ServeCommand:
         with _logging(as_json=arguments.json_log, quiet=arguments.quiet):
             # Else a thread that computes in Python would keep the one with the sockets waiting.
             sys.setswitchinterval(_SWITCH_SECONDS)
+            _allow_many_files()
             ids = [info.id for info in offered(arguments.devices)]
             with contextlib.ExitStack() as stack:
                 # Clients that are kept apart have processes that open devices themselves.
@@ -131,8 +137,10 @@ def _options(arguments: argparse.Namespace) -> Options:
     from hotplug_rpc.server.build import Options, cache_folder  # noqa: PLC0415
     from hotplug_rpc.server.limits import Limits  # noqa: PLC0415
 
-    if not 0 <= arguments.drain <= threading.TIMEOUT_MAX:  # NaN compares false
-        raise UsageError(f"--drain takes a number of seconds, not {arguments.drain:g}")
+    for name in ("drain", "keep"):
+        seconds = getattr(arguments, name)
+        if not 0 <= seconds <= threading.TIMEOUT_MAX:  # NaN compares false
+            raise UsageError(f"--{name} takes a number of seconds, not {seconds:g}")
     return Options(
         bind=parse_bind(arguments.bind),
         devices=arguments.devices,
@@ -143,19 +151,24 @@ def _options(arguments: argparse.Namespace) -> Options:
         models=arguments.models,
         allow=[parse_key(text) for text in arguments.allow],
         isolate=arguments.isolate,
+        keep_seconds=arguments.keep,
     )
 
 
-def amount(text: str) -> int:
-    """Bytes, such as 500M or 8G, in powers of 1000.
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error.args[0])) from None
 
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    digits, unit = (text[:-1], text[-1:].lower()) if not text[-1:].isdigit() else (text, "")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 19 and unit in _UNITS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, such as 500M or 8G")
-    return int(digits) * _UNITS[unit]
+
+def _allow_many_files() -> None:
+    """Every weight in use is a mapped file, and the usual 1024 are soon too few."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - there is none on Windows, nor such a limit
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.fetching import fetch_from
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.isolation import IsolatingService
+from hotplug_rpc.server.lent import Lent
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.loop import Server
 from hotplug_rpc.server.offers import Offer
@@ -48,6 +49,7 @@ class Options:
         models: GGUF files, or folders of them, whose tensors clients need not send.
         allow: public keys that may come in, beside those on the list.
         isolate: whether each session has a process of its own.
+        keep_seconds: how long what no session uses any more stays on devices.
     """
 
     bind: Address = field(default_factory=lambda: Address("127.0.0.1", DEFAULT_PORT))
@@ -59,6 +61,7 @@ class Options:
     models: Sequence[Path] = ()
     allow: Collection[bytes] = ()
     isolate: bool = False
+    keep_seconds: float = 0.0
 
 
 def cache_folder() -> Path:
@@ -118,14 +121,16 @@ def shared_of(options: Options, devices: Sequence[Device], fetch: Fetcher | None
     Args:
         options: how to serve.
         devices: what is offered.
-        fetch: gets bytes from other servers; None where sessions are kept apart from them.
+        fetch: gets bytes from other servers; None where sessions are kept apart from them, and
+            from files of clients.
     """
     return Shared(
-        tuple(Offer(device, options.budget) for device in devices),
+        tuple(Offer(device, options.budget, options.keep_seconds) for device in devices),
         options.limits,
         GraphStore(options.limits.nodes),
         WeightStore(options.cache, options.cache_bytes, options.models if devices else ()),
         Peers(fetch),
+        Lent() if fetch else None,
     )
 
 

@@ -43,6 +43,7 @@ class Door:
         self._stamp = (-1, -1)
         self._names: dict[bytes, str] = {}
         self._refusals: dict[str, deque[float]] = {}
+        self._turned_away: dict[bytes, float] = {}
 
     def knows(self, key: bytes) -> bool:
         """Whether a client may use devices."""
@@ -59,6 +60,11 @@ class Door:
                 _log.error("nobody on the list is let in: %s", error)
         return self._names
 
+    def turn_away(self, key: bytes) -> None:
+        """Let a client that broke the rules not come in for a while, but for the user's own."""
+        if key not in self._own:
+            self._turned_away[key] = time.monotonic() + _SECONDS
+
     def answer(self, question: Sequence[bytes]) -> list[bytes]:
         """ZAP's reply to one of its requests."""
         version, number, _, address, _, mechanism = question[:6]
@@ -68,7 +74,7 @@ class Door:
         return [version, number, status, b"", user, b""]
 
     def _decide(self, key: bytes, address: str) -> bytes:
-        if self._is_banned(address):
+        if self._is_banned(address) or self._turned_away.get(key, 0.0) > time.monotonic():
             self._metrics.add("refused_total", 1, 'reason="rate"')
             return _LATER
         if len(key) == 32 and (self.knows(key) or self._peers.expects(key.hex())):

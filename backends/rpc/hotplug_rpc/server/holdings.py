@@ -70,6 +70,7 @@ class HeldExecutable:
 
     Attributes:
         needs: name of a leaf or output -> bytes, and whether a run writes it.
+        key: what an equal one has in common with it.
         bound: buffers by name, once they are known.
         handles: theirs.
     """
@@ -78,6 +79,7 @@ class HeldExecutable:
     executable: Executable
     needs: Mapping[str, tuple[int, bool]]
     nbytes: int
+    key: tuple[str, int | None]
     bound: dict[str, Buffer] | None = None
     handles: frozenset[int] = frozenset()
 
@@ -211,10 +213,17 @@ class Holdings:
             released = [self._buffers.pop(h) for h in gone]
             finished = [self._executables.pop(h) for h in ended]
         for held in finished:
-            held.executable.free()
-            self.give_back(offer, held.nbytes)
+            self._end(held)
         for item in released:
             item.release()
+
+    def _end(self, held: HeldExecutable) -> None:
+        self.give_back(held.offer, held.nbytes)
+        executable = held.executable
+        if executable.unbind():
+            held.offer.idle.put(held.key, executable, held.nbytes, executable.free)
+        else:
+            executable.free()
 
     def free_all(self, offer: Offer) -> None:
         """Give back all that lies on a device."""

@@ -16,6 +16,8 @@ from zmq.utils.monitor import recv_monitor_message
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, parse_address
 from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.requests import MAX_FRAMES
+from hotplug_rpc.server.backlog import Backlog, shut_down
 from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.service import Post, Service
@@ -29,11 +31,15 @@ _log = logging.getLogger("hotplug.rpc")
 _ZAP = "inproc://zeromq.zap.01"
 _FRAME_OVERHEAD = 1024  # of CURVE
 _QUEUED = 64  # messages that ZeroMQ keeps for a client in each direction
+_MOST_FRAMES = 2 + MAX_FRAMES  # with the client's routing id, and the head
 _AT_ONCE = 64  # messages taken before answers are sent again
 _NUDGE_SECONDS = 2.0
 _STALLED_POLL_MS = 20
 _STALLED_BYTES = 256 << 20
+_LOOK_MS = 250
+_UNDER_WAY, _UNDER_WAY_TOGETHER = 128 << 20, 512 << 20
 
+_EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 _FAILURES = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -78,7 +84,8 @@ class Server:
         self._stalled: dict[bytes, _Stalled] = {}
         self._woken = False
         self._until: float | None = None
-        self._nudged = time.monotonic()
+        self._nudged = self._looked = time.monotonic()
+        self._backlog = Backlog(_UNDER_WAY, _UNDER_WAY_TOGETHER)
         self.key = keys.identity().public
         self._silence = heartbeat_ms()
         self._context = zmq.Context()
@@ -88,7 +95,7 @@ class Server:
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
-        self._monitor = self._router.get_monitor_socket(_FAILURES)
+        self._monitor = self._router.get_monitor_socket(_EVENTS | _FAILURES)
 
     def _open(self, keys: KeyRing, bind: Address) -> zmq.Socket[bytes]:
         identity = keys.identity()
@@ -143,14 +150,15 @@ class Server:
             poller.register(source, zmq.POLLIN)
         try:
             while not self._is_over():
-                ready = dict(poller.poll(_STALLED_POLL_MS if self._stalled else 500))
+                ready = dict(poller.poll(_STALLED_POLL_MS if self._stalled else _LOOK_MS))
                 if self._zap in ready:
                     self._zap.send_multipart(self._door.answer(self._zap.recv_multipart()))
                 if self._monitor in ready:
-                    self._note_failure()
+                    self._note_event()
                 if self._router in ready:
                     self._receive()
                 self._send_all()
+                self._end_excessive()
                 self._nudge()
         finally:
             self._close()
@@ -161,25 +169,62 @@ class Server:
         idle = not (self.service.session_count or self._outbox or self._stalled)
         return idle or time.monotonic() >= self._until
 
-    def _note_failure(self) -> None:
+    def _note_event(self) -> None:
         event = recv_monitor_message(self._monitor)
+        if event["event"] == zmq.EVENT_ACCEPTED:
+            self._backlog.opened(event["value"])
+            return
+        if not event["event"] & _FAILURES:
+            self._backlog.closed(event["value"])
+            return
         self.service.metrics.add("refused_total", 1, 'reason="handshake"')
         _log.info("a handshake failed", extra={"event": int(event["event"])})
+
+    def _end_excessive(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _LOOK_MS / 1000:
+            return
+        self._looked = now
+        ended = self._backlog.end_excessive()
+        if ended:
+            self.service.metrics.add("refused_total", ended, 'reason="endless"')
+            _log.warning("ended %d connections whose messages do not end", ended)
 
     def _receive(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = self._message()
             except zmq.Again:
                 return
             peer = frames[0].bytes
             client = str(frames[-1].get("User-Id"))
+            descriptor = int(frames[-1].get(zmq.SRCFD))
+            self._backlog.delivered(descriptor)
+            if len(frames) > _MOST_FRAMES:
+                _log.warning("a message of too many frames, from %s", client[:16])
+                self._door.turn_away(bytes.fromhex(client))
+                self.service.end(peer, "a message had too many frames")
+                shut_down(descriptor)
+                continue
             ticket_only = not self._door.knows(bytes.fromhex(client))
             payload = [frame.buffer for frame in frames[1:]]
             try:
                 self.service.handle(peer, client, payload, ticket_only=ticket_only)
             except Exception:  # noqa: BLE001 - whatever is wrong with one message, others go on
                 _log.exception("a message could not be handled")
+
+    def _message(self) -> list[zmq.Frame]:
+        """The next message, of which frames beyond the allowed are dropped.
+
+        Raises:
+            Again: there is none.
+        """
+        frames = [self._router.recv(zmq.NOBLOCK, copy=False)]
+        while frames[-1].more and len(frames) <= _MOST_FRAMES:
+            frames.append(self._router.recv(copy=False))
+        while len(frames) > _MOST_FRAMES and self._router.getsockopt(zmq.RCVMORE):
+            self._router.recv()
+        return frames
 
     def _send_all(self) -> None:
         self._woken = False
@@ -233,7 +278,9 @@ class Server:
         self.service.metrics.put("sessions", self.service.session_count)
         self.service.metrics.put("waiting", self.service.waiting)
         for offer in self.service.shared.offers:
+            offer.idle.expire()
             self.service.metrics.put("device_taken_bytes", offer.taken, f'device="{offer.id}"')
+            self.service.metrics.put("device_idle_bytes", offer.idle.nbytes, f'device="{offer.id}"')
 
     def _close(self) -> None:
         self.service.close()

@@ -20,6 +20,7 @@ _HELP = {
     "sent_bytes_total": ("counter", "Payload bytes that went out."),
     "busy_seconds_total": ("counter", "Seconds of work on a device."),
     "device_taken_bytes": ("gauge", "Bytes of a device that sessions hold."),
+    "device_idle_bytes": ("gauge", "Bytes of a device that stay ready for the next session."),
     "waiting": ("gauge", "Requests that wait for a device."),
 }
 

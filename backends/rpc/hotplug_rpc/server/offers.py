@@ -10,6 +10,7 @@ from hotplug.backend import Device, MemoryInfo
 from hotplug.errors import OutOfDeviceMemoryError
 from hotplug.registry.guard import info_to_json
 from hotplug_rpc.server.desk import Desk
+from hotplug_rpc.server.idle import Idle
 
 __all__ = ["Offer"]
 
@@ -22,17 +23,21 @@ class Offer:
     Attributes:
         device: the opened device.
         desk: the thread that works on it.
+        idle: what no session uses at present.
         taken: bytes that sessions hold on it.
     """
 
-    def __init__(self, device: Device, budget: int | None = None) -> None:
+    def __init__(
+        self, device: Device, budget: int | None = None, idle_seconds: float = 0.0
+    ) -> None:
         self.device = device
         self.desk = Desk(f"hotplug-rpc-{device.id}")
+        self.idle = Idle(idle_seconds)
         self.taken = 0
         self._budget = budget
         self._asked = -_ASK_SECONDS
         self._free: int | None = None
-        self._taken_then = 0
+        self._held_then = 0
         self._lock = threading.Lock()
 
     @property
@@ -41,8 +46,10 @@ class Offer:
         return self.device.id
 
     def memory(self) -> MemoryInfo:
-        """The device's memory, as far as it is offered."""
+        """The device's memory, as far as it is offered; what is idle counts as free."""
         memory = self.device.memory()
+        if memory.free is not None:
+            memory = MemoryInfo(memory.total, memory.free + self.idle.nbytes)
         if self._budget is None:
             return memory
         left = max(0, self._budget - self.taken)
@@ -56,6 +63,9 @@ class Offer:
         """
         with self._lock:
             room = self._room()
+            while room is not None and nbytes > room and self.idle.drop_oldest():
+                self._asked = -_ASK_SECONDS
+                room = self._room()
             if room is not None and nbytes > room:
                 raise OutOfDeviceMemoryError(
                     f"{self.id} has {room} bytes left to give, {nbytes} needed",
@@ -69,11 +79,15 @@ class Offer:
         """Bytes left; the device is asked now and then, since asking may take long."""
         now = time.monotonic()
         if now - self._asked > _ASK_SECONDS:
-            self._asked, self._free, self._taken_then = now, self.device.memory().free, self.taken
-        left = None if self._budget is None else self._budget - self.taken
-        free = None if self._free is None else self._free - (self.taken - self._taken_then)
+            self._asked, self._free, self._held_then = now, self.device.memory().free, self._held
+        left = None if self._budget is None else self._budget - self._held
+        free = None if self._free is None else self._free - (self._held - self._held_then)
         room = free if left is None else _least(free, left)
         return room if room is None else max(0, room)
+
+    @property
+    def _held(self) -> int:
+        return self.taken + self.idle.nbytes
 
     def give_back(self, nbytes: int) -> None:
         """Undo `take`."""

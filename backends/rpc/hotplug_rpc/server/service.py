@@ -47,6 +47,8 @@ _ASIDE = (
     rq.Explain,
     rq.Weights,
     rq.Content,
+    rq.Want,
+    rq.Lend,
     rq.Redeem,
     rq.Fetch,
 )
@@ -172,6 +174,7 @@ class Service:
             "protocol": [VERSION[0], min(VERSION[1], request.protocol[1])],
             "library": hotplug.__version__,
             "devices": devices,
+            "door": "" if ticket_only or self.shared.lent is None else self.shared.lent.door,
             "limits": {
                 "frame_bytes": limits.frame_bytes,
                 "waiting": limits.waiting,
@@ -314,6 +317,9 @@ class Service:
         self._aside.close()  # first: what it frees, the devices' own threads free
         for offer in self.shared.offers:
             offer.desk.close()
+            offer.idle.clear()
+        if self.shared.lent is not None:
+            self.shared.lent.close()
 
 
 def _check_versions(request: rq.Hello) -> None:

@@ -18,9 +18,10 @@ from hotplug.errors import OutOfDeviceMemoryError, UsageError
 from hotplug.graph import Graph
 from hotplug.memory import plan
 from hotplug_rpc import requests as rq
-from hotplug_rpc.errors import ContentError
+from hotplug_rpc.errors import ContentError, SessionError
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.holdings import HeldBuffer, HeldExecutable, Holdings, needs_of
+from hotplug_rpc.server.lent import Lent
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.peers import Peers
@@ -43,6 +44,7 @@ class Shared:
     graphs: GraphStore
     weights: WeightStore
     peers: Peers
+    lent: Lent | None = None
 
 
 @dataclass(eq=False)
@@ -183,20 +185,24 @@ class Session:
         offer = self.offer(request.device)
         self.holdings.check_new_executable(request.executable)
         graph = self._graph(request.graph, frames)
-        # The client's number is not believed: a device may take what the core's plan says.
-        arena = plan(graph).arena_bytes
-        self.holdings.take(offer, arena)
-        self.holdings.give_back(offer, arena)
-        executable = offer.device.compile(Partition(graph, arena, request.threads))
+        key = graph.key, request.threads
+        executable = offer.idle.take(key) or self._compiled(offer, graph, request.threads)
         nbytes = executable.arena_bytes
         try:
             self.holdings.take(offer, nbytes)
         except OutOfDeviceMemoryError:
             executable.free()
             raise
-        held = HeldExecutable(offer, executable, needs_of(graph), nbytes)
+        held = HeldExecutable(offer, executable, needs_of(graph), nbytes, key)
         self.holdings.add_executable(request.executable, held)
         return {"arena_bytes": nbytes}, []
+
+    def _compiled(self, offer: Offer, graph: Graph, threads: int | None) -> Executable:
+        # The client's number is not believed: a device may take what the core's plan says.
+        arena = plan(graph).arena_bytes
+        self.holdings.take(offer, arena)
+        self.holdings.give_back(offer, arena)
+        return offer.device.compile(Partition(graph, arena, threads))
 
     def bind(self, request: rq.Bind, _: Frames) -> Answer:
         """Buffers for an executable."""
@@ -237,19 +243,29 @@ class Session:
     def weights_of(self, request: rq.Weights, _: Frames) -> Answer:
         """Buffers of what is here; of the rest, how much is."""
         offer = self.offer(request.device)
-        missing: list[tuple[int, int]] = []
+        missing: list[int] = []
         added: list[int] = []
+        contents = [(digest, nbytes) for _, digest, nbytes in request.weights]
         try:
             for position, (handle, digest, nbytes) in enumerate(request.weights):
                 if self._attach(offer, handle, digest, nbytes):
                     added.append(handle)
                 else:
-                    missing.append((position, nbytes))
-            self._check_room(offer, request, missing)
+                    missing.append(position)
+            return self._expected(offer, contents, missing)
         except BaseException:
             self.holdings.free(offer, added, [])
             raise
-        return {"missing": [self._expect(request, position) for position, _ in missing]}, []
+
+    def want(self, request: rq.Want, _: Frames) -> Answer:
+        """The same without buffers, and without taking memory of the device."""
+        offer, store = self.offer(request.device), self.shared.weights
+        missing = [
+            position
+            for position, content in enumerate(request.weights)
+            if not store.has(offer, *content)
+        ]
+        return self._expected(offer, request.weights, missing)
 
     def _attach(self, offer: Offer, handle: int, digest: str, nbytes: int) -> bool:
         self.holdings.check_new_buffer(handle)
@@ -270,25 +286,33 @@ class Session:
         self.holdings.give_back(shared.offer, shared.buffer.nbytes, shared=True)
         self.shared.weights.release(shared)
 
-    def _check_room(
-        self, offer: Offer, request: rq.Weights, missing: Sequence[tuple[int, int]]
-    ) -> None:
-        """Better now than after an hour of sending; and what is sent is held until it is used."""
-        digests = {request.weights[position][1]: nbytes for position, nbytes in missing}
-        nbytes = sum(digests.values())
-        nbytes += self.shared.weights.outstanding(self.client, digests) if missing else 0
+    def _expected(
+        self, offer: Offer, contents: Sequence[tuple[str, int]], missing: Sequence[int]
+    ) -> Answer:
+        """What is missing, with the bytes that are there, once it is known to have room."""
+        # Better now than after an hour of sending; and what is sent is held until it is used.
+        digests = {contents[position][0]: contents[position][1] for position in missing}
+        store, nbytes = self.shared.weights, sum(digests.values())
+        nbytes += store.outstanding(self.client, digests) if missing else 0
         self.holdings.take(offer, nbytes)
         self.holdings.give_back(offer, nbytes)
-
-    def _expect(self, request: rq.Weights, position: int) -> list[int]:
-        _, digest, nbytes = request.weights[position]
-        return [position, self.shared.weights.expect(self.client, digest, nbytes)]
+        held = [[at, store.expect(self.client, *contents[at])] for at in missing]
+        return {"missing": held}, []
 
     def content(self, request: rq.Content, frames: Frames) -> Answer:
         """A piece of a weight."""
         self.shared.weights.receive(
             self.client, request.hash, request.nbytes, request.offset, frames[0]
         )
+        return _NOTHING
+
+    def lend(self, request: rq.Lend, _: Frames) -> Answer:
+        """Weights from a file that the client handed over."""
+        if self.shared.lent is None:
+            raise SessionError("this server takes no files")
+        with self.shared.lent.claimed(request.token) as file:
+            for digest, nbytes, offset in request.weights:
+                self.shared.weights.receive_from(file, self.client, digest, nbytes, offset)
         return _NOTHING
 
     # Other servers
@@ -334,7 +358,9 @@ _HANDLERS: dict[type[rq.Request], Callable[..., Answer]] = {
     rq.Explain: Session.explain,
     rq.Profile: Session.profile,
     rq.Weights: Session.weights_of,
+    rq.Want: Session.want,
     rq.Content: Session.content,
+    rq.Lend: Session.lend,
     rq.Ticket: Session.ticket,
     rq.Redeem: Session.redeem,
     rq.Fetch: Session.fetch,

@@ -42,7 +42,8 @@ class Transfer:
             self._memory = bytearray()
         else:
             with contextlib.suppress(OSError):
-                self.held = min(path.stat().st_size, nbytes)
+                # A whole one whose sender was cut off before its end is received anew.
+                self.held = size if (size := path.stat().st_size) < nbytes else 0
         # What an earlier attempt left has to be read for its hash; what comes now need not be.
         self._hasher = None if self.held else Hasher()
 

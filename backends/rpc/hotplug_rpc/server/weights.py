@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hotplug.backend import Buffer
 from hotplug_rpc.contents import digest_of
+from hotplug_rpc.errors import ContentError
 from hotplug_rpc.server.model_files import Place, index_models
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.transfers import UNFINISHED, Transfers
@@ -30,6 +31,7 @@ _log = logging.getLogger("hotplug.rpc")
 
 _FILE = re.compile(r"[0-9a-f]{64}")
 _PIECE = 16 << 20
+_LENT_PIECE = 1 << 20
 _DAY = 86400.0
 
 
@@ -83,18 +85,27 @@ class WeightStore:
             shared.users += 1
             return shared
 
+    def has(self, offer: Offer, digest: str, nbytes: int) -> bool:
+        """Whether a weight's bytes are here, so that a device can have it at once."""
+        with self._lock:
+            here = (offer, digest) in self._shared or digest in offer.idle
+            return here or self._find(digest, nbytes) is not None
+
     def release(self, shared: SharedWeight) -> None:
         """One buffer less; after the last the device's memory is free again."""
+        offer, nbytes = shared.offer, shared.buffer.nbytes
         with self._lock:
             shared.users -= 1
             if shared.users:
                 return
-            self._shared.pop((shared.offer, shared.digest), None)
-        nbytes = shared.buffer.nbytes
-        shared.buffer.free()
-        shared.offer.give_back(nbytes)
+            self._shared.pop((offer, shared.digest), None)
+        offer.give_back(nbytes)
+        offer.idle.put(shared.digest, shared, nbytes, shared.buffer.free)
 
     def _bring(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
+        idle: SharedWeight | None = offer.idle.take(digest)
+        if idle is not None:
+            return self._taken_up(idle)
         data = self._find(digest, nbytes)
         if data is None:
             return None
@@ -108,6 +119,15 @@ class WeightStore:
         self._senders.pop(digest, None)
         shared = self._shared[offer, digest] = SharedWeight(offer, digest, buffer)
         return shared
+
+    def _taken_up(self, idle: SharedWeight) -> SharedWeight:
+        try:
+            idle.offer.take(idle.buffer.nbytes)
+        except BaseException:
+            idle.buffer.free()
+            raise
+        self._shared[idle.offer, idle.digest] = idle
+        return idle
 
     def _find(self, digest: str, nbytes: int) -> memoryview | None:
         """The bytes, verified; of another device's, the cache's, a model file's."""
@@ -172,6 +192,23 @@ class WeightStore:
                 self._keep(done, digest, nbytes)
             else:
                 self._loosen(client, digest, memoryview(done).toreadonly())
+
+    def receive_from(self, file: int, client: str, digest: str, nbytes: int, offset: int) -> None:
+        """Take a weight from an open file, given by its descriptor.
+
+        Raises:
+            ContentError: it was not expected, the file is too short, or the hash is another.
+        """
+        at = self._transfers.get(client, digest, nbytes).held
+        try:
+            if os.fstat(file).st_size < offset + nbytes:
+                raise ContentError(f"the file that was lent ends before byte {offset + nbytes}")
+            while at < nbytes:
+                piece = os.pread(file, min(_LENT_PIECE, nbytes - at), offset + at)
+                self.receive(client, digest, nbytes, at, memoryview(piece))
+                at += len(piece) or nbytes  # it was cut just now
+        except OSError as error:
+            raise ContentError(f"the file that was lent cannot be read: {error}") from error
 
     def _loosen(self, client: str, digest: str, data: memoryview) -> None:
         self._loose[digest] = data

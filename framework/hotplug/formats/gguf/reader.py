@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import re
-import stat
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,7 @@ from hotplug.errors import FormatError, ModelError, UsageError
 from hotplug.formats.gguf.fields import Fields
 from hotplug.formats.gguf.header import Header, TensorInfo, read_header
 from hotplug.formats.gguf.metadata import Metadata
+from hotplug.formats.mapping import map_file
 from hotplug.tensor import HostTensor
 
 __all__ = ["GGUFFile", "TensorInfo"]
@@ -169,7 +166,7 @@ def _open_shards(path: Path) -> tuple[_Shard, ...]:
 
 def _open_shard(path: Path, number: int = 0, count: int = 0) -> _Shard:
     """Map one file; a later shard must also be the one that its name says."""
-    data = _map(path)
+    data = map_file(path)
     shard = _Shard(path, data, read_header(data.data, path))
     if number:
         said = (shard.split_field(_SHARD_NUMBER, -1), shard.split_field(_SHARD_COUNT, -1))
@@ -213,45 +210,3 @@ def _merge_metadata(shards: tuple[_Shard, ...]) -> Metadata:
     if len(shards) > 1:
         entries = {key: entry for key, entry in entries.items() if not key.startswith("split.")}
     return Metadata(shards[0].data.data, entries)
-
-
-def _map(path: Path) -> npt.NDArray[np.uint8]:
-    """The bytes of a file, read-only; the array alone keeps the mapping alive."""
-    try:
-        # A look before opening: opening a pipe would wait for somebody to write to it.
-        status = path.stat()
-        mapped = _map_regular(path) if stat.S_ISREG(status.st_mode) and status.st_size else None
-    except FileNotFoundError as exc:
-        raise UsageError(f"there is no file {path}") from exc
-    except (OSError, ValueError) as exc:
-        raise UsageError(f"{path} cannot be opened: {exc}") from exc
-    if mapped is not None:
-        return mapped
-    if stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path}: the file is empty", path=str(path), offset=0)
-    kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
-    raise UsageError(f"{path} is {kind}")
-
-
-_maps: weakref.WeakValueDictionary[tuple[int, ...], npt.NDArray[np.uint8]] = (
-    weakref.WeakValueDictionary()
-)
-"""Files that are mapped now. Whoever opens one of them again gets the same bytes at the same
-addresses, by which devices know that they have a weight already."""
-
-
-def _map_regular(path: Path) -> npt.NDArray[np.uint8]:
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        held = _maps.get(key)
-        if held is not None and status.st_ino:
-            return held
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        # Where the file system has large folios, Linux then reads the file in pages of 2 MB, and
-        # every later reading of it is some percent faster: docs/decisions/0012. It may refuse.
-        with contextlib.suppress(OSError):
-            mapped.madvise(mmap.MADV_HUGEPAGE)
-    data = _maps[key] = np.frombuffer(mapped, np.uint8)
-    return data

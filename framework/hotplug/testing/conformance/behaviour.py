@@ -292,7 +292,7 @@ def runs_again_with_the_same_bindings(device: Device) -> None:
 
 @_behaviour
 def runs_again_with_other_bindings(device: Device) -> None:
-    """Another mapping, and the same mapping with another buffer in it."""
+    """Another mapping, the same with another buffer in it, and after letting go of all."""
     with _Run(device, _doubled()) as run:
         run.executable.run(run.bindings)
         run.expect_doubled()
@@ -305,6 +305,10 @@ def runs_again_with_other_bindings(device: Device) -> None:
             run.expect_doubled()
         run.executable.run(dict(run.bindings))
         run.expect_doubled()
+        if run.executable.unbind():
+            run.give(seed=10)
+            run.executable.run(run.bindings)
+            run.expect_doubled()
 
 
 @_behaviour
