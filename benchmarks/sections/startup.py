@@ -47,7 +47,7 @@ def measure_first_run(bench: Bench) -> Outcome:
 def first_run(bench: Bench) -> tuple[float, dict[str, object]]:
     """Seconds, and what else there is to tell."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HOTPLUG_CACHE_DIR": folder}
+        environment = {**users_environment(), "HOTPLUG_CACHE_DIR": folder}
         began = time.perf_counter()
         # With the chat template, so that the prompt is long enough for the kernels of many tokens.
         shown = terminal_text(hotplug_command(bench, 16, raw=False), environment)
@@ -79,7 +79,9 @@ def peer_command(bench: Bench, count: int) -> list[str] | None:
 def first_byte(command: Sequence[str]) -> float:
     """Seconds until a program writes something; it is let go on to its end."""
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, env=users_environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout is not None
         written = process.stdout.read(1)
         seconds = time.perf_counter() - began
@@ -87,6 +89,11 @@ def first_byte(command: Sequence[str]) -> float:
     if not written or process.returncode:
         sys.exit(f"{command[0]} ended with status {process.returncode} and wrote {written!r}")
     return seconds
+
+
+def users_environment() -> dict[str, str]:
+    """This one, but that Python keeps modules which it has compiled, as it does for most users."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def terminal_text(command: Sequence[str], environment: Mapping[str, str]) -> str | None:
