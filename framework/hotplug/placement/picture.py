@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 from hotplug import ops
 from hotplug.amounts import size_text, time_text
