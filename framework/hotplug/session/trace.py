@@ -127,11 +127,14 @@ class Trace:
         Path(path).write_text(json.dumps(self.to_json()), encoding="utf-8")
 
     def _event(self, span: Span, lane: int) -> dict[str, Any]:
+        # Beginning and end are rounded, and not the duration: Perfetto drops a span that reaches
+        # into the next one, if only by a nanosecond.
+        began, ended = self._time(span.began), self._time(span.began + span.seconds)
         return {
             "name": span.name,
             "ph": "X",
-            "ts": self._time(span.began),
-            "dur": round(1e6 * span.seconds, 3),
+            "ts": began,
+            "dur": round(ended - began, 3),
             "pid": _PROCESS,
             "tid": lane,
             "args": dict(span.details),

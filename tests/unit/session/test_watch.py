@@ -14,7 +14,7 @@ from hotplug.backend import DeviceType
 from hotplug.dtypes import get
 from hotplug.errors import RunCancelledError, UsageError
 from hotplug.graph import Graph
-from hotplug.session import Session, Trace
+from hotplug.session import Session, StepTime, Trace
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeDevice
 from hotplug_cpu import backend as processor
@@ -109,6 +109,15 @@ def test_steps_lie_within_their_part(kernels: str, monkeypatch: pytest.MonkeyPat
     assert sum(span.seconds for span in done) <= part.seconds
     done.sort(key=lambda span: span.began)
     assert all(a.began + a.seconds <= b.began + 1e-9 for a, b in pairwise(done))
+
+
+def test_steps_in_the_file_do_not_reach_into_each_other_by_rounding() -> None:
+    trace = Trace(clock=lambda: 0.0)
+    times = [StepTime("gpu:0", str(n), 1e-6 * (n % 7) / 3) for n in range(200)]
+    trace.lay_out(1e-7 / 3, times)
+    spans = events(trace, "X")
+    nanoseconds = [(round(1e3 * span["ts"]), round(1e3 * span["dur"])) for span in spans]
+    assert all(ts + dur == after for (ts, dur), (after, _) in pairwise(nanoseconds))
 
 
 def test_a_trace_without_steps_has_parts_alone() -> None:
