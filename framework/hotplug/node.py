@@ -79,6 +79,12 @@ class Node:
             return str(self.param("name"))
         return f"{self.op}#{self.key[:4]}"
 
+    @property
+    def label(self) -> str:
+        """The name, and those of the weights and states it takes: "matmul#1f0c blk.0.attn_q"."""
+        held = [operand.name for operand in self.operands if operand.op in {"weight", "state"}]
+        return " ".join([self.name, *held])
+
     def param(self, name: str) -> Param:
         """Value of one parameter.
 

@@ -168,9 +168,7 @@ def _name_rows(
 
 def _tip(plan: Plan, node: Node, received: Iterable[Copy]) -> str:
     choice = plan.choices[node]
-    weights = [operand.name for operand in node.operands if operand.op == "weight"]
-    named = f" of {', '.join(weights)}" if weights else ""
-    lines = [f"{node.name}{named} {node.type}", f"{choice.device}: {choice.reason}"]
+    lines = [f"{node.label} {node.type}", f"{choice.device}: {choice.reason}"]
     lines += [f"{size_text(copy.nbytes)} brought from {copy.source}" for copy in received]
     return "\n".join(lines)
 
@@ -201,7 +199,8 @@ def _columns(plan: Plan) -> list[tuple[str, list[Node]]]:
 
 def _number(name: str) -> int:
     """The layer that a name tells of, such as 3 of "blk.3.ffn_up.weight"; -1 for none."""
-    found = re.search(r"(?<![a-zA-Z0-9])[a-zA-Z_]*\.?(\d+)(?![a-zA-Z])", name)
+    whole = name.partition("[")[0]  # of "blk.3.ffn_up.weight[0:768]", a piece
+    found = re.search(r"(?<![a-zA-Z0-9])[a-zA-Z_]*\.?(\d+)(?![a-zA-Z])", whole)
     return int(found[1]) if found else -1
 
 
@@ -214,20 +213,21 @@ def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> N
     for device, y in lanes.items():
         canvas.words(_MARGIN, y + 15, device)
         canvas.box(left, y + 10, width, 1, _LINE, device, 0)
-    at, ends = 0.0, dict[str, tuple[float, float]]()
-    for number, (part, time) in enumerate(zip(plan.parts, plan.times, strict=True)):
-        begin = left + width * (at + time.copies) / max(total, 1e-12)
-        at += time.total
-        end = left + width * at / max(total, 1e-12)
+    ends = dict[str, tuple[float, float]]()
+    for event in plan.timeline:
+        part, seconds = plan.parts[event.task.part], event.ended - event.computed
+        begin = left + width * event.computed / max(total, 1e-12)
+        end = left + width * event.ended / max(total, 1e-12)
         y = lanes[part.device]
         for copy in part.receives:
             if copy.name in ends:
                 _draw_copy(canvas, ends[copy.name], (begin, y + 10), copy)
         count = sum(not node.is_leaf for node in part.graph.nodes)
-        tip = f"part {number} on {part.device}: {count} nodes, {time_text(time.compute)} computing"
+        what = f"part {event.task.part} on {part.device}: {count} nodes"
+        tip = f"{what}, {time_text(seconds)} computing"
         canvas.box(begin, y + 2, max(1.5, end - begin), 16, colours[part.device], tip, 3)
         if end - begin > 60:
-            canvas.words(begin + 6, y + 14, time_text(time.compute), size=11, fill="#ffffff")
+            canvas.words(begin + 6, y + 14, time_text(seconds), size=11, fill="#ffffff")
         for name, _ in part.graph.outputs:
             ends[name] = end, y + 10
     canvas.y += len(lanes) * _LANE

@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Any
 
 from hotplug import memory
+from hotplug.amounts import time_text
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Link, Rates, copy_seconds, node_seconds
+from hotplug.placement.schedule import Cost, Event, Task, simulate, tasks
 
 __all__ = ["Choice", "Copy", "MemoryUse", "Part", "PartTime", "Plan", "Stats"]
 
@@ -147,6 +149,7 @@ class Plan:
         stats: how the plan came about.
         peers: links between devices without the host between them.
         free: device id -> bytes of its memory that were free, as far as that was asked.
+        at_once: whether devices work at the same time at parts that do not need each other.
     """
 
     graph: Graph
@@ -157,6 +160,7 @@ class Plan:
     stats: Stats
     peers: Mapping[tuple[str, str], Link] = field(default_factory=dict)
     free: Mapping[str, int | None] = field(default_factory=dict)
+    at_once: bool = False
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -193,10 +197,20 @@ class Plan:
         sent: set[tuple[str, str]] = set()
         return tuple(self._time(part, sent) for part in self.parts)
 
+    @cached_property
+    def timeline(self) -> tuple[Event, ...]:
+        """When each part is expected to run, one run alone, in the order in which they begin."""
+        pairs = zip(self.parts, self.times, strict=True)
+        costs = [Cost(part.device, time.copies, time.compute) for part, time in pairs]
+        waits = tasks(self.parts, 1, 1)
+        if not self.at_once:
+            waits = {task: {Task(0, task.part - 1)} & waits.keys() for task in waits}
+        return tuple(simulate(waits, costs))
+
     @property
     def seconds(self) -> float:
         """Seconds that a run is expected to take."""
-        return sum(time.total for time in self.times)
+        return max([event.ended for event in self.timeline], default=0.0)
 
     def copy_seconds(self, copy: Copy) -> float:
         """Seconds that a copy is expected to take."""
@@ -288,9 +302,9 @@ class Plan:
         }
 
     def table(self) -> str:
-        """A line per node that computes something: name and weights, type, device, reason."""
+        """A line per node that computes something: label, type, device, reason."""
         rows = [
-            (_named(node), str(node.type), self.choices[node].device, self.choices[node].reason)
+            (node.label, str(node.type), self.choices[node].device, self.choices[node].reason)
             for node in self.graph.nodes
             if not node.is_leaf
         ]
@@ -312,14 +326,15 @@ class Plan:
         """What decided, and how good it is."""
         sources = Counter(self.rates[device].source for device in self.budgets)
         speeds = ", ".join(f"{count} {source}" for source, count in sources.items())
+        expected = f"{time_text(self.seconds)} expected"
         if not self.stats.known:
-            return f"the order of the devices decided (speeds: {speeds})"
+            return f"{expected}; the order of the devices decided (speeds: {speeds})"
         best = f"within {self.stats.gap:.1%} of the best"
         if self.stats.exact:
             best = "the best there is"
         elif self.stats.gap < _NEGLIGIBLE:
             best = "the best that keeps pieces of the graph together"
-        return f"{_time(self.seconds)} expected, {best} by speeds {speeds}"
+        return f"{expected}, {best} by speeds {speeds}"
 
     def _reasons(self) -> list[str]:
         counts = Counter(
@@ -333,17 +348,8 @@ class Plan:
 _NEGLIGIBLE = 5e-4
 
 
-def _named(node: Node) -> str:
-    """A node's name, and those of the weights it reads."""
-    return " ".join([node.name, *[n.name for n in node.operands if n.op == "weight"]])
-
-
 def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
     return [{"device": at, "op": op, "nodes": count} for (at, op), count in counts.items()]
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def _bytes(nodes: Any) -> int:

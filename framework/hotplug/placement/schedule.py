@@ -17,12 +17,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Rates, work, work_seconds
-from hotplug.placement.plan import Part
 from hotplug.verify import CROSSING
+
+if TYPE_CHECKING:
+    from hotplug.placement.plan import Part
 
 __all__ = [
     "Cost",

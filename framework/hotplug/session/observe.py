@@ -25,7 +25,6 @@ __all__ = [
     "Observer",
     "callback_observer",
     "is_observed",
-    "label",
     "with_observed",
 ]
 
@@ -57,7 +56,7 @@ class Observation:
     @property
     def name(self) -> str:
         """Op and start of the key, with the names of the weights and states it takes."""
-        return label(self.node)
+        return self.node.label
 
     def value(self) -> Value:
         """A copy of the value: an array, or a host tensor where NumPy lacks the dtype."""
@@ -114,13 +113,7 @@ def callback_observer(
         pattern = re.compile(nodes)
     except re.error as error:
         raise UsageError(f"{nodes!r} is no regular expression: {error}") from error
-    return _Callback(callback, lambda node: pattern.search(label(node)) is not None)
-
-
-def label(node: Node) -> str:
-    """A node's name and the weights and states among its operands: "matmul#1f0c blk.0.attn_q"."""
-    held = [operand.name for operand in node.operands if operand.op in {"weight", "state"}]
-    return " ".join([node.name, *held])
+    return _Callback(callback, lambda node: pattern.search(node.label) is not None)
 
 
 def with_observed(graph: Graph, observers: Iterable[Observer]) -> Graph:

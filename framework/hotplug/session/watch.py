@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hotplug.errors import RunCancelledError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.session.observe import OBSERVED, Observation, Observer, label, with_observed
+from hotplug.session.observe import OBSERVED, Observation, Observer, with_observed
 from hotplug.session.trace import Trace
 from hotplug.session.values import Value
 
@@ -93,7 +93,7 @@ class Watch:
         for observer in self.observers:
             if observer.wants(seen.node) and observer.see(seen) is False:
                 raise RunCancelledError(
-                    f"the run was cancelled after {label(seen.node)} on {seen.device}",
+                    f"the run was cancelled after {seen.name} on {seen.device}",
                     device=seen.device,
                     op=seen.op,
                 )

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from hotplug.amounts import time_text
 from hotplug.cli.render import amount, console, table
 from hotplug.errors import UsageError
 from hotplug.placement import Part, Plan, dot, svg
@@ -118,7 +119,7 @@ def _parts(plan: Plan) -> _Table:
                 first,
                 last,
                 amount(brought) if brought else "",
-                f"{time.total * 1e3:.3f} ms",
+                time_text(time.total),
             )
         )
     return headings, rows, ["nodes", "brought", "expected"]
@@ -137,7 +138,7 @@ def _copies(plan: Plan) -> _Table:
         mine = [copy for copy in plan.copies if (copy.source, copy.target) == (source, target)]
         nbytes = sum(copy.nbytes for copy in mine)
         seconds = sum(plan.copy_seconds(copy) for copy in mine)
-        rows.append((str(count), source, target, amount(nbytes), f"{seconds * 1e3:.3f} ms"))
+        rows.append((str(count), source, target, amount(nbytes), time_text(seconds)))
     return headings, rows, ["copies", "bytes", "expected"]
 
 
