@@ -98,7 +98,7 @@ def _problem(session: Session, decoder: Decoder, batch: int) -> str:
         widths = 1, width_for(batch)
         plans = [session.plan(decoder.graph(width), reserve=False) for width in widths]
     except PlacementError as error:
-        return str(error)
+        return str(error.args[0])  # its remedy is that of the error to come
     hosts = {device.id for device in session.devices if device.buffers.is_host}
     return "; ".join(over for plan in plans for over in _over(plan, hosts))
 

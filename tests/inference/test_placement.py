@@ -18,6 +18,7 @@ from hotplug.placement.cost import Link
 from hotplug.testing.fakes import FakeDevice, fake_backend, fake_registry
 
 MB, KB = 1_000_000, 1000
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_budget_splits_the_model(devices, deep_model, capsys, tmp_path):
     assert "full" in names["blk.7.ffn_up.weight"]["reason"]
     root = ET.fromstring(picture.read_text())
     assert root.tag.endswith("svg")
-    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [title.text for title in root.iter(f"{SVG}title")]
     assert any("blk.7.ffn_up.weight" in (title or "") for title in titles)
     assert graph.read_text().startswith("digraph plan {")
 
@@ -95,6 +96,7 @@ def test_shares_and_pins(devices, deep_model, capsys):
         (["--budget", "fake:0=much"], 'a size is given as "8GiB", "800MB" or in bytes'),
         (["--budget", "fake:7=1GB"], "a budget names fake:7"),
         (["--split", "1"], "a share of 0 or more for each of the 2 devices"),
+        (["--split", "inf,1"], "a share of 0 or more for each of the 2 devices"),
         (["--split", "a,b"], '--split takes "auto" or shares such as "3,1"'),
         (["--tokens", "0"], "--tokens must be from 1 to 512"),
         (["--svg", "/nowhere/x.svg"], "/nowhere/x.svg cannot be written"),
@@ -103,6 +105,37 @@ def test_shares_and_pins(devices, deep_model, capsys):
 def test_what_is_not_understood_or_not_possible(devices, deep_model, capsys, options, says):
     assert plan_of("--devices", "fake:0,cpu", *options, model=deep_model) == 2
     assert says in capsys.readouterr().err
+
+
+def test_pins_and_budgets_name_devices_by_selectors(devices, deep_model, capsys):
+    options = ["--devices", "fake:0,cpu", "--place", r"blk\.0\.=cpu", "--budget", "fake=800KB"]
+    assert plan_of(*options, "--json", model=deep_model) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = {node["name"]: node["device"] for node in told["nodes"]}
+    assert names["blk.0.ffn_up.weight"] == "cpu:0"
+    assert told["memory"]["fake:0"]["budget"] == 800 * KB
+    options = ["--devices", "fake,cpu", "--budget", "fake=1MB"]
+    assert plan_of(*options, model=deep_model) == 2
+    assert "a budget names fake, which is fake:0 and fake:1: name one" in capsys.readouterr().err
+
+
+def test_in_tensor_mode_devices_are_expected_to_work_at_once(devices, deep_model, capsys, tmp_path):
+    for mode in ("layer", "tensor"):
+        options = ["--devices", "fake:0,cpu", "--split", "1,1", "--mode", mode, "--json"]
+        picture = tmp_path / f"{mode}.svg"
+        assert plan_of(*options, "--svg", str(picture), model=deep_model) == 0
+        told = json.loads(capsys.readouterr().out)
+        busy = {"fake:0": 0.0, "cpu:0": 0.0}
+        for part in told["parts"]:
+            busy[part["device"]] += part["compute_seconds"] + part["copy_seconds"]
+        if mode == "layer":
+            assert told["seconds"] == pytest.approx(sum(busy.values()))
+        else:
+            hidden = sum(busy.values()) - told["seconds"]
+            assert 0.5 * min(busy.values()) < hidden <= min(busy.values())
+        labels = {text.text for text in ET.fromstring(picture.read_text()).iter(f"{SVG}text")}
+        assert {label for label in labels if label.isdigit()} == set("01234567")
+        assert "out" in labels
 
 
 @pytest.mark.parametrize(

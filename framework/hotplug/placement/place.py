@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -184,7 +185,16 @@ class _Placer:
             found.labels,
             *_refusals(lines, built, found),
         )
-        return Plan(self.graph, parts, choices, limits, self.speeds, stats, self.peers)
+        return Plan(
+            self.graph,
+            parts,
+            choices,
+            limits,
+            self.speeds,
+            stats,
+            self.peers,
+            at_once=self.eager,
+        )
 
     def homes(self, lines: Outline, built: Built, *, known: bool) -> Homes:
         """Homes that are given before time is looked at."""
@@ -192,7 +202,7 @@ class _Placer:
             return in_shares(built.problem, checked_shares(self.wishes.shares, len(self.devices)))
         if known:
             return {}
-        names = [node.name for node in lines.steps]
+        names = [node.label for node in lines.steps]
         return in_order(built.problem, built.ids, names, built.refused)
 
     def solved(self, lines: Outline, built: Built, homes: Homes, *, known: bool) -> Solution:
@@ -208,7 +218,7 @@ class _Placer:
             problem = restricted(problem, homes)
         found = solve(problem, _TOLERANCE)
         if found is None:
-            raise no_room(built, [node.name for node in lines.steps])
+            raise no_room(built, [node.label for node in lines.steps])
         return found
 
 
@@ -232,8 +242,8 @@ def checked_shares(shares: Sequence[float], count: int) -> Sequence[float]:
     Raises:
         UsageError: they do not.
     """
-    usable = len(shares) == count and all(share >= 0 for share in shares) and sum(shares) > 0
-    if not usable:
+    usable = len(shares) == count and all(share >= 0 for share in shares)
+    if not usable or not 0 < sum(shares) < math.inf:
         raise UsageError(
             f"a split needs a share of 0 or more for each of the {count} devices in use, "
             f"not {list(shares)}"

@@ -17,7 +17,7 @@ from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.errors import DeviceNotFoundError
 from hotplug.registry.selectors import TYPES, Kind, Term, parse
 
-__all__ = ["Pool", "Selection", "group", "ranked", "same_device", "select"]
+__all__ = ["Pool", "Selection", "among", "group", "ranked", "same_device", "select"]
 
 _TYPE_ORDER = {kind: number for number, kind in enumerate(DeviceType)}
 
@@ -96,6 +96,46 @@ def select(pool: Pool, selector: str) -> Selection:
         raise _not_found(pool, selector, terms, skipped)
     automatic = any(term.kind is Kind.AUTO or term.word in TYPES for term in terms)
     return Selection(selector, tuple(chosen), tuple(skipped.items()), automatic)
+
+
+class _Few:
+    """A pool of devices that are in use already."""
+
+    def __init__(self, infos: Sequence[DeviceInfo]) -> None:
+        self._infos = infos
+
+    def names(self) -> list[str]:
+        return [info.backend for info in self._infos]
+
+    def devices_of(self, name: str) -> Sequence[DeviceInfo]:
+        return [info for info in self._infos if info.backend == name]
+
+    def everything(self) -> Sequence[DeviceInfo]:
+        return self._infos
+
+    def at_address(self, name: str, address: str) -> Sequence[DeviceInfo]:  # noqa: ARG002 - as Pool
+        return ()
+
+    def problem(self, name: str) -> str:  # noqa: ARG002 - as Pool
+        return ""
+
+    def priority(self, name: str) -> int:  # noqa: ARG002 - as Pool
+        return 0
+
+
+def among(infos: Sequence[DeviceInfo], selector: str) -> tuple[DeviceInfo, ...]:
+    """Those of some devices that a selector names; an id names one, whatever it looks like.
+
+    Raises:
+        SelectorError: it is neither of the grammar nor an id.
+    """
+    exact = tuple(info for info in infos if info.id == selector)
+    if exact:
+        return exact
+    try:
+        return select(_Few(infos), selector).devices
+    except DeviceNotFoundError:
+        return ()
 
 
 def same_device(one: DeviceInfo, other: DeviceInfo) -> bool:

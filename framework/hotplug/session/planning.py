@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hotplug.backend import Device
+from hotplug.backend import Device, MemoryInfo
 from hotplug.errors import DeviceNotFoundError, PinError, PlacementError
 from hotplug.graph import Graph
 from hotplug.placement import (
@@ -21,6 +21,7 @@ from hotplug.placement import (
 from hotplug.placement.cost import rates as stated
 from hotplug.placement.outline import alike
 from hotplug.placement.schedule import balanced_shares
+from hotplug.registry.choice import among
 from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
 from hotplug.session.sharing import Shared, Sharing
@@ -64,26 +65,34 @@ class Planner:
         self._shares: dict[str, float] = {}
 
     def check(self) -> None:
-        """Check that the wishes are about the devices in use.
+        """Check that the wishes are about the devices in use, which they name by any selector.
 
         Raises:
-            DeviceNotFoundError: a device that they name is not.
+            DeviceNotFoundError: a device that they name is not, or is several.
+            SelectorError: what shall name a device cannot.
             UsageError: there are more or fewer shares than devices.
         """
-        if self._wishes.shares is not None:
-            shares = checked_shares(self._wishes.shares, len(self._fleet.members))
+        wishes = self._wishes
+        if wishes.shares is not None:
+            shares = checked_shares(wishes.shares, len(self._fleet.members))
             self._shares = dict(zip(self._fleet.members, shares, strict=True))
-        named = [(f"the pin {pin!r}", at) for pin, at in self._wishes.pins.items()]
-        named += [("a budget", device) for device in self._wishes.limits]
+        pins = {pin: self._in_use(f"the pin {pin!r}", at) for pin, at in wishes.pins.items()}
+        limits = {self._in_use("a budget", at): most for at, most in wishes.limits.items()}
+        self._wishes = replace(wishes, pins=pins, limits=limits)
+
+    def _in_use(self, what: str, selector: str) -> str:
+        """Id of the one device in use that a selector names."""
+        found = among([device.info for device in self._fleet.devices], selector)
+        if len(found) == 1:
+            return found[0].id
         used = tuple(self._fleet.members)
-        for what, device in named:
-            if device not in used:
-                raise DeviceNotFoundError(
-                    f"{what} names {device}, which is not among the devices in use: "
-                    f"{', '.join(used)}",
-                    device=device,
-                    available=used,
-                )
+        several = f"which is {' and '.join(info.id for info in found)}: name one of them"
+        absent = f"which is not among the devices in use: {', '.join(used)}"
+        raise DeviceNotFoundError(
+            f"{what} names {selector}, {several if found else absent}",
+            device=selector,
+            available=used,
+        )
 
     def place(self, graph: Graph) -> Plan:
         """Where a graph runs.
@@ -114,8 +123,8 @@ class Planner:
             self._recovery.lose_states("they are divided anew among devices")
         if self._sharing.mode == "tensor":
             wishes = replace(wishes, shares=None)
-        free = {device.id: self._free(device) for device in devices}
-        budgets = {device.id: self._budget(device, free[device.id]) for device in devices}
+        memory = {device.id: self._fleet.ask(device.id, device.memory) for device in devices}
+        budgets = {device.id: self._budget(device, memory[device.id]) for device in devices}
 
         def placed(chosen: Mapping[str, str], wishes: Wishes) -> Plan:
             return place(
@@ -143,7 +152,7 @@ class Planner:
             self._chosen, self._balances = {}, False
             plan = placed({}, replace(wishes, shares=None) if own else wishes)
         self._note(plan)
-        return replace(plan, free=free)
+        return replace(plan, free={name: info.free for name, info in memory.items()})
 
     def _note(self, plan: Plan) -> None:
         """Log once what devices do not run, so that it runs on one of those named after them."""
@@ -202,12 +211,14 @@ class Planner:
         shared = self._sharing.of(base, self._fleet.devices, rates, wishes.shares)
         return shared if base is graph else replace(shared, graph=self._watch.form(shared.graph))
 
-    def _free(self, device: Device) -> int | None:
-        return self._fleet.ask(device.id, device.memory).free
-
-    def _budget(self, device: Device, free: int | None) -> int | None:
+    def _budget(self, device: Device, memory: MemoryInfo) -> int | None:
         """Bytes that weights and states may take; None where they lie in the host's own memory."""
-        if device.buffers.is_host or free is None:
+        if device.buffers.is_host:
+            return None
+        free = memory.free
+        if free is None and memory.total is not None:  # OpenCL has no word for what is free
+            free = max(0, memory.total - self._storage.bytes_on(device.id))
+        if free is None:
             return None
         return int(free * self._recovery.share(device.id)) + self._storage.shared_bytes(device)
 

@@ -81,11 +81,11 @@ class Session(Watchable):
             weights: name -> value. They are not copied where a device can use them as they lie.
             threads: threads of CPU-like devices; None takes HOTPLUG_THREADS or all cores.
             pins: regular expression, found in names of weights and states or being an op's ->
-                id of the device where they live, or where the op runs. Never broken: what cannot be
-                done is refused.
+                the device where they live, or where the op runs: its id, or a selector that names
+                one device in use. Never broken: what cannot be done is refused.
             split: for each device its share of the weights, such as (3, 1); None for what takes
                 least time, or where speeds are not known, as much as fits in order of preference.
-            budgets: id of a device -> bytes that a graph may take there, computing included.
+            budgets: a device, as above -> bytes that a graph may take there, computing included.
             fallback: None takes HOTPLUG_FALLBACK.
             registry: where devices come from; None takes the process' own.
             mode: how several devices share the work. "layer": one after the other; "pipeline": in
@@ -100,7 +100,8 @@ class Session(Watchable):
 
         Raises:
             SelectorError: the selector is not of the grammar.
-            DeviceNotFoundError: it names nothing that is here, or a pin or budget no device in use.
+            DeviceNotFoundError: it names nothing that is here, or a pin or budget no one device in
+                use.
             DeviceUnavailableError: the device cannot be opened.
             UsageError: fewer than one thread, or more than MOST_THREADS.
         """

@@ -245,6 +245,11 @@ class Storage:
         """Bytes by device: of weights, mapped files among them, and of states."""
         return {device: shelf.memory() for device, shelf in self._shelves.items()}
 
+    def bytes_on(self, device: str) -> int:
+        """Bytes of weights and states on a device."""
+        shelf = self._shelves.get(device)
+        return 0 if shelf is None else int(sum(shelf.memory().values()))
+
     def states_on(self, device: str) -> tuple[str, ...]:
         """Names of the states that live on a device."""
         shelf = self._shelves.get(device)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hotplug import ops
-from hotplug.backend import DeviceType
+from hotplug.backend import DeviceType, MemoryInfo
 from hotplug.dtypes import get
 from hotplug.errors import (
     DeviceLostError,
@@ -82,6 +82,18 @@ def test_a_budget_is_kept_and_told() -> None:
 def test_wishes_about_other_devices_are_refused_at_once(wishes, error, says) -> None:
     with pytest.raises(error, match=says):
         Session([device("a:0"), device("b:0")], WEIGHTS, **wishes)
+
+
+def test_where_a_device_cannot_tell_what_is_free_it_is_filled_up_to_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, cpu = device("a:0"), device("cpu:0")
+    monkeypatch.setattr(card, "memory", lambda: MemoryInfo(total=int(2.5 * BYTES), free=None))
+    with Session([card, cpu], WEIGHTS) as session:
+        for count, expected in ((2, []), (COUNT, ["cpu:0", "cpu:0"])):
+            plan = session.compile(layers(count, WIDTH, 1)).plan
+            assert homes(plan) == ["a:0", "a:0", *expected]
+            assert plan.free["a:0"] is None
 
 
 def test_the_first_graph_has_to_know_every_pin_and_later_ones_need_not() -> None:
