@@ -162,9 +162,9 @@ class Generation:
     def _read_again(self, history: Sequence[int]) -> int:
         """Read all but the last token in the batches in which they were read at first."""
         self._evaluator.rewind(0)
-        self._evaluator.last_logits(self.prompt_ids)
+        self._evaluator.last_logits(self.prompt_ids, control=self._control)
         for token in history[len(self.prompt_ids) : -1]:
-            self._evaluator.last_logits([token])
+            self._evaluator.last_logits([token], control=self._control)
         return len(history) - 1
 
     def _largest(self) -> int:

@@ -120,6 +120,25 @@ def test_two_answers_at_once_are_read_as_if_alone(tiny_model, monkeypatch, read)
     assert any(np.array_equal(read[1][n], alone[2]) for n in range(3, len(read[1])))
 
 
+def test_what_is_read_again_can_be_ended_as_well(tiny_model, monkeypatch):
+    monkeypatch.setenv("HOTPLUG_DETERMINISTIC", "on")
+    last, ends = Evaluator.last_logits, []
+
+    def noted(evaluator, ids, *, control=None, **named):
+        ends.append(control is not None)
+        return last(evaluator, ids, control=control, **named)
+
+    monkeypatch.setattr(Evaluator, "last_logits", noted)
+    with hotplug_llm.load(tiny_model, "cpu") as model:
+        both = [
+            model.generate(ids, max_tokens=8, sampling=GREEDY, ignore_eos=True, timeout=600)
+            for ids in ([5, 7, 9], [6, 8])
+        ]
+        list(zip(*both, strict=False))
+    assert len(ends) > 16  # more than both have tokens
+    assert all(ends)
+
+
 def test_a_seed_is_chosen(tiny_model, monkeypatch):
     monkeypatch.setenv("HOTPLUG_DETERMINISTIC", "on")
     hot = hotplug_llm.SamplingOptions(temperature=2)

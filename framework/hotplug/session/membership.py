@@ -31,6 +31,7 @@ class Membership:
         self._recovery = Recovery(fleet, storage, kept, fallback)
         self._changes = Changes(fleet, storage, self._recovery, self._lock)
         self._closed = False
+        self._computing = False
         _all.add(self)
 
     @property
@@ -123,8 +124,14 @@ class Membership:
         if self._closed:
             raise UsageError("the session is closed")
 
+    def _require_idle(self) -> None:
+        # Whoever looks on at a run, or handles a signal, is let in by the lock of its own thread.
+        if self._computing:
+            raise UsageError("this cannot be done within a run of the session, but when it is over")
+
     def _attend(self) -> None:
         self._require_open()
+        self._require_idle()
         self._changes.attend()
 
     def _forget(self) -> None:
@@ -132,6 +139,7 @@ class Membership:
         idle = self._lock.acquire(blocking=False)
         self._lock = self._changes.lock = threading.RLock()
         self._fleet.forget()
+        self._computing = False
         if not idle:
             self._changes.add(self._torn)
 

@@ -100,8 +100,7 @@ class Session(Watchable):
 
         Raises:
             SelectorError: the selector is not of the grammar.
-            DeviceNotFoundError: it names nothing that is here, or a pin or budget no one device in
-                use.
+            DeviceNotFoundError: it names nothing here, or a pin or budget no one device in use.
             DeviceUnavailableError: the device cannot be opened.
             UsageError: fewer than one thread, or more than MOST_THREADS.
         """
@@ -281,7 +280,11 @@ class Session(Watchable):
                 before = len(done)
                 try:
                     compiled = self.compiled(form, spill=spill, control=control)
-                    self._compute(compiled, batch[before:], done, control)
+                    self._computing = True
+                    try:
+                        self._compute(compiled, batch[before:], done, control)
+                    finally:
+                        self._computing = False
                 except DeviceFault as fault:
                     with self._telling():
                         at = None if rows is None else rows[len(done)]
@@ -335,6 +338,7 @@ class Session(Watchable):
     def close(self) -> None:
         """Give everything back; a second call does nothing."""
         with self._lock:
+            self._require_idle()
             self._closed = True
             self._changes.close()
             frees = self._kept.take_all() + self._storage.leave_all()

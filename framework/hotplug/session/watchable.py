@@ -70,6 +70,7 @@ class Watchable(Membership):
         """
         observer = callback_observer(by, nodes) if callable(by) else by
         with self._lock:
+            self._require_idle()
             self._watch.add(observer)
         try:
             yield
@@ -124,5 +125,6 @@ class Watchable(Membership):
     def reset(self) -> None:
         """Make all states zero."""
         with self._lock:
+            self._require_idle()
             # Compiled graphs are bound to the states' memory.
             self._fleet.give_back(self._kept.take_all() + self._storage.reset())

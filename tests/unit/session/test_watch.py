@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from hotplug.backend import DeviceType
 from hotplug.dtypes import get
 from hotplug.errors import RunCancelledError, UsageError
 from hotplug.graph import Graph
-from hotplug.session import Session, StepTime, Trace
+from hotplug.session import Observation, Session, StepTime, Trace
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeDevice
 from hotplug_cpu import backend as processor
@@ -187,6 +188,29 @@ def test_an_observer_ends_the_run_on_all_devices() -> None:
         np.testing.assert_allclose(
             session.run(graph(), {"x": X})["y"], np.maximum(BENT, 0), rtol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda session: session.run(graph(), {"x": 2 * X}),
+        lambda session: session.remove_device("gpu:0"),
+        lambda session: session.reset(),
+        lambda session: session.close(),
+        lambda session: session.observed(print).__enter__(),
+    ],
+)
+def test_an_observer_cannot_pull_away_what_the_run_works_on(act: Callable[[Session], Any]) -> None:
+    def look(_: Observation) -> None:
+        with pytest.raises(UsageError, match="cannot be done within a run"):
+            act(session)
+
+    with Session(devices(), weights()) as session:
+        with session.observed(look):
+            got = session.run(graph(), {"x": X})["y"]
+        np.testing.assert_allclose(got, np.maximum(BENT, 0), rtol=1e-5)
+        assert not session.failed
+        session.remove_device("gpu:0")
 
 
 def test_what_an_observer_raises_reaches_the_caller() -> None:
