@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from hotplug import ops
 from hotplug.amounts import time_text
@@ -121,7 +121,7 @@ class _Teller:
         return Choice(choices[users[0]].device, why)
 
 
-def no_room(built: Built, names: Sequence[str]) -> PlacementError:
+def no_room(built: Built, outline: Outline) -> PlacementError:
     """What to raise where no assignment was found, with the numbers."""
     problem = built.problem
     needed = sum(step.need for step in problem.steps) + sum(problem.shared)
@@ -134,7 +134,7 @@ def no_room(built: Built, names: Sequence[str]) -> PlacementError:
     told = ", ".join(f"{name}: {room}" for name, room in rooms.items())
     return PlacementError(
         f"weights and states of {needed} bytes do not fit ({told}); the largest step, "
-        f"{names[largest]}, needs {needs[largest]}",
+        f"{outline.steps[largest].label}, needs {needs[largest]}",
         reasons=rooms,
         remedy="use more devices, or a smaller model or context",
     )

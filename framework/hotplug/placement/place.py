@@ -202,8 +202,7 @@ class _Placer:
             return in_shares(built.problem, checked_shares(self.wishes.shares, len(self.devices)))
         if known:
             return {}
-        names = [node.label for node in lines.steps]
-        return in_order(built.problem, built.ids, names, built.refused)
+        return in_order(built.problem, built.ids, lines.steps, built.refused)
 
     def solved(self, lines: Outline, built: Built, homes: Homes, *, known: bool) -> Solution:
         """The best assignment.
@@ -218,7 +217,7 @@ class _Placer:
             problem = restricted(problem, homes)
         found = solve(problem, _TOLERANCE)
         if found is None:
-            raise no_room(built, [node.label for node in lines.steps])
+            raise no_room(built, lines)
         return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hotplug.errors import PlacementError
+from hotplug.node import Node
 from hotplug.placement.problem import Problem, Step
 from hotplug.placement.segments import segments
 
@@ -43,7 +44,7 @@ def in_one(problem: Problem) -> Homes:
 def in_order(
     problem: Problem,
     ids: Sequence[str],
-    names: Sequence[str],
+    nodes: Sequence[Node],
     refused: Sequence[Mapping[str, str]],
 ) -> Homes:
     """Fill devices one after the other.
@@ -54,13 +55,13 @@ def in_order(
     Args:
         problem: steps and budgets.
         ids: of the devices.
-        names: of the steps, for the message.
+        nodes: of the steps, for the message.
         refused: for each step, by device id why it cannot run there.
 
     Raises:
         PlacementError: a step that needs memory fits nowhere.
     """
-    filler = _Filler(problem, ids, names, refused)
+    filler = _Filler(problem, ids, nodes, refused)
     if problem.devices > 1:
         filler.reserve()
     for segment in segments(problem):
@@ -73,13 +74,13 @@ class _Filler:
         self,
         problem: Problem,
         ids: Sequence[str],
-        names: Sequence[str],
+        nodes: Sequence[Node],
         refused: Sequence[Mapping[str, str]],
     ) -> None:
         self.homes: dict[int, tuple[int, str]] = {}
         self._problem = problem
         self._ids = ids
-        self._names = names
+        self._nodes = nodes
         self._refused = refused
         self._room = list(problem.budgets)
         self._used: set[int] = set()
@@ -124,7 +125,7 @@ class _Filler:
         rooms = ", ".join(f"{name}: {_amount(most)}" for name, most in budgets)
         whole = sum(step.need for step in self._problem.steps) + sum(self._problem.shared)
         return PlacementError(
-            f"the weights and states of {self._names[number]} have no place: {told}; of "
+            f"the weights and states of {self._nodes[number].label} have no place: {told}; of "
             f"{whole} bytes in all, there is room for {rooms}",
             reasons=dict(passed),
             remedy="use more devices, or a smaller model or context",
