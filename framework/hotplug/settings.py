@@ -44,13 +44,14 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import platformdirs
 
-from hotplug.errors import HotplugWarning, SettingsError
+from hotplug.errors import HotplugWarning, SettingsError, UsageError
 
-__all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings"]
+__all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings", "wanted_threads"]
 
 PREFIX = "HOTPLUG_"
 _CACHE_BYTES = 1 << 30
 _STATE_COPY_BYTES = 256 << 20
+_MOST_THREADS = 256  # more would stop a small machine, and wait for each other on a large one
 
 Fallback: TypeAlias = Literal["error", "warn", "allow"]
 Precision: TypeAlias = Literal["default", "exact"]
@@ -170,6 +171,18 @@ def settings() -> Settings:
     current = Settings.read(os.environ)
     _warn_of_unknown(os.environ)
     return current
+
+
+def wanted_threads(threads: int | None = None) -> int | None:
+    """The number of threads that counts: the one asked for, HOTPLUG_THREADS, None for all cores.
+
+    Raises:
+        UsageError: fewer than one, or far too many.
+    """
+    wanted = settings().threads if threads is None else threads
+    if wanted is not None and not 1 <= wanted <= _MOST_THREADS:
+        raise UsageError(f"the number of threads must be from 1 to {_MOST_THREADS}, not {wanted}")
+    return wanted
 
 
 def parse_backend_path(text: str) -> tuple[tuple[str, str], ...]:

@@ -117,6 +117,19 @@ def test_what_was_measured_is_kept_for_the_device_and_its_threads(cache: Path) -
     assert known_rates(INFO, 4) is None
 
 
+def test_what_was_measured_is_found_with_another_number_of_threads_that_is_none(
+    cache: Path,
+) -> None:
+    processor = DeviceInfo("inner", 0, "Inner", DeviceType.CPU, units=8)
+    card = DeviceInfo("card", 0, "Card", DeviceType.GPU, units=8)
+    store_rates(processor, LIMITS)
+    store_rates(card, LIMITS, 3)
+    assert known_rates(processor, 8) is not None  # all there are
+    assert known_rates(processor, 3) is None
+    assert known_rates(card, 5) is not None
+    assert forget(card)
+
+
 def kept(cache: Path) -> Path:
     (path,) = cache.glob("inner/rates-*.json")
     return path

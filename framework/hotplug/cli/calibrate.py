@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from hotplug.backend import DeviceInfo
 from hotplug.cli.render import console, table
 from hotplug.devices import list_devices, wanted
+from hotplug.dtypes import Kind, get
 from hotplug.errors import HotplugError, PlacementError, UsageError
 from hotplug.placement import Link, Rates, calibrate, known_rates, store_rates
 from hotplug.placement.calibrate import DTYPES, forget
 from hotplug.registry import default
-from hotplug.settings import settings
+from hotplug.settings import wanted_threads
 
 __all__ = ["CalibrateCommand", "command"]
 
@@ -59,11 +61,11 @@ class CalibrateCommand:
         """Measure; 0 if all devices could be, else 1."""
         if not 0 < arguments.seconds < math.inf:
             raise UsageError(f"--seconds must be above 0, not {arguments.seconds:g}")
-        threads = arguments.threads or settings().threads
+        threads, names = wanted_threads(arguments.threads), _names(arguments.dtypes)
         found, failed = {}, {}
         for info in _infos(arguments.device):
             try:
-                rates = _rates(info, arguments, threads)
+                rates = _rates(info, arguments, threads, names)
             except HotplugError as error:
                 failed[info.id] = str(error)
             else:
@@ -83,13 +85,30 @@ def _infos(selector: str | None) -> list[DeviceInfo]:
     return list_devices() if wish == "auto" else list(default().select(wish).devices)
 
 
-def _rates(info: DeviceInfo, arguments: argparse.Namespace, threads: int | None) -> Rates | None:
+def _names(text: str | None) -> Sequence[str]:
+    """Names of dtypes in an option.
+
+    Raises:
+        DTypeError: there is no such dtype.
+        UsageError: no device multiplies by such weights.
+    """
+    if text is None:
+        return DTYPES
+    found = [get(name.strip()) for name in text.split(",")]
+    for dtype in found:
+        if dtype.kind not in {Kind.QUANTISED, Kind.FLOAT}:
+            raise UsageError(f"--dtypes takes dtypes of weights, which {dtype.name} is not")
+    return [dtype.name for dtype in found]
+
+
+def _rates(
+    info: DeviceInfo, arguments: argparse.Namespace, threads: int | None, names: Sequence[str]
+) -> Rates | None:
     if arguments.forget:
         forget(info, threads)
         return None
     if arguments.show:
         return known_rates(info, threads)
-    names = arguments.dtypes.split(",") if arguments.dtypes else DTYPES
     with default().open(info, "hotplug calibrate") as handle:
         try:
             rates = calibrate(

@@ -6,8 +6,8 @@ best of a few runs: what disturbs a run makes it slower, never faster. Sizes gro
 long enough to be told from its launch, or the time is used up; a dtype that was not reached, or
 that the device has no kernel for, is left out, and placement takes the general rate for it.
 
-Results are kept beside the compiled kernels, a file for each device, driver and number of threads.
-A file of another version, or that is broken, counts as absent.
+Results are kept beside the compiled kernels, a file for each device, driver and, of processors,
+number of threads. A file of another version, or that is broken, counts as absent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hotplug import dtypes, kernel_cache, memory, ops
-from hotplug.backend import Buffer, Device, DeviceInfo, Partition
+from hotplug.backend import Buffer, Device, DeviceInfo, DeviceType, Partition
 from hotplug.errors import HotplugError
 from hotplug.graph import Graph
 from hotplug.node import Node
@@ -251,9 +251,14 @@ def forget(info: DeviceInfo, threads: int | None = None) -> bool:
     return True
 
 
+_THREADED = frozenset({DeviceType.CPU, DeviceType.REMOTE})
+"""Devices for whose speed it matters how many threads they get; None and all there are is one."""
+
+
 def _path(info: DeviceInfo, threads: int | None) -> Path | None:
     which = info.uuid or info.pci or f"{info.index}"
-    facts = (info.name, which, info.architecture, info.units, info.driver, info.kernels, threads)
+    few = threads if info.type in _THREADED and threads != info.units else None
+    facts = (info.name, which, info.architecture, info.units, info.driver, info.kernels, few)
     folder = kernel_cache.folder(info.backend)
     return kernel_cache.path(folder, "rates", f"{_VERSION} {facts!r}", "json")
 

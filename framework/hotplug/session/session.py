@@ -17,7 +17,6 @@ from hotplug.errors import (
     PinError,
     PlacementError,
     StatesLostError,
-    UsageError,
 )
 from hotplug.graph import Graph
 from hotplug.placement import Plan, Wishes
@@ -35,7 +34,7 @@ from hotplug.session.sharing import Mode, Sharing
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime
 from hotplug.session.watchable import Watchable
-from hotplug.settings import Fallback, settings
+from hotplug.settings import Fallback, settings, wanted_threads
 from hotplug.tensor import HostTensor
 
 __all__ = ["Session"]
@@ -44,9 +43,6 @@ _log = logging.getLogger("hotplug.session")
 
 _KEPT = 16
 """Compiled graphs kept at once: each holds an arena, and a session may meet many widths."""
-
-MOST_THREADS = 256
-"""More than that would stop a small machine, and wait for each other on a large one."""
 
 
 class Session(Watchable):
@@ -102,11 +98,11 @@ class Session(Watchable):
             SelectorError: the selector is not of the grammar.
             DeviceNotFoundError: it names nothing here, or a pin or budget no one device in use.
             DeviceUnavailableError: the device cannot be opened.
-            UsageError: fewer than one thread, or more than MOST_THREADS.
+            UsageError: fewer threads than one, or far too many.
         """
         now = settings()
         policy: Fallback = fallback or now.fallback
-        self._threads = _checked(now.threads if threads is None else threads)
+        self._threads = wanted_threads(threads)
         timeout = now.device_timeout if device_timeout is None else device_timeout
         fleet = Fleet(registry, f"session {id(self):#x}", timeout)
         # Where nothing may take over, copies would serve nobody.
@@ -394,9 +390,3 @@ class Session(Watchable):
             if self._recovery.make_room(fault):
                 return
         self._recovery.set_aside(fault, changed=changed, rows=None if rows is None else rows[0])
-
-
-def _checked(threads: int | None) -> int | None:
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"the number of threads must be from 1 to {MOST_THREADS}, not {threads}")
-    return threads

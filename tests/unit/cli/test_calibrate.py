@@ -54,6 +54,17 @@ def test_a_device_that_fails_costs_the_others_nothing(devices, capsys):
     assert known_rates(good.info) is not None
 
 
-def test_no_time_is_refused(devices, capsys):
-    assert main(["calibrate", "--seconds", "0"]) == 2
-    assert "--seconds must be above 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--seconds", "0"], "--seconds must be above 0"),
+        (["--threads", "0"], "the number of threads must be from 1 to"),
+        (["--dtypes", ""], "there is no dtype ''"),
+        (["--dtypes", "f32,foo"], "there is no dtype 'foo'"),
+        (["--dtypes", "i32"], "dtypes of weights, which i32 is not"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_measured(devices, capsys, options, says):
+    assert main(["calibrate", *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not devices[0].calls["compile"]
