@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("architecture.md", "add-an-op.md", "add-a-backend.md", "modes.md", "watching.md")
+PAGES = (
+    "architecture.md", "add-an-op.md", "add-a-backend.md", "failures.md", "modes.md",
+    "placement.md", "watching.md",
+)  # fmt: skip
 SOURCES = ("framework", "backends", "inference", "tests", "benchmarks", "docs")
 # Folders that paths in the pages are relative to, as the text around them says.
 PLACES = (
@@ -94,7 +97,7 @@ def test_names_exist(page, words):
     unknown = {
         name
         for name in names
-        for word in re.findall(r"[A-Za-z_]\w*(?!\w*[*])", name)
+        for word in re.findall(r"\b[A-Za-z_]\w*(?!\w*[*])", name)
         if word not in known
     }
     assert unknown == set()
