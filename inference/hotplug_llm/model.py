@@ -149,8 +149,6 @@ class Model:
         _check_choice("mode", mode, get_args(Mode))
         cache_dtype = cache_dtype or ("f32" if precision == "exact" else "f16")
         _check_choice("cache dtype", cache_dtype, _CACHE_DTYPES)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
         self.path = Path(path)
         with contextlib.ExitStack() as held:
             self._file = held.enter_context(GGUFFile.open(self.path))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.rpc.servers import in_thread
 
 from hotplug.backend import Device
 from hotplug.errors import (
@@ -34,6 +35,7 @@ from hotplug.testing.faults import Fault, FaultyDevice, Step
 from hotplug_llm.architectures import read_hyperparameters
 from hotplug_llm.decoder import Decoder
 from hotplug_llm.evaluation import Evaluator
+from hotplug_rpc.backend import RPCBackend
 
 PROMPT = [(11 * n) % 250 for n in range(20)]
 COUNT = 25
@@ -49,7 +51,7 @@ FAILURES: dict[str, tuple[Step, type[HotplugError]]] = {
     "lost": ("run", DeviceLostError),
 }
 MOMENTS = ("load", "prefill", "decode", "copy")
-KINDS = ("fake", "opencl", "cuda", "cpu")
+KINDS = ("fake", "opencl", "cuda", "cpu", "rpc")
 
 
 class Failing:
@@ -97,6 +99,20 @@ class Failing:
 
 
 @pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
+    """A device behind a server."""
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("HOTPLUG_RPC_KEYS", str(tmp_path_factory.mktemp("keys")))
+        server = stack.enter_context(in_thread([FakeDevice("fake:1")]))
+        backend = RPCBackend()
+        stack.callback(backend.close)
+        device = backend.open(backend.find(f"{server.address.server}/fake:1")[0])
+        stack.callback(device.close)
+        yield device
+
+
+@pytest.fixture(scope="module")
 def devices(request: pytest.FixtureRequest, opencl_devices: Any) -> Callable[[str], Device]:
     """An opened device of a kind; the same one each time, so that its kernels are compiled once."""
     held: dict[str, Device] = {}
@@ -105,6 +121,7 @@ def devices(request: pytest.FixtureRequest, opencl_devices: Any) -> Callable[[st
         "opencl": lambda: _backend("opencl").open(opencl_devices(intel=False)),
         "cuda": lambda: _backend("cuda").open(_backend("cuda").probe()[0]),
         "cpu": lambda: _backend("cpu").open(_backend("cpu").probe()[0]),
+        "rpc": lambda: request.getfixturevalue("remote"),
     }
 
     def of(kind: str) -> Device:

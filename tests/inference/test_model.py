@@ -105,7 +105,7 @@ def test_likelihoods_need_two_tokens_and_room(model):
     [
         ({"context": 0}, "context of 0"),
         ({"context": 65}, "takes 1 to 64"),
-        ({"threads": 0}, "threads must be at least 1"),
+        ({"threads": 0}, "number of threads must be from 1 to"),
         ({"precision": "half"}, "precision must be one of"),
         ({"cache_dtype": "q8_0"}, "cache dtype must be one of"),
         ({"fallback": "never"}, "fallback must be one of"),
