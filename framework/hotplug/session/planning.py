@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from hotplug.backend import Device, MemoryInfo
+from hotplug.backend import Device, DeviceInfo, MemoryInfo
 from hotplug.errors import DeviceNotFoundError, PinError, PlacementError
 from hotplug.graph import Graph
 from hotplug.placement import (
@@ -82,17 +83,44 @@ class Planner:
 
     def _in_use(self, what: str, selector: str) -> str:
         """Id of the one device in use that a selector names."""
-        found = among([device.info for device in self._fleet.devices], selector)
+        found = self._among(what, selector)
         if len(found) == 1:
             return found[0].id
-        used = tuple(self._fleet.members)
-        several = f"which is {' and '.join(info.id for info in found)}: name one of them"
-        absent = f"which is not among the devices in use: {', '.join(used)}"
-        raise DeviceNotFoundError(
-            f"{what} names {selector}, {several if found else absent}",
+        raise self._unclear(what, selector, f"{' and '.join(i.id for i in found)}: name one")
+
+    def _among(self, what: str, selector: str) -> Sequence[DeviceInfo]:
+        """Those of the devices in use that a selector names."""
+        found = among([device.info for device in self._fleet.devices], selector)
+        if found:
+            return found
+        used = ", ".join(self._fleet.members)
+        raise self._unclear(what, selector, f"not among the devices in use: {used}")
+
+    def _unclear(self, what: str, selector: str, why: str) -> DeviceNotFoundError:
+        return DeviceNotFoundError(
+            f"{what} names {selector}, which is {why}",
             device=selector,
-            available=used,
+            available=tuple(self._fleet.members),
         )
+
+    def options(self, selector: str) -> dict[str, Any]:
+        """Options of a session that has some of the devices alone, and the same wishes about these.
+
+        Raises:
+            SelectorError, DeviceNotFoundError: the selector names none of the devices in use.
+        """
+        infos = self._among("the plan", selector)
+        ids, wishes = {info.id for info in infos}, self._wishes
+        shares = [self._shares.get(info.id, 0.0) for info in infos]
+        return {
+            "device": [self._fleet.members[info.id].device for info in infos],
+            "pins": {pin: at for pin, at in wishes.pins.items() if at in ids},
+            "budgets": {at: most for at, most in wishes.limits.items() if at in ids},
+            "split": shares if any(shares) else None,
+            "threads": self._threads,
+            "host_experts": self._sharing.host_experts,
+            "device_timeout": self._fleet.timeout,
+        }
 
     def place(self, graph: Graph) -> Plan:
         """Where a graph runs.

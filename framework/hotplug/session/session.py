@@ -130,11 +130,13 @@ class Session(Watchable):
 
     # Running
 
-    def plan(self, graph: Graph, *, reserve: bool = True) -> Plan:
+    def plan(self, graph: Graph, devices: str | None = None, *, reserve: bool = True) -> Plan:
         """Where each node of a graph would run, and why. Nothing is compiled.
 
         Args:
             graph: what would run.
+            devices: a selector that names some of those in use, in order of preference: where would
+                it run if there were no others, and nothing stored yet? None for how it is.
             reserve: whether the CPU may take over what finds no place, if the session lets it.
 
         Raises:
@@ -142,8 +144,12 @@ class Session(Watchable):
             UnsupportedOpError: a node runs nowhere.
             PlacementError: there is no device left, or not enough memory.
             UsageError: the session is closed.
+            SelectorError, DeviceNotFoundError: the selector names none of the devices in use.
         """
-        return self._planned(partial(self._planner.place, graph), reserve=reserve)
+        if devices is None:
+            return self._planned(partial(self._planner.place, graph), reserve=reserve)
+        with Session(**self._planner.options(devices), mode=self.mode, fallback="error") as other:
+            return other.plan(graph)
 
     def settle(self, workload: Mapping[Graph, float]) -> Plan:
         """Choose where weights and states shall live, so that several graphs together run fastest.

@@ -84,6 +84,23 @@ def test_wishes_about_other_devices_are_refused_at_once(wishes, error, says) -> 
         Session([device("a:0"), device("b:0")], WEIGHTS, **wishes)
 
 
+def test_a_plan_for_some_of_the_devices_changes_nothing() -> None:
+    devices = [device("a:0"), device("b:0"), device("cpu:0")]
+    wishes = {"split": (1, 2, 1), "pins": {r"blk\.0": "a:0"}, "budgets": {"cpu:0": 10**6}}
+    with Session(devices, WEIGHTS, **wishes) as session:  # type: ignore[arg-type]
+        before = session.compile(chain()).plan
+        plan = session.plan(chain(), "cpu,b")
+        assert homes(plan) == ["cpu:0", "b:0", "b:0", "b:0"]
+        assert tuple(plan.budgets) == ("cpu:0", "b:0")
+        assert plan.budgets["cpu:0"] == 10**6
+        assert homes(session.plan(chain(), "a:0")) == ["a:0"] * COUNT
+        assert session.compile(chain()).plan is before
+        assert homes(session.plan(chain())) == homes(before)
+        with pytest.raises(DeviceNotFoundError, match="the plan names gpu:7, which is not among"):
+            session.plan(chain(), "gpu:7")
+        np.testing.assert_array_equal(session.run(chain(), ones())["y"], ones()["x"])
+
+
 def test_where_a_device_cannot_tell_what_is_free_it_is_filled_up_to_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
