@@ -254,6 +254,27 @@ def test_a_server_that_is_back_is_used_again(device, monkeypatch):
         registry.unload("rpc")
 
 
+def test_a_server_that_is_started_after_a_selector_named_it_is_taken_in(device):
+    registry = Registry(list)
+    registry.register(RPCBackend())
+    registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
+    x = ops.input(name="x", dtype="f32", shape=(4,))
+    graph, inputs = Graph.build({"y": ops.add(x, x)}), {"x": np.ones(4, np.float32)}
+    with in_thread([device]) as server:
+        address = server.address
+    with contextlib.ExitStack() as stack:
+        selector = f"rpc://{address.server}/fake:0,cpu"
+        session = stack.enter_context(Session(selector, registry=registry, hot_plug=True))
+        for ids in (["cpu:0"], ["rpc:0", "cpu:0"]):
+            registry.refresh()
+            assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+            assert [item.id for item in session.devices] == ids
+            if len(ids) == 1:
+                stack.enter_context(in_thread([device], Options(bind=address)))
+        session.close()
+        registry.unload("rpc")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
 @pytest.mark.timeout(600)

@@ -69,7 +69,7 @@ class RPCBackend(Backend):
             self._begin()
 
     def probe(self) -> Sequence[DeviceInfo]:
-        """Devices of the servers that are named by HOTPLUG_RPC_SERVERS, or were met before.
+        """Devices of the servers that HOTPLUG_RPC_SERVERS names, or a selector has.
 
         Raises:
             BackendLoadError: PyZMQ is missing, no server is named, or none of them answers.
@@ -120,8 +120,8 @@ class RPCBackend(Backend):
         """
         self._after_fork()
         place = parse_address(address)
-        infos = self._devices_of(Address(place.host, place.port))
-        self._met[place.server] = Address(place.host, place.port)
+        server = self._met[place.server] = Address(place.host, place.port)  # it may answer later
+        infos = self._devices_of(server)
         matching = [info for info in infos if not place.device or _device_of(info) == place.device]
         if not matching:
             offered = ", ".join(map(_device_of, infos)) or "nothing"
