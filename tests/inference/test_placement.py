@@ -148,6 +148,31 @@ def test_sizes(text, nbytes):
     assert _size(text) == nbytes
 
 
+def test_a_device_that_appears_while_a_command_runs_is_taken_in(tiny_model, monkeypatch, capsys):
+    card = FakeDevice("fake:0")
+    cards = fake_backend("fake")
+    processor = FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)
+    registry = fake_registry(cards, fake_backend("cpu", processor))
+    monkeypatch.setattr("hotplug.session.fleet.default", lambda: registry)
+    ended = []
+
+    def look(every):
+        cards.devices.append(card)
+        registry.refresh()
+        return lambda: ended.append(every)
+
+    monkeypatch.setattr("hotplug_llm.cli.options.watch", look)
+    command = ["generate", "-m", str(tiny_model), "-d", "fake,cpu", "--temperature", "0", "-n", "4"]
+    assert main([*command, "Hi"]) == 0
+    alone = capsys.readouterr().out
+    assert main([*command, "--hot-plug", "Hi"]) == 0
+    said = capsys.readouterr()
+    assert said.out == alone
+    assert said.err.startswith("hotplug: fake:0 is taken in\n[fake:0 Fake fake:0, cpu:0")
+    assert card.calls["run"]
+    assert len(ended) == 1
+
+
 def test_fitting_shortens_the_context_and_says_so(devices, deep_model):
     # Weights take 1.25 MB, each token of context 1 kB.
     limit = 2500 * KB

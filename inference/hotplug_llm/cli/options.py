@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from hotplug.backend import DeviceInfo
+from hotplug.devices import watch
 from hotplug.errors import UsageError
+from hotplug.registry import Event, EventKind
 from hotplug.session import Mode
 from hotplug.settings import Fallback
 from hotplug_llm.cli.placement import add_placement, placement_of
@@ -23,6 +26,10 @@ __all__ = [
     "open_model",
     "sampling_of",
 ]
+
+
+_LOOK_EVERY = 2.0
+"""Seconds between two looks at which devices there are."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +63,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the weights of experts in the host's memory, and send those that are used where "
         "that is faster than to compute there",
+    )
+    group.add_argument(
+        "--hot-plug",
+        action="store_true",
+        help="take in devices that -d names and that appear meanwhile, such as started servers",
     )
     group.add_argument(
         "-t", "--threads", type=int, metavar="N", help="CPU threads (HOTPLUG_THREADS, or all cores)"
@@ -142,11 +154,30 @@ def sampling_of(arguments: argparse.Namespace) -> SamplingOptions:
     )
 
 
-def open_model(arguments: argparse.Namespace) -> Model:
-    """Load the model of a command line."""
+@contextlib.contextmanager
+def open_model(arguments: argparse.Namespace) -> Iterator[Model]:
+    """The model of a command line, loaded inside the context."""
     if not arguments.model:
         raise UsageError("-m needs the name of a file")
-    model = load(
+    with contextlib.ExitStack() as stack:
+        model = stack.enter_context(_loaded(arguments))
+        if model.fitted:
+            print(f"hotplug: {model.fitted}", file=sys.stderr)
+        if arguments.hot_plug:
+            stack.callback(model.session.subscribe(_tell))
+            stack.callback(watch(_LOOK_EVERY))
+        yield model
+
+
+def _tell(event: Event) -> None:
+    """Say which devices come and go; of those that fail, a warning does."""
+    said = {EventKind.DEVICE_ADDED: "is taken in", EventKind.DEVICE_REMOVED: "is left"}
+    if event.kind in said:
+        print(f"hotplug: {event.device} {said[event.kind]}", file=sys.stderr)
+
+
+def _loaded(arguments: argparse.Namespace) -> Model:
+    return load(
         arguments.model,
         arguments.device,
         arguments.precision,
@@ -157,10 +188,8 @@ def open_model(arguments: argparse.Namespace) -> Model:
         **placement_of(arguments),
         mode=arguments.mode,
         host_experts=arguments.host_experts,
+        hot_plug=arguments.hot_plug,
     )
-    if model.fitted:
-        print(f"hotplug: {model.fitted}", file=sys.stderr)
-    return model
 
 
 def figures(devices: Sequence[DeviceInfo], answer: Generation) -> str:
