@@ -16,7 +16,7 @@ from hotplug.backend import DeviceInfo, DeviceType, Support
 from hotplug.errors import DeviceNotFoundError, GraphError, PlacementError, UnsupportedOpError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement import Plan, Wishes, place
+from hotplug.placement import Plan, Wishes, dot, place, svg
 from hotplug.tensor import HostTensor
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder
@@ -218,6 +218,18 @@ def test_a_graph_that_breaks_a_rule_is_refused_first() -> None:
     bad = Node("relu", (x,), (), ops.input(name="z", dtype="f32", shape=(3,)).type)
     with pytest.raises(GraphError):
         place(Graph.build({"y": bad}), [cpu()])
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_graphs_that_take_nothing(empty: bool) -> None:
+    x = ops.input(name="x", dtype="f32", shape=(0, 4) if empty else (2, 4))
+    graph = Graph.build({"y": ops.relu(x) if empty else x})
+    plan = place(graph, [gpu(), cpu()])
+    assert plan.devices == ("gpu:0",)
+    assert plan.seconds > 0
+    assert "0 nodes, speeds" in svg(plan) or empty
+    assert len(plan.parts) == 1
+    assert dot(plan).startswith("digraph")
 
 
 def test_told_as_table_json_and_text() -> None:

@@ -149,7 +149,8 @@ def _draw_map(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> None:
         x += _SQUARE + 6
     _name_rows(canvas, columns, x, top + 6)
     canvas.widen(x)
-    canvas.y = top + 6 + max(len(nodes) for _, nodes in columns) * (_SQUARE + 2) + 6
+    tallest = max([len(nodes) for _, nodes in columns], default=0)
+    canvas.y = top + 6 + tallest * (_SQUARE + 2) + 6
 
 
 def _name_rows(
@@ -157,7 +158,7 @@ def _name_rows(
 ) -> None:
     """At the right of the map, the ops of the layers that are most frequent."""
     kinds = Counter(tuple([node.op for node in nodes]) for _, nodes in columns)
-    row_ops, count = kinds.most_common(1)[0]
+    row_ops, count = max(kinds.items(), key=lambda kind: kind[1], default=((), 0))
     if count < 3:
         return
     for place, op in enumerate(row_ops):
@@ -262,7 +263,7 @@ _USES = (("weights", 1.0), ("states", 0.7), ("values", 0.5), ("arena", 0.35))
 def _draw_memory(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> None:
     canvas.heading("Memory", "weights, KV cache and other states, values that cross, computing")
     uses = plan.memory
-    most = max(max(use.total, use.budget or 0) for use in uses.values())
+    most = max([1, *(max(use.total, use.budget or 0) for use in uses.values())])
     left, width = _MARGIN + _LABEL, _WIDTH - 2 * _MARGIN - _LABEL - 210
     for device, use in uses.items():
         x, y = float(left), canvas.y

@@ -73,6 +73,8 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
         problem: what to solve.
         tolerance: no better assignment is looked for where it can be better by this share at most.
     """
+    if not problem.steps:  # a graph of leaves
+        return Solution((), 0.0, (0,) * problem.devices, exact=True, least=0.0, labels=0)
     pieces = segments(problem)
     budgeted = tuple(d for d, most in enumerate(problem.budgets) if most < math.inf)
     expander = Expander(problem.launch, budgeted)

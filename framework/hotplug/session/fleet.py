@@ -122,9 +122,12 @@ class Fleet:
             self._enter(handle.device, handle)
         return [info.id for info in wanted]
 
-    def take(self, device: Device) -> None:
-        """Use a device that is open already."""
+    def take(self, device: Device) -> list[str]:
+        """Use a device that is open already, if it is neither in use nor in quarantine."""
+        if device.id in self.members or device.id in self._quarantined:
+            return []
         self._enter(device, None)
+        return [device.id]
 
     def _enter(self, device: Device, handle: DeviceHandle | None) -> None:
         near = device.info.type is DeviceType.CPU and device.buffers.is_host

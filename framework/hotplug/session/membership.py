@@ -75,16 +75,20 @@ class Membership:
             SelectorError, DeviceNotFoundError, DeviceUnavailableError: as for the constructor.
             HotplugError: a device failed while states were moved, and no other may take over. If
                 another may, the next run tells of states that were lost.
-            UsageError: the session is closed.
+            UsageError: all that it names was set aside and has to be restored, or the session is
+                closed.
         """
         with self._lock:
             self._attend()
             if isinstance(device, str):
-                added = self._fleet.open(self._fleet.registry.select(device).devices)
+                infos = self._fleet.registry.select(device).devices
+                added = self._fleet.open(infos)
             else:
-                added = [] if device.id in self._fleet.members else [device.id]
-                for _ in added:
-                    self._fleet.take(device)
+                infos = (device.info,)
+                added = self._fleet.take(device)
+            aside = [info.id for info in infos if info.id in self._fleet.quarantined]
+            if aside and not added:
+                raise UsageError(f"{', '.join(aside)} was set aside", remedy="call `restore`")
             places = {name: None if place is None else place + n for n, name in enumerate(added)}
             self._changes.added(places, EventKind.DEVICE_ADDED)
             return added

@@ -118,6 +118,8 @@ def test_a_device_is_brought_back_to_its_place() -> None:
         assert str(held.error) == "hiccup"
         assert held.at > 1.7e9
         assert not held.stuck
+        with pytest.raises(UsageError, match="gpu:0 was set aside"):
+            session.add_device(card)
         session.restore("gpu:0")
         assert not session.quarantine
         assert [device.id for device in session.devices] == ["gpu:0", "cpu:0"]
