@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hotplug import memory
-from hotplug.amounts import time_text
+from hotplug.amounts import size_text, time_text
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Link, Rates, copy_seconds, node_seconds
@@ -316,7 +316,7 @@ class Plan:
         for number, part in enumerate(self.parts):
             count = sum(not node.is_leaf for node in part.graph.nodes)
             crossing = sum(copy.nbytes for copy in part.receives)
-            brought = f", {crossing} bytes brought" if part.receives else ""
+            brought = f", {size_text(crossing)} brought" if part.receives else ""
             lines.append(f"  part {number}: {count} nodes on {part.device}{brought}")
         lines += [f"  memory of {device}: {_told(use)}" for device, use in self.memory.items()]
         lines += self._reasons()
@@ -357,10 +357,11 @@ def _bytes(nodes: Any) -> int:
 
 
 def _told(use: MemoryUse) -> str:
-    limit = "no limit" if use.budget is None else f"limit {use.budget}"
+    limit = "no limit" if use.budget is None else f"limit {size_text(use.budget)}"
     return (
-        f"{use.total} bytes (weights {use.weights}, states {use.states}, "
-        f"values {use.values}, arena {use.arena}; {limit})"
+        f"{size_text(use.total)} (weights {size_text(use.weights)}, "
+        f"states {size_text(use.states)}, values {size_text(use.values)}, "
+        f"arena {size_text(use.arena)}; {limit})"
     )
 
 
