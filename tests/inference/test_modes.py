@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,3 +209,32 @@ def test_the_demo_model_over_opencl_and_the_processor(demo_model, opencl_devices
             for _ in answer:
                 pass
             assert answer.ids == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_demo_model_over_three_devices(demo_model, opencl_devices, mode):
+    """Two halves of an OpenCL device and the processor, each with its share."""
+    if (opencl_devices(intel=False).units or 1) < 2:
+        pytest.skip("it cannot be halved")
+    case = CASES[0]
+    sure = next((n for n, lead in enumerate(case["greedy_margin"]) if lead < MARGIN), 8)
+    command = [
+        *(sys.executable, "-m", "hotplug", "generate", "-m", str(demo_model), "--json", "--raw"),
+        *("-d", "opencl:0,cpu,opencl:1", "--split", "1,1,1", "--mode", mode, "-c", "256"),
+        *("--precision", "exact", "--fallback", "error", "--temperature", "0", "--ignore-eos"),
+        *("-n", str(min(sure, 8)), case["prompt"]),
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "HOTPLUG_OPENCL_SUBDEVICES": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["prompt_ids"] == case["prompt_ids"]
+    assert told["devices"] == ["opencl:0", "cpu:0", "opencl:1"]
+    assert told["ids"] == case["greedy_ids"][: len(told["ids"])]

@@ -275,7 +275,7 @@ def test_however_a_model_is_split_it_says_the_same(devices, tiny_model, deep_mod
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", range(0, 31, 3))
+@pytest.mark.parametrize("layers", range(31))
 def test_every_split_of_the_demo_model_over_processor_and_opencl(demo_model, layers):
     """The same logits as the processor alone, but for rounding, with layers up to one elsewhere."""
     pytest.importorskip("pyopencl")
