@@ -138,16 +138,6 @@ def test_in_tensor_mode_devices_are_expected_to_work_at_once(devices, deep_model
         assert "out" in labels
 
 
-@pytest.mark.parametrize(
-    ("text", "nbytes"),
-    [("8GiB", 8 << 30), ("8G", 8 * 10**9), ("1.5mib", 3 << 19), ("800MB", 800 * MB), ("17", 17)],
-)
-def test_sizes(text, nbytes):
-    from hotplug_llm.cli.placement import _size
-
-    assert _size(text) == nbytes
-
-
 def test_a_device_that_appears_while_a_command_runs_is_taken_in(tiny_model, monkeypatch, capsys):
     card = FakeDevice("fake:0")
     cards = fake_backend("fake")

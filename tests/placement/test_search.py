@@ -162,14 +162,6 @@ def test_large_problems_get_a_good_answer_and_a_bound() -> None:
     assert found.seconds <= 1.02 * found.least
 
 
-def test_of_one_device_nothing_is_better() -> None:
-    steps = [Step((1.0,), ((0.0,),), (n - 1,) if n else (), (0,)) for n in range(40)]
-    found = solve(Problem(tuple(steps), (0.0,), (INF,), ((2.0,),)), tolerance=0.1)
-    assert found is not None
-    assert found.exact
-    assert found.seconds == found.least == 42
-
-
 def test_of_equal_devices_the_first_is_taken() -> None:
     found = solve(layers(4, slow=1.0))
     assert found is not None

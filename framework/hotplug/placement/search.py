@@ -106,8 +106,7 @@ def _answer(problem: Problem, search: _Search, devices: Sequence[int], least: fl
     cost = price(problem, devices)
     fastest = sum(min(step.seconds) for step in problem.steps) + min(problem.launch)
     closed = search.complete or cost.seconds <= least * (1 + _CLOSE)
-    alone = problem.devices == 1
-    exact = (closed and search.expander.exact) or cost.seconds <= fastest or alone
+    exact = (closed and search.expander.exact) or cost.seconds <= fastest
     least = cost.seconds if closed or exact else max(least, fastest)
     return Solution(tuple(devices), cost.seconds, cost.memory, exact, least, search.labels)
 
