@@ -254,6 +254,32 @@ def test_a_server_that_is_back_is_used_again(device, monkeypatch):
         registry.unload("rpc")
 
 
+def test_a_server_that_is_about_to_end_is_drained(device, monkeypatch):
+    monkeypatch.setattr("hotplug_rpc.server.loop._NUDGE_SECONDS", 0.0)
+    monkeypatch.setattr("hotplug_rpc.server.loop._LOOK_MS", 10)
+    registry = Registry(list)
+    registry.register(RPCBackend())
+    registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
+    x, total = (make(name=name, dtype="f32", shape=(4,)) for make, name in _LEAVES)
+    total = ops.add(total, x)
+    graph, inputs = Graph.build({"y": total}, {"total": total}), {"x": np.ones(4, np.float32)}
+    with in_thread([device]) as server:
+        selector = f"rpc://{server.address.server}/fake:0,cpu"
+        with Session(selector, registry=registry, fallback="error") as session:
+            assert session.run(graph, inputs)["y"].tolist() == [1] * 4
+            server.drain(60)
+            while not registry.refresh():  # it takes a moment to hear of it
+                time.sleep(0.01)
+            assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+            assert [item.id for item in session.devices] == ["cpu:0"]
+            assert not session.failed
+    assert device.calls["run"] == 1
+    registry.unload("rpc")
+
+
+_LEAVES = ((ops.input, "x"), (ops.state, "total"))
+
+
 def test_a_server_that_is_started_after_a_selector_named_it_is_taken_in(device):
     registry = Registry(list)
     registry.register(RPCBackend())

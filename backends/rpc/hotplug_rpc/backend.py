@@ -130,6 +130,8 @@ class RPCBackend(Backend):
 
     def _devices_of(self, server: Address) -> list[DeviceInfo]:
         connection = self._connect(server)
+        if connection.closing:  # devices that are to be left, as if unplugged
+            return []
         return [
             connection.describe(position, self._number(f"{server.server}/{described.info.id}"))
             for position, described in enumerate(connection.offered)

@@ -76,6 +76,7 @@ class Exchange:
     Attributes:
         address: the server's.
         devices: the server's device id -> the id it has here, for errors.
+        closing: whether the server has said that it is about to end.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Exchange:
         """
         self.address = address
         self.devices: dict[str, str] = {}
+        self.closing = False
         self._timeout = timeout
         self._pid = os.getpid()
         self._lost: HotplugError | None = None
@@ -311,6 +313,7 @@ class Exchange:
     def _take(self, frames: Sequence[zmq.Frame]) -> None:
         head = parse_head(frames[0].bytes)
         if head.kind is Kind.NUDGE:
+            self.closing = self.closing or head.body.get("closing") is True
             return
         with self._turn:
             pending = self._pending.pop(head.id, None)
@@ -348,7 +351,7 @@ class Exchange:
     def poll(self) -> None:
         """Take in what has come meanwhile, such as the news that the server is gone."""
         if self.lost is None:
-            self._lead(lambda: False, 1e-6)
+            self._lead(lambda: False, 1e-3)  # long enough for a look at the socket
 
     def close(self) -> None:
         """End the connection; whoever waits for an answer is told. A second call does nothing."""

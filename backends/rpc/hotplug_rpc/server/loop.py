@@ -272,9 +272,10 @@ class Server:
         if now - self._nudged < _NUDGE_SECONDS:
             return
         self._nudged = now
+        news = {"closing": True} if self.service.closing else None
         for peer in self.service.peers:
             if peer not in self._stalled:
-                self._send(peer, [make_head(Kind.NUDGE, 0)])
+                self._send(peer, [make_head(Kind.NUDGE, 0, news)])
         self.service.metrics.put("sessions", self.service.session_count)
         self.service.metrics.put("waiting", self.service.waiting)
         for offer in self.service.shared.offers:
