@@ -12,7 +12,7 @@ import hotplug.gpu
 from hotplug.errors import KernelCompileError
 from hotplug.gpu.catalog.table import ROWS
 from hotplug.gpu.driver import Capabilities
-from hotplug.gpu.sources import DIALECTS, kernel_names, source_of
+from hotplug.gpu.sources import DIALECTS, kernel_names, parameters, source_of
 from hotplug.node import LEAF_OPS
 from hotplug.ops import OPS
 from hotplug.testing.conformance.suite import case_groups
@@ -35,11 +35,8 @@ def test_a_launch_has_as_many_arguments_as_its_kernel():
         for case in cases[:3]:
             for launch in launches(case.graph, GPU):
                 text = source_of(launch.variant, "opencl", f64=True)
-                signature = re.search(
-                    rf"KERNEL\(ITEMS\)\s+{launch.variant.name}\((.*?)\)\n\{{", text, re.DOTALL
-                )
-                assert signature, launch.variant
-                assert signature[1].count(",") + 1 == len(launch.arguments), launch.variant
+                start, end = parameters(text, launch.variant.name)
+                assert text[start:end].count(",") + 1 == len(launch.arguments), launch.variant
 
 
 @pytest.mark.parametrize("name", kernel_names())
@@ -87,8 +84,8 @@ def test_kernels_use_the_vocabulary_alone():
 def test_every_pointer_of_a_kernel_has_an_address_space():
     for path in (HERE / "kernels").glob("*.cl"):
         code = re.sub(r"//.*", "", path.read_text())
-        for parameters in re.findall(r"KERNEL\(ITEMS\)\s+\w+\((.*?)\)\n\{", code, re.DOTALL):
-            for parameter in parameters.split(","):
+        for signature in re.findall(r"KERNEL\(ITEMS\)\s+\w+\((.*?)\)\n\{", code, re.DOTALL):
+            for parameter in signature.split(","):
                 assert "*" not in parameter or "GLOBAL" in parameter, (path.name, parameter)
 
 

@@ -62,19 +62,38 @@ class OpenCLDriver(Driver):
     def compile(self, kernel: str, source: str) -> Program:
         """Build a program; what the compiler remarks on one that it takes is not passed on."""
         program = cl.Program(self._context, source)
-        try:
-            with _building, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program.build(options=self._options, cache_dir=False)
-        except cl.Error as error:
-            if getattr(error, "code", 0) not in _REFUSED:
-                raise self._typed(error, 0) from error
-            log = _log_of(error)
-            raise self._refusal(kernel, source, _first_error(source, log), log) from error
+        with self._compiling(kernel, source):
+            program.build(options=self._options, cache_dir=False)
         too_large = self._too_large(program, kernel)
         if too_large:
             raise self._refusal(kernel, source, too_large)
         return program
+
+    def link(self, kernel: str, sources: Sequence[str]) -> Program:
+        """Compile each text, and link what comes of them."""
+        compiled = [cl.Program(self._context, source) for source in sources]
+        for program, source in zip(compiled, sources, strict=True):
+            with self._compiling(kernel, source, program):
+                program.compile(options=self._options)
+        with self._compiling(kernel, sources[-1]):
+            return cl.link_program(self._context, compiled)
+
+    @contextmanager
+    def _compiling(
+        self, kernel: str, source: str, program: cl.Program | None = None
+    ) -> Iterator[None]:
+        """Errors as hotplug names them; a program's log is asked for where PyOpenCL does not."""
+        try:
+            with _building, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except cl.Error as error:
+            if getattr(error, "code", 0) not in _REFUSED:
+                raise self._typed(error, 0) from error
+            log = _log_of(error)
+            if program is not None:
+                log = program.get_build_info(self._device, cl.program_build_info.LOG).strip()
+            raise self._refusal(kernel, source, _first_error(source, log), log) from error
 
     def _refusal(
         self, kernel: str, source: str, why: str, log: str | None = None
@@ -276,6 +295,7 @@ def _capabilities(found: Found) -> Capabilities:
         max_items=int(device.max_work_group_size),
         local_bytes=int(device.local_mem_size),
         max_buffer=int(device.max_mem_alloc_size),
+        threads=int(device.max_compute_units) if is_cpu and device.linker_available else 0,
         int8=not is_cpu and _standard(device) == _DOT_PRODUCTS,
     )
 

@@ -47,6 +47,8 @@ class Capabilities:
         int8: whether an instruction multiplies four signed bytes and adds them up.
         products: dtypes whose matrices a library of the vendor's multiplies, see `Driver.gemm`.
         simulated: whether how long something takes means nothing.
+        threads: of a processor whose compiler links programs, for which small launches are joined
+            (`series`); else 0.
     """
 
     dialect: str
@@ -60,6 +62,7 @@ class Capabilities:
     int8: bool = False
     products: frozenset[str] = frozenset()
     simulated: bool = False
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,14 @@ class Driver(abc.ABC):
         Raises:
             KernelCompileError: the compiler refused it; holds source and log.
         """
+
+    def link(self, kernel: str, sources: Sequence[str]) -> Program:
+        """(optional) Compile a program of several texts; asked where there are `threads` alone.
+
+        Raises:
+            KernelCompileError: as for `compile`.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def binary(self, program: Program) -> bytes:

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 
 from hotplug.backend import Buffer, Executable, Partition, Stream
 from hotplug.errors import ExecutionError, RunCancelledError
-from hotplug.gpu import catalog
+from hotplug.gpu import catalog, series
 from hotplug.gpu.catalog.table import Chooser, first
 from hotplug.gpu.driver import BoundLaunch
 from hotplug.gpu.lowering import BOUND, lower_graph
 from hotplug.gpu.memory import GPUBuffer, GPUBufferType
 from hotplug.gpu.programs import Programs
+from hotplug.gpu.series import Queued
 from hotplug.graph import Graph
 from hotplug.memory import MemoryPlan
 from hotplug.ops import OPS
@@ -68,7 +69,11 @@ class GPUExecutable(Executable):
         self._programs = programs
         self._lowering = catalog.Lowering(self._driver.capabilities, choose=choose)
         plan = lower_graph(self._graph, self._lowering, self._device, fuse=fuse)
-        kernels = (one for one in self._lowering.launches if isinstance(one, catalog.Launch))
+        work = _work(self._graph)
+        self._queued: Sequence[Queued] = self._lowering.launches
+        if fuse and self._driver.capabilities.threads:
+            self._queued = series.join(self._lowering, work)
+        kernels = (one for one in self._queued if not isinstance(one, catalog.LibraryLaunch))
         programs.prepare(launch.variant for launch in kernels)
         low = self._lowering
         self.arena_bytes = plan.arena_bytes + low.scratch + low.held_bytes + low.kept_bytes
@@ -79,7 +84,7 @@ class GPUExecutable(Executable):
         self._launches: list[Sequence[BoundLaunch]] | None = None  # in stretches
         self._captured = False
         self._stopping = False
-        self._stretches = _stretches(self._graph, self._lowering.launches)
+        self._stretches = _stretches(work, self._queued)
         self._lock = threading.Lock()  # one arena serves one run at a time
 
     def _reserve(self, buffers: GPUBufferType, plan: MemoryPlan) -> dict[str, GPUBuffer]:
@@ -89,6 +94,7 @@ class GPUExecutable(Executable):
             "held": buffers.reserve(self._lowering.held_bytes),
             "kept": buffers.reserve(self._lowering.kept_bytes),
             "constants": buffers.reserve(len(self._lowering.constants)),
+            series.COUNTERS: buffers.allocate(series.counter_bytes(self._queued)),
         }
         own["constants"].write(0, memoryview(self._lowering.constants))
         return own
@@ -120,7 +126,7 @@ class GPUExecutable(Executable):
         """The launches, bound to buffers. Those of the last run are looked at in no Python loop."""
         if self._launches is None or bindings != self._given or not all(map(_alive, self._used)):
             self._used = self._buffers_of(bindings)
-            bound = self._bind()
+            bound = self._bind(self._queued)
             self._launches = [bound[start:stop] for start, stop in self._stretches]
             self._captured = False
             self._given = dict(bindings)
@@ -137,7 +143,7 @@ class GPUExecutable(Executable):
         """
         with self._lock:
             self._used, self._launches = self._buffers_of(bindings), None
-            return self._driver.timed(self._bind())
+            return self._driver.timed(self._bind(self._lowering.launches))
 
     def explain(self) -> list[str]:
         """A line per launch: the kernel, its geometry, and which nodes it computes."""
@@ -179,11 +185,11 @@ class GPUExecutable(Executable):
             )
         return buffer
 
-    def _bind(self) -> list[BoundLaunch]:
+    def _bind(self, launches: Sequence[Queued]) -> list[BoundLaunch]:
         buffers = {name: buffer.memory for name, buffer in self._own.items()}
         for name, buffer in zip(self.required, self._used, strict=True):
             buffers[BOUND + name] = buffer.memory
-        return [self._programs.bind(launch, buffers) for launch in self._lowering.launches]
+        return [self._programs.bind(launch, buffers) for launch in launches]
 
 
 _alive = operator.attrgetter("alive")
@@ -196,12 +202,17 @@ def _required(graph: Graph) -> dict[str, int]:
     return required
 
 
-def _stretches(graph: Graph, launches: Sequence[object]) -> list[tuple[int, int]]:
+def _work(graph: Graph) -> dict[str, float]:
+    """Operations of each node, by its name."""
+    return {node.name: OPS[node.op].flops(node) for node in graph.nodes if not node.is_leaf}
+
+
+def _stretches(work: Mapping[str, float], launches: Sequence[Queued]) -> list[tuple[int, int]]:
     """First launch of each stretch, and the one behind its last."""
-    work = {node.name: OPS[node.op].flops(node) for node in graph.nodes if not node.is_leaf}
+    left = dict(work)
     bounds, done = [0], 0.0
     for number, launch in enumerate(launches, start=1):
-        done += sum(work.pop(name, 0) for name in getattr(launch, "nodes", ()))
+        done += sum(left.pop(name, 0) for name in launch.nodes)
         if done >= STRETCH or number == len(launches):
             bounds.append(number)
             done = 0.0

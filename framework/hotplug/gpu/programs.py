@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from hotplug import progress
 from hotplug.gpu.cache import BinaryCache
-from hotplug.gpu.catalog.table import Launch, LibraryLaunch
+from hotplug.gpu.catalog.table import LibraryLaunch
 from hotplug.gpu.driver import Argument, BoundLaunch, Driver, Memory, Program
+from hotplug.gpu.series import Queued, SeriesProgram
 from hotplug.gpu.sources import Variant, source_of
 from hotplug.gpu.tensors import Place
 
 __all__ = ["Programs"]
+
+T = TypeVar("T")
 
 
 class Programs:
@@ -21,10 +25,10 @@ class Programs:
     def __init__(self, driver: Driver, cache: BinaryCache) -> None:
         self._driver = driver
         self._cache = cache
-        self._programs: dict[Variant, Program] = {}
+        self._programs: dict[Variant | SeriesProgram, Program] = {}
         self._lock = threading.Lock()
 
-    def prepare(self, variants: Iterable[Variant]) -> None:
+    def prepare(self, variants: Iterable[Variant | SeriesProgram]) -> None:
         """Make kernels ready, telling how far it is while some are compiled.
 
         Raises:
@@ -38,7 +42,7 @@ class Programs:
                 self.get(variant)
                 advance(done)
 
-    def get(self, variant: Variant) -> Program:
+    def get(self, variant: Variant | SeriesProgram) -> Program:
         """The compiled kernel.
 
         Raises:
@@ -50,7 +54,7 @@ class Programs:
                 program = self._programs[variant] = self._make(variant)
             return program
 
-    def bind(self, launch: Launch | LibraryLaunch, buffers: Mapping[str, Memory]) -> BoundLaunch:
+    def bind(self, launch: Queued, buffers: Mapping[str, Memory]) -> BoundLaunch:
         """A launch ready to be queued, its places in buffers of those names.
 
         Raises:
@@ -67,13 +71,22 @@ class Programs:
             launch.variant.name, program, launch.groups, launch.items, arguments
         )
 
-    def _make(self, variant: Variant) -> Program:
+    def _make(self, variant: Variant | SeriesProgram) -> Program:
         able = self._driver.capabilities
-        source = source_of(variant, able.dialect, f64=able.f64)
-        binary = self._cache.get(variant.name, source)
-        known = self._driver.load(variant.name, binary) if binary else None
+        if isinstance(variant, SeriesProgram):
+            texts = variant.sources(f64=able.f64)
+            return self._loaded(variant.name, "".join(texts), self._driver.link, texts)
+        text = source_of(variant, able.dialect, f64=able.f64)
+        return self._loaded(variant.name, text, self._driver.compile, text)
+
+    def _loaded(
+        self, name: str, source: str, compile_: Callable[[str, T], Program], given: T
+    ) -> Program:
+        """A program from the disk, or else compiled and kept there."""
+        binary = self._cache.get(name, source)
+        known = self._driver.load(name, binary) if binary else None
         if known is not None:
             return known
-        program = self._driver.compile(variant.name, source)
-        self._cache.put(variant.name, source, self._driver.binary(program))
+        program = compile_(name, given)
+        self._cache.put(name, source, self._driver.binary(program))
         return program

@@ -11,7 +11,10 @@ from typing import Any
 
 from hotplug.gpu import blocks
 
-__all__ = ["DIALECTS", "Variant", "kernel_names", "quote", "source_of", "uses_local_memory"]
+__all__ = [
+    "DIALECTS", "Variant", "kernel_names", "page", "parameters", "quote", "source_of",
+    "uses_local_memory",
+]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
 _LOCAL = re.compile(r"^\s*LOCAL ", re.MULTILINE)
@@ -69,13 +72,14 @@ class Variant:
         return f"{self.name}({', '.join(shown)})"
 
 
-def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
+def source_of(variant: Variant, dialect: str, *, f64: bool, step: bool = False) -> str:
     """The whole text that a device's compiler is given.
 
     Args:
         variant: the kernel.
         dialect: one of DIALECTS.
         f64: whether the device computes in float64.
+        step: whether the kernel becomes a function, see `series`.
     """
     defines = dict(variant.defines)
     pages = ["common.h"]
@@ -89,10 +93,23 @@ def source_of(variant: Variant, dialect: str, *, f64: bool) -> str:
     if f64:
         lines.append("#define HAS_F64")
     alone = dialect == "opencl" and defines["ITEMS"] == "1"
-    dialects = [dialect, "processor"] if alone else [dialect]
-    texts = [_text(f"dialects/{name}.h") for name in dialects]
+    dialects = [dialect, *["step"] * step, *["processor"] * alone]
+    texts = list(map(page, dialects))
     texts += [_text(f"kernels/{name}") for name in pages]
     return "\n".join([*lines, *texts])
+
+
+def page(name: str) -> str:
+    """A page of macros."""
+    return _text(f"dialects/{name}.h")
+
+
+def parameters(source: str, name: str) -> tuple[int, int]:
+    """Where a kernel's parameters begin and end in a source."""
+    found = re.search(rf"KERNEL\(ITEMS\)\s+{name}\((.*?)\)\n\{{", source, re.DOTALL)
+    if found is None:
+        raise ValueError(f"there is no kernel {name}")
+    return found.span(1)
 
 
 @functools.cache

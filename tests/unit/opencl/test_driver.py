@@ -67,6 +67,16 @@ def test_a_line_of_what_kernels_share_is_told_as_such(driver):
         driver.compile("copy", source)
 
 
+def test_a_refusal_of_one_of_several_texts_quotes_its_line(driver):
+    if not driver.capabilities.threads:
+        pytest.skip("the device's compiler does not link programs")
+    good, bad = "void step0(int x) {}", "void step1(int x) {}\nvoid step2(int x) { x = nothing; }"
+    with pytest.raises(KernelCompileError, match=r"line 2.*nothing") as caught:
+        driver.link("series", [good, bad])
+    assert caught.value.kernel == "series"
+    assert caught.value.source == bad
+
+
 @pytest.mark.parametrize(
     ("log", "message"),
     [

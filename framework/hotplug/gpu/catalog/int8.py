@@ -29,7 +29,8 @@ _BLOCK = 32  # elements that share a scale
 _SIXTEEN = 16  # elements that have a sum, and that an item multiplies at once
 _ITEMS = 64
 _ROWS_AT_ONCE = 4
-_GROUPS = 8  # enough for the threads of a processor to finish together
+_GROUPS = 2  # to a thread of a processor; each rounds its rows anew
+_LARGE = 1 << 24  # weights, from which rounding counts little: smaller groups end together
 _DEPTHS = 512  # a processor's kernel is compiled for multiples of so many elements
 _BYTES = 32 << 10  # of local memory, for rows that a processor's group rounds
 _NOTHING = view_bytes(0, (0,))
@@ -286,7 +287,9 @@ class _Launch:
             defines: dict[str, str | int | None]
             defines = {"A": x.dtype.name, "DEPTH": _rounded_up(depth), "LANES": 1, "ITEMS": 1}
             defines["ROWS"] = 1 << fitting.bit_length() - 1
-            return defines, -(-self._columns // _GROUPS)
+            groups = _GROUPS * max(2, lowering.capabilities.threads)
+            large = self._columns * depth >= _LARGE
+            return defines, -(-self._columns // (groups << large))
         asked = f"matvec_int8 {self.matrices[0].weights.dtype}"
         size = bucket(self.rows, self.matrices[0].result.shape[-1], depth)
         geometry = lowering.choose(f"{asked} {size}", _lines(depth // _SIXTEEN))

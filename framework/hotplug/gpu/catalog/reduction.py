@@ -147,9 +147,12 @@ def _normalise(
     weight, bias = [*operands[1:], None, None][:2]
     scale_type = next((t.dtype.name for t in (weight, bias) if t is not None), x.dtype.name)
     items = lowering.reducing_items
+    steps = [ks, dks, *(t.strides for t in (weight, bias) if t is not None)]
+    dense = lowering.capabilities.is_cpu and node.op != "group_norm" and set(steps) == {(1,)}
     defines = {
         "TYPE": x.dtype.name, "SCALE": scale_type, "METHOD": NORMS[node.op],
-        "SUM": None if total is None else 1, "ROUNDED": 1 if rounded else None, "ITEMS": items,
+        "SUM": None if total is None else 1, "ROUNDED": 1 if rounded else None,
+        "DENSE": 1 if dense else None, "ITEMS": items,
     }  # fmt: skip
     ends = rounded or bytes(16)
     lowering.launch(

@@ -54,6 +54,26 @@ matmul(GLOBAL const char *a, const View av, GLOBAL const char *b, const View bv,
                 right[k - start][line] =
                     there && k < depth ? LOAD(B, b + bv.at, at + k * bv.stride[4]) : 0;
         }
+#elif ITEMS == 1
+        // Sixteen columns at a time, which a processor turns in its registers.
+        for (int line = 0; line < TILE; line += RUN)
+            for (int first = 0; first < DEPTH; first += RUN) {
+                float some[RUN][RUN];
+                for (int r = 0; r < RUN; ++r) {
+                    const int there = column + line + r < columns; // what is too many is not stored
+                    Block w = (Block)(b + bv.at) + b_base +
+                              (LONG)(there ? column + line + r : 0) * bv.stride[3];
+                    const Decoded d = decoded(w, (start + first) / RUN);
+                    EACH_PART
+                    for (int j = 0; j < RUN; ++j)
+                        some[r][j] = DECODED(d, j);
+                }
+                UNROLLED
+                for (int j = 0; j < RUN; ++j)
+                    EACH_PART
+                    for (int r = 0; r < RUN; ++r)
+                        right[first + j][line + r] = some[r][j];
+            }
 #else
         // A sixteen's scale is read once.
         for (int line = ITEM % TILE; line < TILE; line += ITEMS) {
