@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +94,30 @@ def test_secrets_are_private(ring):
     path.chmod(0o640)
     with pytest.raises(KeyFileError, match="others can read") as caught:
         ring.identity()
-    assert "chmod 600" in caught.value.remedy
+    assert "chmod go-rwx" in caught.value.remedy
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes say nothing there")
+@pytest.mark.parametrize("name", ["", "clients.allowed", "servers.known"])
+def test_what_others_can_write_to_is_not_believed(ring, name):
+    ring.allow(KEY, "laptop")
+    ring.trust("gpu-box:2", KEY)
+    assert ring.allowed()
+    (ring.folder / name).chmod(0o777)
+    with pytest.raises(KeyFileError, match="others can write") as caught:
+        ring.known() if name == "servers.known" else ring.allowed()
+    assert "chmod go-w" in caught.value.remedy
+    if not name:
+        with pytest.raises(KeyFileError, match="others can write"):
+            ring.identity()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_nor_what_is_another_user_s(ring):
+    ring.identity()
+    os.chown(ring.folder / "identity.key", 12345, 12345)
+    with pytest.raises(KeyFileError, match="another user"):
+        ring.identity()
 
 
 @pytest.mark.parametrize("text", ["", "x", "00\n11\n", "a" * 64])
@@ -112,9 +137,22 @@ def test_lists(ring):
     assert ring.forbid(KEY[::-1].hex())
     assert not ring.forbid("laptop")
     assert ring.allowed() == {}
-    for name in ("", "two words", "x" * 65, "#"):
+    for name in ("", "two words", "x" * 65, "#", "\x1b[31mred", "nul\0"):
         with pytest.raises(UsageError, match="name"):
             ring.allow(KEY, name)
+
+
+def test_a_full_disk_leaves_nothing_behind(ring, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(KeyFileError, match="No space left"):
+        ring.identity()
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(KeyFileError, match="No space left"):
+        ring.allow(KEY, "laptop")
+    assert list(ring.folder.iterdir()) == []
 
 
 def test_broken_lists_are_refused(ring):

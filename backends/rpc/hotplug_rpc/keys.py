@@ -5,9 +5,10 @@
     servers.known      servers and their public keys, a line each: host:port, key
 
 They lie in HOTPLUG_RPC_KEYS, or `rpc` in the user's folder for settings. The pair is made when it
-is first needed, readable by its owner alone; one that others can read is refused. A server lets in
-its own user without being told, and on loopback addresses a client takes the server for its own
-user's. Keys are written as 64 hexadecimal digits, which no shell changes.
+is first needed, readable by its owner alone. One that others can read is refused, and so is a
+folder or list that others can write to. A server lets in its own user without being told, and on
+loopback addresses a client takes the server for its own user's. Keys are written as 64 hexadecimal
+digits, which no shell changes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import contextlib
 import os
 import re
 import stat
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,10 @@ __all__ = ["TRUSTED", "Identity", "KeyRing", "default_folder", "parse_key"]
 
 TRUSTED = "HOTPLUG_RPC_TRUSTED"
 """Further servers and their keys, for one program alone."""
+
+_WRITE = 0o022
+_READ_OR_WRITE = 0o077
+"""Bits of a mode that are for others."""
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[^\s#]{1,64}")
@@ -103,10 +109,15 @@ class KeyRing:
         """
         path = self.folder / "identity.key"
         try:
+            self._check_folder()
             return _read_identity(path)
         except FileNotFoundError:
             self._make_identity(path)
             return _read_identity(path)
+
+    def _check_folder(self) -> None:
+        """Whoever can write there could put another key in the place of ours."""
+        _check_private(self.folder, _WRITE)
 
     def _make_identity(self, path: Path) -> None:
         import zmq  # noqa: PLC0415 - what only looks at lists of keys needs no ZeroMQ
@@ -115,21 +126,24 @@ class KeyRing:
         public, secret = (z85.decode(part).hex() for part in zmq.curve_keypair())
         text = f"# hotplug: never copy this file to another machine\n{public}\n{secret}\n"
         try:
-            unfinished = self._unfinished(text)
             # A link, unlike a rename, does not replace: two processes must agree on one identity.
-            with contextlib.suppress(FileExistsError):
+            with self._unfinished(text) as unfinished, contextlib.suppress(FileExistsError):
                 os.link(unfinished, path)
-            unfinished.unlink()
         except OSError as error:
             raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
 
-    def _unfinished(self, text: str) -> Path:
-        """A new file with a text, which the owner alone can read."""
+    @contextlib.contextmanager
+    def _unfinished(self, text: str) -> Iterator[Path]:
+        """A file with a text, which the owner alone can read; gone afterwards under this name."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=".new-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        return Path(name)
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def allowed(self) -> dict[bytes, str]:
         """Public keys that may come in, and their names; without this user's own.
@@ -149,10 +163,10 @@ class KeyRing:
         """Let a client in.
 
         Raises:
-            UsageError: the name has spaces or is too long.
+            UsageError: the name has spaces, or what cannot be shown, or is too long.
             KeyFileError: the file cannot be written.
         """
-        if not _NAME.fullmatch(name):
+        if not (_NAME.fullmatch(name) and name.isprintable()):
             raise UsageError(f"{name!r} is no name for a key: at most 64 characters, no spaces")
         found = self.allowed() | {key: name}
         self._write("clients.allowed", (f"{key.hex()} {name}" for key, name in found.items()))
@@ -215,18 +229,18 @@ class KeyRing:
 
     def _lines(self, name: str) -> list[tuple[int, str]]:
         try:
-            text = (self.folder / name).read_text(encoding="utf-8")
+            self._check_folder()
+            text = _private_text(self.folder / name, _WRITE)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            raise KeyFileError(f"{self.folder / name} cannot be read: {error}") from error
         lines = enumerate((line.strip() for line in text.splitlines()), 1)
         return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
     def _write(self, name: str, lines: Iterable[str]) -> None:
         path = self.folder / name
         try:
-            self._unfinished("".join(f"{line}\n" for line in lines)).replace(path)
+            with self._unfinished("".join(f"{line}\n" for line in lines)) as unfinished:
+                unfinished.replace(path)
         except OSError as error:
             raise KeyFileError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -235,19 +249,41 @@ class KeyRing:
 
 
 def _read_identity(path: Path) -> Identity:
-    try:
-        state = path.stat()
-        text = path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path} cannot be read: {error}") from error
-    # On Windows the mode says nothing; the user's folder is private there.
-    if os.name == "posix" and stat.S_IMODE(state.st_mode) & 0o077:
-        raise KeyFileError(
-            f"others can read {path}, which holds a secret key", remedy=f"chmod 600 {path}"
-        )
+    text = _private_text(path, _READ_OR_WRITE)
     keys = [line for line in text.splitlines() if line and not line.startswith("#")]
     if len(keys) != 2 or not all(map(_KEY.fullmatch, keys)):
         raise KeyFileError(f"{path} is broken", remedy="remove it; a new pair is made")
     return Identity(bytes.fromhex(keys[0]), bytes.fromhex(keys[1]))
+
+
+def _private_text(path: Path, forbidden: int) -> str:
+    _check_private(path, forbidden)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"{path} cannot be read: {error}") from error
+
+
+def _check_private(path: Path, forbidden: int) -> None:
+    """Refuse what other users can change or, of a secret, read.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        KeyFileError: as said.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
+    if sys.platform == "win32":  # the mode says nothing there; the user's folder is private
+        return
+    if state.st_uid not in {os.geteuid(), 0}:
+        raise KeyFileError(f"{path} belongs to another user", remedy=f"chown $(id -u) {path}")
+    if stat.S_IMODE(state.st_mode) & forbidden:
+        can = "write to" if forbidden == _WRITE else "read"
+        remedy = f"chmod go-{'w' if forbidden == _WRITE else 'rwx'} {path}"
+        raise KeyFileError(f"others can {can} {path}", remedy=remedy)
