@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from hotplug.cli import main
-from hotplug.errors import SettingsError
+from hotplug.errors import RemoteError, SettingsError
 from hotplug_rpc.addresses import Address
+from hotplug_rpc.cluster.server import Announcement, HostServer
 from hotplug_rpc.keys import KeyRing
 
 FAKE_SSH = """
@@ -92,6 +93,9 @@ def test_a_server_that_does_not_start(ssh):
         ([], "required"),
         (["--hosts", "a", "--dask", "b"], "not allowed"),
         (["--dask-local", "0"], "at least 1"),
+        (["--hosts", ""], "no host"),
+        (["--hosts=-oProxyCommand=touch x"], "is no host"),
+        (["--hosts", "me@a'b"], "is no address"),
         (["--hosts", "a", "--ssh", "/nonexistent/ssh"], "cannot be started"),
     ],
 )
@@ -100,6 +104,30 @@ def test_wrong_usage_is_one_sentence(capsys, words, message):
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
+
+
+def server(program):
+    return HostServer([sys.executable, "-c", program], "box")
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr("hotplug_rpc.cluster.server._SECONDS", 0.2)
+    silent = server("import time; time.sleep(60)")
+    with pytest.raises(RemoteError, match="on box was not up after"):
+        silent.announcement()
+    silent.stop()
+
+
+def test_what_is_no_announcement_is_passed_over():
+    key = "a" * 64
+    lines = [
+        "hello", "[]", "7", '{"port": 1}', json.dumps({"port": "x", "key": key, "devices": []}),
+        json.dumps({"port": 1, "key": "';touch x", "devices": []}),
+        json.dumps({"port": 7, "key": key, "devices": ["cpu:0"]}),
+    ]  # fmt: skip
+    started = server(f"print({chr(10).join(lines)!r}, flush=True); input()")
+    assert started.announcement() == Announcement("box", 7, key, ("cpu:0",))
+    started.stop()
 
 
 def test_keys_for_one_program(monkeypatch):

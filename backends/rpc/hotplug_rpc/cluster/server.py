@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from hotplug.errors import RemoteError
+from hotplug.errors import RemoteError, UsageError
+from hotplug_rpc.keys import parse_key
 
 __all__ = ["Announcement", "HostServer", "Launcher", "local_command"]
 
 _SECONDS = 120.0
+"""That a server may take until it is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +86,35 @@ class HostServer:
         """What it says once it is up.
 
         Raises:
-            RemoteError: it ended instead.
+            RemoteError: it ended instead, or takes too long.
         """
-        assert self._process.stdout is not None
-        for line in self._process.stdout:  # a login script may say things first
-            found = _announced(line)
-            if found is not None:
-                return Announcement(
-                    self._host, int(found["port"]), str(found["key"]), tuple(found["devices"])
-                )
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(_SECONDS, give_up)
+        timer.start()
+        found = self._first_announcement()
+        timer.cancel()
+        if found is not None:
+            return found
         code = self._process.wait()
         raise RemoteError(
-            f"the server on {self._host} ended with code {code} before it was up",
+            f"the server on {self._host} was not up after {_SECONDS:g} s"
+            if late.is_set()
+            else f"the server on {self._host} ended with code {code} before it was up",
             endpoint=self._host,
             remedy="what it said about that stands above",
         )
+
+    def _first_announcement(self) -> Announcement | None:
+        """None where its output ends before there is one."""
+        assert self._process.stdout is not None
+        # A login script may say things first.
+        answers = (_announced(line, self._host) for line in self._process.stdout)
+        return next(filter(None, answers), None)
 
     def stop(self) -> None:
         """End it."""
@@ -112,9 +129,10 @@ class HostServer:
         self._process.stdout.close()
 
 
-def _announced(line: str) -> Mapping[str, Any] | None:
+def _announced(line: str, host: str) -> Announcement | None:
     try:
         found = json.loads(line)
-    except ValueError:
+        devices = tuple(map(str, found["devices"]))
+        return Announcement(host, int(found["port"]), parse_key(found["key"]).hex(), devices)
+    except (ValueError, TypeError, KeyError, AttributeError, UsageError):
         return None
-    return found if isinstance(found, dict) and {"port", "key", "devices"} <= found.keys() else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from hotplug.errors import UsageError
+from hotplug_rpc.addresses import parse_address
 from hotplug_rpc.cluster.server import Announcement, HostServer, serve_words
 
 __all__ = ["SSHLauncher"]
@@ -18,6 +20,9 @@ class SSHLauncher:
         words: options of `serve-devices`.
         ssh: the program and its options.
         program: what `hotplug` is called over there.
+
+    Raises:
+        UsageError: there is no host, or one would be an option of ssh.
     """
 
     def __init__(
@@ -27,7 +32,9 @@ class SSHLauncher:
         ssh: str = "ssh",
         program: str = "hotplug",
     ) -> None:
-        self._hosts = hosts
+        if not hosts:
+            raise UsageError("no host is named")
+        self._hosts = [(host, _name(host)) for host in hosts]
         self._words = words
         self._ssh = shlex.split(ssh)
         self._program = program
@@ -40,8 +47,7 @@ class SSHLauncher:
             RemoteError: one does not start.
         """
         there = f"{self._program} {shlex.join(serve_words('tcp://0.0.0.0:0', self._words))}"
-        for host in self._hosts:
-            name = host.rpartition("@")[2]
+        for host, name in self._hosts:
             self._servers.append(HostServer([*self._ssh, host, there], name))
         return [server.announcement() for server in self._servers]
 
@@ -49,3 +55,11 @@ class SSHLauncher:
         """End all of them."""
         while self._servers:
             self._servers.pop().stop()
+
+
+def _name(host: str) -> str:
+    """What clients call a host of ssh; such as "-oProxyCommand=..." would be none."""
+    name = host.rpartition("@")[2]
+    if host.startswith("-"):
+        raise UsageError(f"{host!r} is no host")
+    return parse_address(f"[{name}]" if ":" in name else name).host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class ClusterCommand:
             if words:
                 return _run(words, servers)
             for name, value in variables(servers).items():
-                print(f"export {name}='{value}'", flush=True)
+                print(f"export {name}={shlex.quote(value)}", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()
         return 0
@@ -83,14 +84,14 @@ def _launcher(arguments: argparse.Namespace) -> Launcher:
     words = ["--allow", KeyRing().identity().public.hex(), "--devices", arguments.devices]
     if arguments.budget:
         words += ["--budget", arguments.budget]
-    if arguments.hosts:
+    if arguments.hosts is not None:
         hosts = [host.strip() for host in arguments.hosts.split(",") if host.strip()]
         return SSHLauncher(hosts, words, arguments.ssh, arguments.program)
-    if arguments.ray:
+    if arguments.ray is not None:
         return RayLauncher(arguments.ray, words)
     if arguments.dask_local is not None and arguments.dask_local < 1:
         raise UsageError(f"--dask-local takes at least 1 worker, not {arguments.dask_local}")
-    return DaskLauncher(arguments.dask or arguments.dask_local, words)
+    return DaskLauncher(arguments.dask_local or arguments.dask, words)
 
 
 @contextlib.contextmanager
