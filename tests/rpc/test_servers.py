@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from hotplug_rpc.backend import RPCBackend
 from hotplug_rpc.client.connection import Connection
 from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.keys import Identity, KeyRing
+from hotplug_rpc.server.http import serve_metrics
+from hotplug_rpc.server.metrics import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,38 @@ def test_metrics_and_health():
     assert "hotplug_rpc_sessions_total 1" in text
     for line in text.splitlines():
         assert re.fullmatch(r'# (HELP|TYPE) .*|\w+({\w+="[^"]*"})? [-+.e\d]+', line), line
+
+
+def test_metrics_outlast_whoever_asks_for_them():
+    """Also over IPv6, where there is that."""
+    hosts = ["127.0.0.1"] + ["[::1]"] * socket.has_dualstack_ipv6()
+    for host in hosts:
+        with serve_metrics(f"{host}:0", _Metered()) as address:
+            ends = [socket.create_connection((address.host, address.port)) for _ in range(8)]
+            for end in ends:
+                end.sendall(b"GET /metrics HTTP/1.0\r\n")
+                end.close()
+            question = f"http://{address.server}/metrics"
+            with urllib.request.urlopen(question, timeout=10) as answer:
+                assert answer.read() == Metrics().text().encode()
+
+
+class _Metered:
+    metrics = Metrics()
+    closing = False
+
+
+def test_questions_at_once_are_few():
+    with serve_metrics("127.0.0.1:0", _Metered()) as address, contextlib.ExitStack() as stack:
+        ends = [
+            stack.enter_context(socket.create_connection((address.host, address.port), 10))
+            for _ in range(20)
+        ]
+        # Those that came first are waited for; the last four are hung up on at once.
+        assert [end.recv(1) for end in ends[16:]] == [b""] * 4
+        for end in ends[:16]:
+            end.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert end.recv(12).endswith(b"200")
 
 
 @pytest.mark.parametrize(

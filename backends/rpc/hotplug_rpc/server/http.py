@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, parse_bind
@@ -13,6 +16,10 @@ from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.service import Service
 
 __all__ = ["serve_metrics"]
+
+_log = logging.getLogger("hotplug.rpc")
+
+_AT_ONCE = 16
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,6 +49,32 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a question every few seconds is no news."""
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    """A few questions at once; whoever comes on top of them is hung up on."""
+
+    daemon_threads = True
+
+    def __init__(self, address: Address, handler: type[_Handler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._free = threading.Semaphore(_AT_ONCE)
+        super().__init__((address.host, address.port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who hangs up before the answer is no news either."""
+
+
 @contextlib.contextmanager
 def serve_metrics(bind: str, service: Service | IsolatingService) -> Iterator[Address]:
     """Answer by HTTP inside the context; gives the address.
@@ -52,14 +85,15 @@ def serve_metrics(bind: str, service: Service | IsolatingService) -> Iterator[Ad
     address = parse_bind(bind)
     handler = type("Handler", (_Handler,), {"service": service})
     try:
-        http = ThreadingHTTPServer((address.host, address.port), handler)
+        http = _HTTPServer(address, handler)
     except OSError as error:
         raise UsageError(f"{address.server} cannot be bound: {error.strerror}") from error
-    http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, name="hotplug-rpc-http", daemon=True)
     thread.start()
     try:
-        yield Address(address.host, int(http.server_address[1]))
+        bound = Address(address.host, int(http.server_address[1]))
+        _log.info("metrics are at http://%s/metrics", bound.server)
+        yield bound
     finally:
         http.shutdown()
         http.server_close()
