@@ -28,7 +28,7 @@ from hotplug.registry import Registry
 from hotplug.session import Session
 from hotplug.testing.fakes import FakeDevice, Fault, fake_backend
 from hotplug_rpc.backend import RPCBackend
-from hotplug_rpc.errors import DeadlineError, ServerLostError
+from hotplug_rpc.errors import DeadlineError, ProtocolError, ServerLostError
 from hotplug_rpc.server.build import Options
 from hotplug_rpc.testing import Link
 
@@ -108,7 +108,7 @@ def test_the_server_frees_what_a_lost_client_held(link, remote, device):
     while device.memory().free != free and time.monotonic() < deadline:
         time.sleep(0.05)
     assert device.memory().free == free
-    assert link.server.service.session_count == 0
+    assert link.server.service.peers == []
 
 
 def test_a_new_connection_works_after_a_cut(link, remote, backend):
@@ -198,6 +198,29 @@ def test_what_failed_without_being_waited_for_is_told_later(remote, device):
     with pytest.raises(ExecutionError, match="broken memory") as caught:
         doubling.bindings["output:y"].read(0, memoryview(bytearray(64)))
     assert caught.value.device == "rpc:0"
+    assert doubling.run()
+
+
+def test_answers_of_the_wrong_size_are_errors(remote):
+    """A server is believed as little as a client."""
+    doubling = Doubling(remote)
+    settle = remote.settle
+
+    def damaged(change):
+        def settled(pending):
+            answer = settle(pending)
+            answer.frames = change(answer.frames)
+            return answer
+
+        remote.settle = settled
+
+    for change in (lambda frames: [], lambda frames: [f[:-1] for f in frames]):
+        damaged(change)
+        with pytest.raises(ProtocolError, match="instead of"):
+            doubling.run()
+    with pytest.raises(ProtocolError, match="instead of"):
+        doubling.bindings["output:y"].read(0, memoryview(bytearray(64)))
+    remote.settle = settle
     assert doubling.run()
 
 

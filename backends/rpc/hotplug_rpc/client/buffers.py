@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hotplug.backend import Buffer, BufferType
 from hotplug.errors import OutOfDeviceMemoryError, RemoteError, UsageError
-from hotplug_rpc.client.exchange import Pending
+from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.client.weights import Ahead, upload
 from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.requests import Allocate, Copy, Fetch, Read, Ticket, Write
@@ -210,8 +210,7 @@ class RemoteBuffer(Buffer):
 
     def after_run(self, content: memoryview) -> None:
         """Its content came along."""
-        if content.nbytes == self.nbytes:
-            self._known = content
+        self._known = content
 
     def check(self, offset: int, nbytes: int) -> None:
         """Refuse a freed buffer, and what does not lie within.
@@ -230,14 +229,14 @@ class RemoteBuffer(Buffer):
 
     def _fetch(self, offset: int, target: memoryview) -> None:
         flat = np.frombuffer(target, np.uint8) if target.nbytes else np.empty(0, np.uint8)
-        flight: deque[tuple[int, Pending]] = deque()
+        flight: deque[tuple[int, int, Pending]] = deque()
         device = self.device
         device.flush()
         for start, count in _pieces(target.nbytes, device.connection.frame_bytes):
             if len(flight) >= _IN_FLIGHT:
                 _land(device, flight, flat)
             request = Read(device.position, self.handle, offset + start, count)
-            flight.append((start, device.connection.submit(request)))
+            flight.append((start, count, device.connection.submit(request)))
         while flight:
             _land(device, flight, flat)
 
@@ -315,12 +314,11 @@ def _pieces(nbytes: int, frame_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def _land(
-    device: RemoteDevice, flight: deque[tuple[int, Pending]], target: npt.NDArray[np.uint8]
+    device: RemoteDevice, flight: deque[tuple[int, int, Pending]], target: npt.NDArray[np.uint8]
 ) -> None:
-    start, pending = flight.popleft()
-    frames = device.settle(pending).frames
-    data = np.frombuffer(frames[0], np.uint8)
-    target[start : start + data.nbytes] = data
+    start, count, pending = flight.popleft()
+    (data,) = device.settle(pending).contents([count])
+    target[start : start + count] = np.frombuffer(data, np.uint8)
 
 
 def _copy(target: memoryview, source: memoryview) -> None:

@@ -15,7 +15,8 @@ from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.graph import Graph
 from hotplug.registry.guard import info_from_json
 from hotplug_rpc.addresses import Address
-from hotplug_rpc.client.exchange import Exchange, Pending
+from hotplug_rpc.client.exchange import Exchange
+from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import ProtocolError, UnknownGraphError
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.requests import Bye, Compile, Hello, Ping, Supports

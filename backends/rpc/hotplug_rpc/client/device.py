@@ -16,8 +16,9 @@ from hotplug.node import Node
 from hotplug.ops import OPS
 from hotplug_rpc.client.buffers import RemoteBufferType
 from hotplug_rpc.client.connection import Connection
-from hotplug_rpc.client.exchange import Frames, Pending
+from hotplug_rpc.client.exchange import Frames
 from hotplug_rpc.client.executable import RemoteExecutable
+from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.requests import Compile, Free, Memory, Request, Supports, Write
 

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import zmq
@@ -23,6 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hotplug.errors import HotplugError
 from hotplug_rpc.addresses import Address
+from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import DeadlineError, ProtocolError, ServerLostError
 from hotplug_rpc.faults import from_body
 from hotplug_rpc.keys import Identity
@@ -30,7 +31,7 @@ from hotplug_rpc.requests import Cancel, Request
 from hotplug_rpc.sockets import HANDSHAKE_MS, heartbeat_ms, prepare, send_frames
 from hotplug_rpc.wire import Kind, make_head, parse_head
 
-__all__ = ["Exchange", "Frames", "Pending"]
+__all__ = ["Exchange", "Frames"]
 
 Frames: TypeAlias = "Sequence[bytes | bytearray | memoryview]"
 
@@ -48,26 +49,6 @@ _EVENTS = (
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_CLOSED
 )
-
-
-class Pending:
-    """A request that was sent, and what became of it.
-
-    Attributes:
-        id: its number.
-        body, frames: the answer, once it is there.
-        error: or why there is none.
-    """
-
-    __slots__ = ("body", "done", "error", "frames", "id", "nbytes")
-
-    def __init__(self, number: int, nbytes: int) -> None:
-        self.id = number
-        self.nbytes = nbytes
-        self.done = False
-        self.body: Mapping[str, Any] = {}
-        self.frames: list[memoryview] = []
-        self.error: HotplugError | None = None
 
 
 class Exchange:

@@ -10,7 +10,7 @@ from hotplug.backend import Buffer, Executable, Stream
 from hotplug.errors import ExecutionError, RunCancelledError, UsageError
 from hotplug.graph import Graph
 from hotplug_rpc.client.buffers import RemoteBuffer
-from hotplug_rpc.client.exchange import Pending
+from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import CancelledError
 from hotplug_rpc.requests import Bind, Explain, Profile, Run
 
@@ -58,7 +58,8 @@ class RemoteExecutable(Executable):
             raise RunCancelledError(str(error), device=self._device.id) from error
         finally:
             self._running = None
-        for buffer, content in zip(wanted, answer.frames, strict=True):
+        contents = answer.contents([buffer.nbytes for buffer in wanted])
+        for buffer, content in zip(wanted, contents, strict=True):
             buffer.after_run(content)
 
     def _start(self, bindings: Mapping[str, Buffer]) -> tuple[Pending, list[RemoteBuffer]]:

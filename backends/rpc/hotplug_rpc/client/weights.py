@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from hotplug import progress
 from hotplug.errors import HotplugError
-from hotplug_rpc.client.exchange import Pending
 from hotplug_rpc.client.hashes import digests_of
 from hotplug_rpc.client.lending import can_lend, lend
-from hotplug_rpc.errors import ContentError
+from hotplug_rpc.client.pending import Pending
+from hotplug_rpc.errors import ContentError, ProtocolError
 from hotplug_rpc.requests import Content, Want, Weights
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ class Ahead:
         for how, way, can in WAYS:
             if self._stopped or not can(self._device.connection):
                 continue
-            body = self._device.connection.request(wanted).body
-            missing = [(weights[at], int(held)) for at, held in body.get("missing", [])]
+            missing = _missing(self._device.connection.request(wanted), weights)
             if not missing:
                 return
             _deliver(self._device, missing, how, way, lambda: self._stopped)
@@ -134,8 +133,14 @@ def _place(device: RemoteDevice, weights: list[_Weight]) -> None:
 def _ask(device: RemoteDevice, weights: list[_Weight]) -> list[_Missing]:
     """The weights that are not there, each with the bytes that are; one of equal ones."""
     rows = [(w.handle, w.digest, w.data.nbytes) for w in weights]
-    body = device.ask(Weights(device.position, rows)).body
-    return [(weights[at], int(held)) for at, held in body.get("missing", [])]
+    return _missing(device.ask(Weights(device.position, rows)), weights)
+
+
+def _missing(answer: Pending, weights: list[_Weight]) -> list[_Missing]:
+    try:
+        return [(weights[at], int(held)) for at, held in answer.body.get("missing", [])]
+    except (TypeError, ValueError, IndexError) as error:
+        raise ProtocolError(f"the server says wrongly what is missing: {error}") from error
 
 
 def _deliver(
