@@ -60,7 +60,7 @@ def serve(pipe: Pipe, keys: str) -> None:
     def answer() -> None:
         pipe.send(server.address.port)
         while pipe.recv():
-            pipe.send((offer.taken, server.service.session_count))
+            pipe.send((offer.taken, len(server.service.peers)))
 
     threading.Thread(target=answer, daemon=True).start()
     server.run()

@@ -8,20 +8,33 @@ import time
 import psutil
 import pytest
 import zmq
-from tests.rpc.servers import serve
+from tests.rpc.servers import ServerProcess, serve
 from tests.rpc.test_failures import Doubling
 
-from hotplug.errors import DeviceLostError
+import hotplug
+from hotplug import ops
+from hotplug.errors import DeviceLostError, OutOfDeviceMemoryError
 from hotplug_rpc.backend import RPCBackend
+from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import SessionError
-from hotplug_rpc.requests import Ticket
+from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.requests import Content, Hello, Ticket, Weights
+from hotplug_rpc.server.build import Options, shared_of
+from hotplug_rpc.server.isolation import IsolatingService
+from hotplug_rpc.wire import VERSION, Kind, make_head, parse_head
 
 pytestmark = pytest.mark.skipif(not zmq.has("ipc"), reason="no sockets in the file system")
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serve("--devices", "cpu", "--cache-bytes", "0", "--isolate") as started:
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="module")
+def server(cache):
+    options = ("--cache", str(cache), "--budget", "4M", "--isolate")
+    with serve("--devices", "cpu", *options) as started:
         yield started
 
 
@@ -76,3 +89,56 @@ def test_clients_that_are_kept_apart_get_no_tickets(clients):
     buffer = clients[0].buffers.allocate(64)
     with pytest.raises(SessionError, match="nothing to do with others"):
         clients[0].ask(Ticket(0, buffer.handle, "0" * 64))
+
+
+def test_a_budget_is_one_for_all_processes(clients):
+    one, two = clients
+    first = one.buffers.allocate(3_000_000)
+    assert two.memory().free <= 1_000_000
+    with pytest.raises(OutOfDeviceMemoryError):
+        two.buffers.allocate(2_000_000)
+    first.free()
+    assert one.memory().free == two.memory().free == 4_000_000
+    second = two.buffers.allocate(3_000_000)
+    second.write(2_999_999, memoryview(b"x"))
+    two.close()
+    wait_until(lambda: one.memory().free == 4_000_000)
+
+
+def test_a_process_knows_whose_session_it_is(cache, clients):
+    """Or two clients that send one weight would write to one file."""
+    data = bytes(range(200))
+    digest = digest_of(memoryview(data))
+    clients[0].ask(Weights(0, [(1, digest, 200)]))
+    clients[0].connection.request(Content(digest, 200, 0), [data[:50]])
+    key = KeyRing().identity().public.hex()
+    assert [path.name for path in cache.iterdir()] == [f".part-{digest}-{key[:16]}"]
+
+
+def test_no_process_outlives_a_server_that_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    started = ServerProcess("--quiet", "--devices", "cpu", "--cache-bytes", "0", "--isolate")
+    backend = RPCBackend()
+    try:
+        backend.open(backend.find(started.address)[0]).memory()
+        (child,) = psutil.Process(started.process.pid).children()
+        started.kill()
+        psutil.wait_procs([child], timeout=20)
+        assert not child.is_running()
+    finally:
+        started.stop()
+        backend.close()
+
+
+def test_a_process_that_cannot_be_started_is_the_client_s_error():
+    """And the server goes on."""
+    answers = []
+    shared = shared_of(Options(), (), None)
+    service = IsolatingService(shared, lambda peer, frames: answers.append(frames), ["/nowhere"])
+    hello = Hello(VERSION, hotplug.__version__, ops.fingerprint())
+    for _ in range(shared.limits.sessions + 1):
+        service.handle(b"a", "c" * 64, [make_head(Kind.HELLO, 7, hello.body())])
+    heads = [parse_head(bytes(frames[0])) for frames in answers]
+    assert {(head.id, head.body["error"]) for head in heads} == {(7, "SessionError")}
+    assert "No such file" in heads[-1].body["message"]
+    service.close()

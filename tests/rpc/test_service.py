@@ -51,10 +51,10 @@ class Bench:
             self._answers[peer, head.id] = (head, [bytes(f) for f in frames[1:]])
             self._came.notify_all()
 
-    def send(self, request, frames=(), peer=b"a", timeout_ms=0, **options):
+    def send(self, request, frames=(), peer=b"a", timeout_ms=0, client="c" * 64, **options):
         self._last += 1
         head = make_head(request.kind, self._last, request.body(), timeout_ms)
-        self.service.handle(peer, "c" * 64, [head, *frames], **options)
+        self.service.handle(peer, client, [head, *frames], **options)
         return self._last
 
     def answer(self, number, peer=b"a"):
@@ -222,15 +222,18 @@ def test_everything_is_freed_at_the_end(bench, device):
 
 def test_budgets():
     bench = Bench(FakeDevice("fake:0"), budget=1000, limits=Limits(client_bytes=600))
-    for peer in (b"a", b"b"):
-        bench.does(HELLO, peer=peer)
+    for peer, client in ((b"a", "c" * 64), (b"b", "d" * 64), (b"e", "c" * 64)):
+        bench.ask(HELLO, peer=peer, client=client)
     bench.does(rq.Allocate(0, 1, 600))
+    assert bench.fails(rq.Allocate(0, 2, 1), peer=b"e")[0] == "OutOfDeviceMemoryError"
     kind, text = bench.fails(rq.Allocate(0, 2, 1))
     assert kind == "OutOfDeviceMemoryError"
     assert "this client" in text
     assert bench.does(rq.Memory(0), peer=b"b")[0] == {"total": 1000, "free": 400}
     assert bench.fails(rq.Allocate(0, 1, 401), peer=b"b")[0] == "OutOfDeviceMemoryError"
-    bench.does(rq.Free(0, [1], []))
+    bench.service.end(b"a", "of a test")
+    eventually(lambda: bench.shared.offers[0].taken == 0)
+    bench.does(rq.Allocate(0, 1, 300), peer=b"e")
     bench.does(rq.Allocate(0, 1, 600), peer=b"b")
     bench.service.close()
 
@@ -246,17 +249,48 @@ def test_an_arena_that_does_not_fit_is_refused_before_it_is_compiled(device):
     bench.service.close()
 
 
+def test_two_requests_do_not_get_one_handle(device):
+    """A device's lane and the one beside it may both have looked whether it is free."""
+    bench = Bench(device)
+    bench.does(HELLO)
+    offer, holdings = bench.shared.offers[0], bench.service._sessions[b"a"].holdings
+    check, holdings.check_new_buffer = holdings.check_new_buffer, lambda handle: None
+    bench.does(rq.Allocate(0, 1, 8))
+    assert bench.fails(rq.Allocate(0, 1, 8))[0] == "ProtocolError"
+    assert offer.taken == 8
+    holdings.check_new_buffer = check
+    bench.service.end(b"a", "of a test")
+    eventually(lambda: offer.taken == 0)
+    bench.service.close()
+
+
+def test_executables_are_bounded_by_their_nodes(device):
+    bench = Bench(device, limits=Limits(compiled_nodes=5))
+    bench.does(HELLO)
+    graph = doubled()
+    data = [serialize.dump(graph)]
+    for handle in (1, 2):
+        bench.does(rq.Compile(0, handle, graph.key, 0, None), data)
+    assert bench.fails(rq.Compile(0, 3, graph.key, 0, None))[0] == "LimitError"
+    bench.does(rq.Free(0, [], [1]))
+    bench.does(rq.Compile(0, 3, graph.key, 0, None))
+    bench.service.close()
+
+
 def test_limits_of_numbers(device):
-    limits = Limits(handles=2, sessions=1, nodes=1)
+    limits = Limits(handles=2, sessions=2, client_sessions=1, nodes=1)
     bench = Bench(device, limits=limits)
     bench.does(HELLO)
     assert bench.fails(HELLO, peer=b"b")[0] == "LimitError"
+    bench.ask(HELLO, peer=b"b", client="d" * 64)
+    assert bench.fails(HELLO, peer=b"e", client="e" * 64)[0] == "LimitError"
     for handle in (1, 2):
         bench.does(rq.Allocate(0, handle, 4))
     assert bench.fails(rq.Allocate(0, 3, 4))[0] == "LimitError"
     graph = doubled()
     request = rq.Compile(0, 1, graph.key, 0, None)
     assert bench.fails(request, [serialize.dump(graph)])[0] == "LimitError"
+    assert bench.fails(request, [b"[]" * 20])[0] == "LimitError"  # before it is read at all
     bench.service.close()
 
 
@@ -358,7 +392,30 @@ def test_a_closing_server_admits_nobody(bench):
     bench.does(rq.Memory(0))
 
 
+def test_a_key_that_is_taken_off_the_list_ends_its_sessions(bench, device):
+    ready(bench)
+    bench.does(HELLO, peer=b"b")
+    assert bench.fails(rq.Memory(0), ticket_only=True)[1].endswith("not allowed any more")
+    assert bench.fails(rq.Memory(0))[0] == "SessionError"
+    assert bench.fails(HELLO, ticket_only=True)[0] == "SessionError"
+    assert bench.service.peers == [b"b"]
+    bench.service.end_unknown(lambda key: key == b"\xcc" * 32)
+    assert bench.service.peers == [b"b"]
+    bench.service.end_unknown(lambda key: False)
+    assert bench.service.peers == []
+    eventually(lambda: bench.shared.offers[0].taken == 0)
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
 def test_who_came_for_a_ticket_gets_nothing_else(bench):
+    bench.does(rq.Allocate(0, 1, 8))
+    bench.does(rq.Ticket(0, 1, "c" * 64))
     body = bench.ask(HELLO, peer=b"t", ticket_only=True)[0].body
     assert body["devices"] == []
     for request in (rq.Memory(0), rq.Allocate(0, 1, 4), rq.Weights(0, [])):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 from tests.rpc.models import write_model
 from tests.rpc.servers import in_thread
@@ -15,7 +17,7 @@ from hotplug.errors import OutOfDeviceMemoryError, UsageError
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
-from hotplug_rpc.errors import ContentError
+from hotplug_rpc.errors import ContentError, LimitError
 from hotplug_rpc.server import transfers
 from hotplug_rpc.server.build import Options
 from hotplug_rpc.server.offers import Offer
@@ -129,6 +131,105 @@ def test_a_transfer_goes_on_where_it_was(tmp_path, offer):
     assert read(later.acquire(offer, digest, 5000)) == data
 
 
+def begin(store, data, nbytes, client=CLIENT):
+    digest = digest_of(memoryview(data))
+    held = store.expect(client, digest, len(data))
+    store.receive(client, digest, len(data), held, memoryview(data)[held:nbytes])
+    return held
+
+
+def test_servers_that_share_a_folder_do_not_spoil_each_other_s_transfers(tmp_path, offer):
+    """As when a client sends one weight to two servers of a machine at once."""
+    data = content()
+    digest = digest_of(memoryview(data))
+    one, two = WeightStore(tmp_path), WeightStore(tmp_path)
+    assert begin(one, data, 2000) == 0
+    assert begin(two, data, 1000) == 0
+    for end in (3000, 5000):
+        for store in (two, one):
+            held = store.expect(CLIENT, digest, 5000)
+            store.receive(CLIENT, digest, 5000, held, memoryview(data)[held:end])
+    assert [path.name for path in tmp_path.iterdir()] == [digest]
+    for store in (one, two, WeightStore(tmp_path)):
+        shared = store.acquire(offer, digest, 5000)
+        assert read(shared) == data
+        store.release(shared)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with their process")
+def test_what_a_dead_server_left_is_gone_on_with(tmp_path, offer):
+    data = content()
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from hotplug_rpc.server.weights import WeightStore\n"
+        "store = WeightStore(Path(sys.argv[1]))\n"
+        "store.expect(sys.argv[2], sys.argv[3], 5000)\n"
+        "piece = memoryview(sys.stdin.buffer.read())\n"
+        "store.receive(sys.argv[2], sys.argv[3], 5000, 0, piece)\n"
+        "os._exit(9)"
+    )
+    digest = digest_of(memoryview(data))
+    command = [sys.executable, "-c", program, str(tmp_path), CLIENT, digest]
+    assert subprocess.run(command, input=data[:3000], check=False).returncode == 9
+    store = WeightStore(tmp_path)
+    assert begin(store, data, 5000) == 3000
+    assert read(store.acquire(offer, digest, 5000)) == data
+
+
+def test_a_whole_file_without_its_name_is_sent_again(tmp_path, offer):
+    data = content()
+    digest = digest_of(memoryview(data))
+    (tmp_path / f".part-{digest}-{CLIENT[:16]}").write_bytes(data[:-1] + b"!")
+    store = WeightStore(tmp_path)
+    assert store.expect(CLIENT, digest, 5000) == 0
+    put(store, data)
+    assert read(store.acquire(offer, digest, 5000)) == data
+
+
+def test_unfinished_files_count_against_the_bound(tmp_path):
+    store = WeightStore(tmp_path, most_bytes=12_000)
+    for seed in range(6):
+        begin(store, content(seed), 4900)
+        store.forget_client(CLIENT)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 12_000
+
+
+def test_a_cache_that_is_too_small_for_a_model_still_serves_it(tmp_path, offer):
+    store = WeightStore(tmp_path, most_bytes=12_000)
+    contents = [content(seed) for seed in range(5)]
+    for data in contents:
+        put(store, data)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 12_000
+    for data in contents:
+        assert read(store.acquire(offer, digest_of(memoryview(data)), 5000)) == data
+
+
+def test_few_files_are_open_however_many_weights_are_begun(tmp_path, monkeypatch, offer):
+    monkeypatch.setattr(transfers, "_MOST_OPEN", 2)
+    store = WeightStore(tmp_path)
+    contents = [content(seed) for seed in range(5)]
+    before = psutil.Process().num_fds() if hasattr(psutil.Process(), "num_fds") else 0
+    for data in contents:
+        begin(store, data, 2000)
+    if before:
+        assert psutil.Process().num_fds() <= before + 2
+    for data in contents:
+        digest = digest_of(memoryview(data))
+        store.receive(CLIENT, digest, 5000, 2000, memoryview(data)[2000:])
+        assert read(store.acquire(offer, digest, 5000)) == data
+
+
+def test_no_more_is_expected_than_can_be_kept_in_mind(monkeypatch):
+    monkeypatch.setattr(transfers, "_MOST_EXPECTED", 3)
+    store = WeightStore()
+    for seed in range(3):
+        store.expect(CLIENT, digest_of(memoryview(content(seed))), 5000)
+    with pytest.raises(LimitError):
+        store.expect(CLIENT, "a" * 64, 5000)
+    assert store.expect("d" * 64, "a" * 64, 5000) == 0
+
+
 def test_a_file_that_was_changed_counts_as_missing(tmp_path, offer):
     store = WeightStore(tmp_path)
     data = content()
@@ -146,7 +247,9 @@ def test_the_cache_is_bounded(tmp_path, offer):
     digests = []
     for seed in range(4):
         digests.append(put(store, content(seed)))
-        os.utime(tmp_path / digests[-1], (seed, seed))
+        store.forget_client(CLIENT)
+        if seed < 3:
+            os.utime(tmp_path / digests[-1], (seed, seed))
     assert {path.name for path in tmp_path.iterdir()} == set(digests[2:])
     large = content(9, 13_000)
     digest = put(store, large)
@@ -157,15 +260,15 @@ def test_the_cache_is_bounded(tmp_path, offer):
 def test_a_full_disk_keeps_weights_in_memory(tmp_path, offer, monkeypatch):
     store = WeightStore(tmp_path)
     data = content()
-    append, calls = transfers._append_to, []
+    write, calls = transfers._write_at, []
 
-    def full(path, offset, piece):
+    def full(file, offset, piece):
         calls.append(offset)
         if offset >= 2000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        append(path, offset, piece)
+        write(file, offset, piece)
 
-    monkeypatch.setattr(transfers, "_append_to", full)
+    monkeypatch.setattr(transfers, "_write_at", full)
     digest = put(store, data)
     assert calls == [0, 1000, 2000]
     assert list(tmp_path.iterdir()) == []
@@ -255,6 +358,22 @@ def test_model_files_of_the_server_need_not_be_sent(tmp_path, offer, connect):
                 store.release(shared)
     with pytest.raises(UsageError, match="neither"):
         WeightStore(models=[tmp_path / "nothing"])
+
+
+def test_a_model_file_that_is_changed_later_is_hashed_again(tmp_path, offer):
+    from hotplug.formats.gguf import GGUFFile
+
+    path = write_model(tmp_path / "small.gguf")
+    store = WeightStore(models=[path])
+    with GGUFFile.open(path) as file:
+        name = max(file.tensors, key=lambda name: file.tensors[name].nbytes)
+        info, digest = file.tensors[name], digest_of(file.tensor(name).data.data)
+    store.release(store.acquire(offer, digest, info.nbytes))
+    with path.open("r+b") as file:
+        file.seek(info.offset)
+        file.write(bytes(info.nbytes))
+    os.utime(path, (1, 1))
+    assert store.acquire(offer, digest, info.nbytes) is None
 
 
 def _folder(tmp_path):

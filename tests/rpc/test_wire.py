@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hotplug_rpc import requests as rq
 from hotplug_rpc.errors import ProtocolError
-from hotplug_rpc.wire import MAX_HEAD, VERSION, Fields, Kind, make_head, parse_head
+from hotplug_rpc.wire import MAX_HEAD, VERSION, Fields, Kind, id_of, make_head, parse_head
 
 HASH, KEY = "a" * 64, "0" * 32
 
@@ -157,6 +157,19 @@ def test_any_bytes_are_a_head_or_refused(data):
     except ProtocolError:
         return
     assert head.kind in Kind
+
+
+def test_other_encodings_are_no_json():
+    head = make_head(Kind.MEMORY, 7)
+    for text in ('{"device":0}'.encode("utf-16"), b'\xef\xbb\xbf{"device":0}'):
+        with pytest.raises(ProtocolError, match="JSON"):
+            parse_head(head + text)
+
+
+def test_the_number_of_a_broken_request_is_known():
+    assert id_of(make_head(Kind.MEMORY, 7) + b"{") == 7
+    assert id_of(b"hp\x01\xff" + bytes(4) + b"\x09" + bytes(7)) == 9
+    assert id_of(b"hp") == id_of(b"") == id_of(b"xx" + bytes(14)) == 0
 
 
 def test_fields_that_nobody_read_are_refused():

@@ -1,12 +1,10 @@
-"""Hashes of weights: BLAKE3, by all cores, of memory or of files."""
+"""Hashes of weights: BLAKE3, by all cores, of memory."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import blake3
 
-__all__ = ["Hasher", "digest_of", "digest_of_file"]
+__all__ = ["Hasher", "digest_of"]
 
 _LARGE = 1 << 20
 """Bytes from which several threads pay."""
@@ -31,12 +29,3 @@ class Hasher:
     def digest(self) -> str:
         """Of all so far."""
         return self._hash.hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """Of a file's content.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return blake3.blake3(max_threads=blake3.blake3.AUTO).update_mmap(path).hexdigest()

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import zmq
 
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.variables import seconds_of
 
-__all__ = ["HANDSHAKE_MS", "heartbeat_ms", "prepare", "send_frames"]
+__all__ = ["HANDSHAKE_MS", "Unsent", "heartbeat_ms", "prepare", "send_frames"]
 
 HANDSHAKE_MS = 5000
 
 _LARGE = 1 << 16
 """Bytes from which handing a frame to ZeroMQ without a copy is faster."""
 
+
+Unsent: TypeAlias = "tuple[zmq.MessageTracker, int]"
+"""A frame that ZeroMQ may still hold, and its size."""
 
 _HEARTBEAT = "HOTPLUG_RPC_HEARTBEAT"
 _SECONDS = 10.0
@@ -46,16 +49,25 @@ def prepare(socket: zmq.Socket[bytes], identity: Identity, silence: int, *, ipv6
         socket.set(option, value)
 
 
-def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> None:
+def send_frames(
+    socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0, *, track: bool = False
+) -> list[Unsent]:
     """Send one message, large frames as they lie: they must not change until they have arrived.
+
+    Returns:
+        With `track`, those of its frames that are large.
 
     Raises:
         ZMQError: the first frame cannot be sent; then none was.
     """
     last = len(frames) - 1
+    unsent: list[Unsent] = []
     for at, frame in enumerate(frames):
         more = zmq.SNDMORE if at < last else 0
         if len(frame) < _LARGE:
             socket.send(frame, flags | more)
-        else:
-            socket.send(frame, flags | more, copy=False)
+            continue
+        tracker = socket.send(frame, flags | more, copy=False, track=track)
+        if tracker is not None:
+            unsent.append((tracker, len(frame)))
+    return unsent

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from hotplug_rpc.errors import ProtocolError
 
-__all__ = ["MAX_HEAD", "VERSION", "Fields", "Head", "Kind", "make_head", "parse_head"]
+__all__ = ["MAX_HEAD", "VERSION", "Fields", "Head", "Kind", "id_of", "make_head", "parse_head"]
 
 VERSION = (1, 1)
 """Major: ends with different ones cannot talk. Minor: kinds and fields were added."""
@@ -111,6 +111,13 @@ def parse_head(data: bytes) -> Head:
     return Head(kind, request, timeout_ms, _body(data[_HEAD.size :]))
 
 
+def id_of(data: bytes) -> int:
+    """A request's number, also where nothing else of the head can be understood; else 0."""
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        return 0
+    return int(_HEAD.unpack_from(data)[4])
+
+
 def _kind(number: int) -> Kind:
     try:
         return Kind(number)
@@ -122,7 +129,8 @@ def _body(text: bytes) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        body = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        # Decoded here, since from bytes JSON would take other encodings too.
+        body = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the head is not JSON: {str(error)[:200]}") from None
     if not isinstance(body, dict):

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.fetching import fetch_from
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.isolation import IsolatingService
+from hotplug_rpc.server.ledger import Accounts, Ledger
 from hotplug_rpc.server.lent import Lent
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.loop import Server
@@ -115,7 +117,12 @@ def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
     return Server(options.bind, keys, lambda post: Service(shared, post), options.allow)
 
 
-def shared_of(options: Options, devices: Sequence[Device], fetch: Fetcher | None) -> Shared:
+def shared_of(
+    options: Options,
+    devices: Sequence[Device],
+    fetch: Fetcher | None,
+    ledger: Ledger | None = None,
+) -> Shared:
     """What the sessions of one process share.
 
     Args:
@@ -123,14 +130,20 @@ def shared_of(options: Options, devices: Sequence[Device], fetch: Fetcher | None
         devices: what is offered.
         fetch: gets bytes from other servers; None where sessions are kept apart from them, and
             from files of clients.
+        ledger: what processes of other sessions have taken.
     """
+    offers = tuple(Offer(device, options.budget, options.keep_seconds) for device in devices)
+    if ledger is not None:
+        for position, offer in enumerate(offers):
+            offer.others = partial(ledger.exchange, position)
     return Shared(
-        tuple(Offer(device, options.budget, options.keep_seconds) for device in devices),
+        offers,
         options.limits,
         GraphStore(options.limits.nodes),
         WeightStore(options.cache, options.cache_bytes, options.models if devices else ()),
         Peers(fetch),
         Lent() if fetch else None,
+        Accounts(ledger),
     )
 
 

@@ -1,21 +1,26 @@
 """One session's process, as `hotplug serve-devices --isolate` starts it. Not for users.
 
-    python -m hotplug_rpc.server.child OPTIONS ADDRESS
+    python -m hotplug_rpc.server.child OPTIONS ADDRESS CLIENT LEDGER ROW
 
-OPTIONS is a JSON object of what `hotplug_rpc.server.build.Options` holds.
+OPTIONS is a JSON object of what `hotplug_rpc.server.build.Options` holds, CLIENT its public
+key; LEDGER and ROW are for `hotplug_rpc.server.ledger`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
+import threading
 from collections import deque
+from pathlib import Path
 
 import zmq
 
 from hotplug_rpc.server.build import opened, options_from_json, shared_of
+from hotplug_rpc.server.ledger import Ledger
 from hotplug_rpc.server.service import Service
 
 __all__ = ["main"]
@@ -24,14 +29,22 @@ _PEER = b"client"
 _LOOK_MS = 1000
 
 
-def main(options: str, address: str) -> int:
+def main(options: str, address: str, client: str, path: str, row: str) -> int:
     """Serve one session until its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     chosen = options_from_json(options)
+    ledger = Ledger(Path(path), int(row), client)
     with opened(chosen.devices) as devices, contextlib.closing(_Wire(address)) as wire:
-        service = Service(shared_of(chosen, devices, None), wire.post)
-        wire.run(service)
+        service = Service(shared_of(chosen, devices, None, ledger), wire.post)
+        wire.run(service, client)
     return 0
+
+
+def _end_with_parent() -> None:
+    """The other end of standard input is held by the parent, and by nobody else."""
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 class _Wire:
@@ -53,7 +66,7 @@ class _Wire:
         with contextlib.suppress(BlockingIOError):
             self._far.send(b"x")
 
-    def run(self, service: Service) -> None:
+    def run(self, service: Service, client: str) -> None:
         """Until the parent ends this process."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
@@ -62,7 +75,7 @@ class _Wire:
             ready = dict(poller.poll(_LOOK_MS))
             if self._socket in ready:
                 frames = self._socket.recv_multipart(copy=False)
-                service.handle(_PEER, "", [frame.buffer for frame in frames])
+                service.handle(_PEER, client, [frame.buffer for frame in frames])
             with contextlib.suppress(BlockingIOError):
                 self._near.recv(4096)
             while self._outbox:
@@ -76,4 +89,4 @@ class _Wire:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

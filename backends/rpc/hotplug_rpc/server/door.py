@@ -5,6 +5,7 @@ Source: https://rfc.zeromq.org/spec/27/ (ZAP).
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 from collections import deque
@@ -22,6 +23,7 @@ _log = logging.getLogger("hotplug.rpc")
 _ADMITTED, _LATER, _REFUSED = b"200", b"300", b"400"
 _MOST_REFUSALS, _SECONDS = 20, 60.0
 _MOST_ADDRESSES = 4096
+_SITE_BITS = 64  # what a network of IPv6 gives to one site, which has all addresses within
 
 
 class Door:
@@ -74,20 +76,37 @@ class Door:
         return [version, number, status, b"", user, b""]
 
     def _decide(self, key: bytes, address: str) -> bytes:
-        if self._is_banned(address) or self._turned_away.get(key, 0.0) > time.monotonic():
-            self._metrics.add("refused_total", 1, 'reason="rate"')
-            return _LATER
+        if self._turned_away.get(key, 0.0) > time.monotonic():
+            return self._later()
+        # Asked for a key that is known, ZeroMQ has checked already that it is the client's own:
+        # what others did from the same address must not keep it out.
         if len(key) == 32 and (self.knows(key) or self._peers.expects(key.hex())):
             return _ADMITTED
-        self._refusals.setdefault(address, deque(maxlen=_MOST_REFUSALS)).append(time.monotonic())
+        if self._is_banned(address):
+            return self._later()
+        refusals = self._refusals.setdefault(_site(address), deque(maxlen=_MOST_REFUSALS))
+        refusals.append(time.monotonic())
         self._metrics.add("refused_total", 1, 'reason="key"')
         _log.warning("refused a client whose key is not allowed", extra={"address": address})
         return _REFUSED
 
+    def _later(self) -> bytes:
+        self._metrics.add("refused_total", 1, 'reason="rate"')
+        return _LATER
+
     def _is_banned(self, address: str) -> bool:
         if len(self._refusals) > _MOST_ADDRESSES:
-            self._refusals.clear()
-        found = self._refusals.get(address)
+            self._refusals.pop(next(iter(self._refusals)))
+        found = self._refusals.get(_site(address))
         if found is None or len(found) < _MOST_REFUSALS:
             return False
         return time.monotonic() - found[0] < _SECONDS
+
+
+def _site(address: str) -> str:
+    """What is counted as one place that clients come from."""
+    try:
+        six = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(six.ipv4_mapped or ipaddress.IPv6Network((int(six), _SITE_BITS), strict=False))

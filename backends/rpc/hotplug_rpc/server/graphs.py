@@ -11,6 +11,9 @@ from hotplug_rpc.errors import LimitError, ProtocolError, UnknownGraphError
 
 __all__ = ["GraphStore"]
 
+_MOST_LISTS = 8
+"""Of a node as it is written: itself, its operands and parameters, and what those hold."""
+
 
 class GraphStore:
     """The graphs used last.
@@ -42,17 +45,24 @@ class GraphStore:
                 return held[0]
         if data is None:
             raise UnknownGraphError(f"there is no graph {key} here")
+        self._check_size(data)
         graph = load(data)
         if graph.key != key:
             raise ProtocolError(f"the graph that was sent is {graph.key}, not {key}")
         if len(graph.nodes) > self._most_nodes:
-            raise LimitError(
-                f"a graph has at most {self._most_nodes} nodes",
-                limit=self._most_nodes,
-                given=len(graph.nodes),
-            )
+            raise self._too_large(len(graph.nodes))
         self._keep(graph, data.nbytes)
         return graph
+
+    def _check_size(self, data: memoryview) -> None:
+        """Before anything is made of it: millions of empty lists are few bytes and much memory."""
+        text = bytes(data)
+        if text.count(b"[") + text.count(b"{") > _MOST_LISTS * (self._most_nodes + 1):
+            raise self._too_large(text.count(b"[") // 3)
+
+    def _too_large(self, nodes: int) -> LimitError:
+        most = self._most_nodes
+        return LimitError(f"a graph has at most {most} nodes", limit=most, given=nodes)
 
     def _keep(self, graph: Graph, nbytes: int) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ from hotplug.backend import Buffer, Executable
 from hotplug.errors import ExecutionError, OutOfDeviceMemoryError, UsageError
 from hotplug.graph import Graph
 from hotplug_rpc.errors import LimitError, ProtocolError
+from hotplug_rpc.server.ledger import Account
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
 
@@ -71,6 +72,7 @@ class HeldExecutable:
     Attributes:
         needs: name of a leaf or output -> bytes, and whether a run writes it.
         key: what an equal one has in common with it.
+        nodes: of its graph.
         bound: buffers by name, once they are known.
         handles: theirs.
     """
@@ -80,59 +82,81 @@ class HeldExecutable:
     needs: Mapping[str, tuple[int, bool]]
     nbytes: int
     key: tuple[str, int | None]
+    nodes: int
     bound: dict[str, Buffer] | None = None
     handles: frozenset[int] = frozenset()
 
 
 class Holdings:
-    """All that a session holds. Safe to use from several threads."""
+    """All that a session holds. Safe to use from several threads.
 
-    def __init__(self, limits: Limits) -> None:
-        self.taken = 0
+    Args:
+        limits: of the session.
+        account: what its client has taken in all of its sessions.
+    """
+
+    def __init__(self, limits: Limits, account: Account) -> None:
         self._limits = limits
+        self._account = account
         self._buffers: dict[int, HeldBuffer] = {}
         self._executables: dict[int, HeldExecutable] = {}
+        self._nodes = 0
         self._lock = threading.RLock()
 
     # Memory
 
     def take(self, offer: Offer, nbytes: int, *, shared: bool = False) -> None:
-        """Count bytes as this session's, and the device's if they are not counted there already.
+        """Count bytes as this client's, and the device's if they are not counted there already.
 
         Raises:
-            OutOfDeviceMemoryError: they are more than the session or the device may have.
+            OutOfDeviceMemoryError: they are more than the client or the device may have.
         """
-        with self._lock:
-            left = self.left
-            if left is not None and nbytes > left:
-                raise OutOfDeviceMemoryError(
-                    f"this client may take {left} bytes more, {nbytes} needed",
-                    device=offer.id,
-                    requested=nbytes,
-                    free=left,
-                )
+        self._account.add(nbytes)  # first, as other sessions of the client may do so now
+        try:
+            self._check_account(offer, nbytes)
             if not shared:
                 offer.take(nbytes)
-            self.taken += nbytes
+        except BaseException:
+            self._account.add(-nbytes)
+            raise
+
+    def _check_account(self, offer: Offer, nbytes: int) -> None:
+        most = self._limits.client_bytes
+        if most is None or self._account.taken <= most:
+            return
+        left = max(0, most - self._account.taken + nbytes)
+        raise OutOfDeviceMemoryError(
+            f"this client may take {left} bytes more, {nbytes} needed",
+            device=offer.id,
+            requested=nbytes,
+            free=left,
+        )
 
     def give_back(self, offer: Offer, nbytes: int, *, shared: bool = False) -> None:
         """Undo `take`."""
-        with self._lock:
-            self.taken -= nbytes
+        self._account.add(-nbytes)
         if not shared:
             offer.give_back(nbytes)
 
     @property
     def left(self) -> int | None:
-        """Bytes that the session may still take; None for no limit of its own."""
+        """Bytes that the client may still take; None for no limit of its own."""
         most = self._limits.client_bytes
-        return None if most is None else max(0, most - self.taken)
+        return None if most is None else max(0, most - self._account.taken)
 
     # Handles
 
     def add_buffer(self, handle: int, held: HeldBuffer) -> None:
-        """Keep a buffer under a handle; see `check_new`."""
-        self._buffers[handle] = held
+        """Keep a buffer under a handle; see `check_new_buffer`.
+
+        Raises:
+            ProtocolError: another lane was faster; the buffer is released.
+        """
+        with self._lock:
+            if self._buffers.setdefault(handle, held) is held:
+                return
+        held.release()
+        raise _in_use("buffer", handle)
 
     def check_new_buffer(self, handle: int) -> None:
         """Refuse a handle in use, and one too many.
@@ -143,16 +167,33 @@ class Holdings:
         self._check_new(self._buffers, handle, "buffer")
 
     def add_executable(self, handle: int, held: HeldExecutable) -> None:
-        """Keep an executable under a handle."""
-        self._executables[handle] = held
+        """Keep an executable under a handle; raises as for buffers."""
+        with self._lock:
+            if self._executables.setdefault(handle, held) is held:
+                self._nodes += held.nodes
+                return
+        self._end(held)
+        raise _in_use("executable", handle)
 
     def check_new_executable(self, handle: int) -> None:
         """As for buffers."""
         self._check_new(self._executables, handle, "executable")
 
+    def check_new_nodes(self, count: int) -> None:
+        """Refuse executables that are too many because they are large.
+
+        Raises:
+            LimitError: as said.
+        """
+        most, given = self._limits.compiled_nodes, self._nodes + count
+        if given > most:
+            raise LimitError(
+                f"the executables of a session have at most {most} nodes", limit=most, given=given
+            )
+
     def _check_new(self, table: Mapping[int, object], handle: int, what: str) -> None:
         if handle in table:
-            raise ProtocolError(f"there is a {what} {handle} already")
+            raise _in_use(what, handle)
         if len(table) >= self._limits.handles:
             raise LimitError(
                 f"a session has at most {self._limits.handles} {what}s",
@@ -212,6 +253,7 @@ class Holdings:
                     executable.bound, executable.handles = None, frozenset()
             released = [self._buffers.pop(h) for h in gone]
             finished = [self._executables.pop(h) for h in ended]
+            self._nodes -= sum(held.nodes for held in finished)
         for held in finished:
             self._end(held)
         for item in released:
@@ -243,6 +285,10 @@ def needs_of(graph: Graph) -> dict[str, tuple[int, bool]]:
     needs = {n.name: (n.type.nbytes, n.name in written) for n in graph.nodes if n.is_leaf}
     needs.update({f"output:{name}": (node.type.nbytes, True) for name, node in graph.outputs})
     return needs
+
+
+def _in_use(what: str, handle: int) -> ProtocolError:
+    return ProtocolError(f"there is a {what} {handle} already")
 
 
 def _on(held: T | None, what: str, offer: Offer | None) -> T:

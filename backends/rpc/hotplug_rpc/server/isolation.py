@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import subprocess
 import tempfile
 import threading
@@ -22,17 +21,16 @@ import zmq
 from hotplug.errors import DeviceLostError, HotplugError, UsageError
 from hotplug_rpc.errors import LimitError, ProtocolError, ServerClosingError, SessionError
 from hotplug_rpc.faults import to_body
+from hotplug_rpc.server.ledger import Ledger
 from hotplug_rpc.server.metrics import Metrics
-from hotplug_rpc.server.service import Post
+from hotplug_rpc.server.service import FORBIDDEN, Post
 from hotplug_rpc.server.session import Shared
-from hotplug_rpc.wire import Kind, make_head, parse_head
+from hotplug_rpc.wire import Kind, id_of, make_head, parse_head
 
 __all__ = ["IsolatingService"]
 
 _log = logging.getLogger("hotplug.rpc")
 
-_ID = struct.Struct("<Q")
-_ID_AT = 8
 _LOOK_MS = 200
 _GRACE_SECONDS = 5.0
 
@@ -42,13 +40,15 @@ class _Child:
     """A session's process.
 
     Attributes:
-        open: numbers of requests that are not answered.
+        row: of the ledger.
+        open: numbers of requests that are not answered, and bytes of their payloads.
     """
 
     process: subprocess.Popen[bytes]
     socket: zmq.Socket[bytes]
     client: str
-    open: set[int] = field(default_factory=set)
+    row: int
+    open: dict[int, int] = field(default_factory=dict)
 
 
 class IsolatingService:
@@ -57,7 +57,8 @@ class IsolatingService:
     Args:
         shared: limits; its devices are the children's.
         post: where answers go.
-        command: starts a child; the address of its socket is added.
+        command: starts a child; the address of its socket, the client's key, and its row of the
+            ledger are added.
     """
 
     def __init__(self, shared: Shared, post: Post, command: Sequence[str]) -> None:
@@ -70,6 +71,9 @@ class IsolatingService:
         self._command = list(command)
         self._children: dict[bytes, _Child] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="hotplug-rpc-")
+        self._ledger = Path(self._folder.name) / "ledger"
+        Ledger.create(self._ledger, shared.limits.sessions)
+        self._rows = list(range(shared.limits.sessions))
         self._context = zmq.Context()
         # One thread uses the children's sockets: what others want done with them goes through here.
         self._control = self._context.socket(zmq.PULL)
@@ -89,11 +93,6 @@ class IsolatingService:
         return list(self._children)
 
     @property
-    def session_count(self) -> int:
-        """How many are open."""
-        return len(self._children)
-
-    @property
     def waiting(self) -> int:
         """Requests that are not answered."""
         return sum(len(child.open) for child in tuple(self._children.values()))
@@ -107,49 +106,82 @@ class IsolatingService:
         ticket_only: bool = False,
     ) -> None:
         """One message; see `Service.handle`."""
-        number = 0
+        text = bytes(frames[0]) if frames else b""
+        number = id_of(text)
         try:
-            if ticket_only:
-                raise SessionError("this server gives no tickets, as its clients are kept apart")
-            head = parse_head(bytes(frames[0]) if frames else b"")
-            number = head.id
+            if ticket_only:  # there are no tickets here, so it was known when it came in
+                self.end(peer, FORBIDDEN)
+                raise SessionError("the key of this client is not allowed any more")
+            head = parse_head(text)
             if head.kind is Kind.HELLO and peer not in self._children:
                 self._start(peer, client)
             child = self._children.get(peer)
             if child is None:
                 raise SessionError("there is no session; it begins with HELLO")
-            if len(child.open) >= self.shared.limits.waiting:
-                raise LimitError("too many requests wait", limit=self.shared.limits.waiting)
+            payload = [memoryview(frame) for frame in frames[1:]]
+            self.metrics.count_request(head.kind, payload)
             if head.kind not in {Kind.CANCEL, Kind.BYE}:
-                child.open.add(number)
-            message = [bytes(frames[0]), *(bytes(frame) for frame in frames[1:])]
+                self._open(child, number, sum(frame.nbytes for frame in payload))
+            message = [text, *map(bytes, payload)]
             self._do(lambda: child.socket.send_multipart(message, zmq.NOBLOCK))
             if head.kind is Kind.BYE:
                 self.end(peer, "the client left")
         except HotplugError as error:
             self._fail(peer, number, error)
 
+    def _open(self, child: _Child, number: int, nbytes: int) -> None:
+        held = tuple(child.open.values())
+        self.shared.limits.check_waiting(len(held), sum(held), nbytes)
+        if number in child.open:
+            raise ProtocolError(f"the request {number} is not answered yet")
+        child.open[number] = nbytes
+
     def _start(self, peer: bytes, client: str) -> None:
         if self.closing:
             raise ServerClosingError("the server is being shut down")
-        most = self.shared.limits.sessions
-        if len(self._children) >= most:
-            raise LimitError(f"the server has {most} sessions, which is all it takes", limit=most)
+        self.shared.limits.check_sessions(
+            client, [child.client for child in self._children.values()]
+        )
+        row = self._free_row()
+        try:
+            child = self._children[peer] = self._child(client, row)
+        except (OSError, zmq.ZMQError) as error:
+            self._rows.append(row)
+            raise SessionError(f"no process can be started: {error.strerror}") from error
+        self.metrics.add("sessions_total")
+        _log.info("session opened", extra={"client": client[:16], "pid": child.process.pid})
+        self._do(lambda: None)  # the thread must look at the new socket too
+
+    def _child(self, client: str, row: int) -> _Child:
         number = int(self.metrics.get("sessions_total")) + 1
         address = f"ipc://{Path(self._folder.name) / str(number)}"
+        words = [*self._command, address, client, str(self._ledger), str(row)]
         pair: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
         pair.linger = 0
-        pair.connect(address)  # messages wait for the child, which binds when it has started
-        process = subprocess.Popen([*self._command, address], stdin=subprocess.DEVNULL)
-        self._children[peer] = _Child(process, pair, client)
-        self.metrics.add("sessions_total")
-        _log.info("session opened", extra={"client": client[:16], "pid": process.pid})
-        self._do(lambda: None)  # the thread must look at the new socket too
+        try:
+            pair.connect(address)  # messages wait for the child, which binds when it has started
+            process = subprocess.Popen(words, stdin=subprocess.PIPE)  # which ends with us
+        except BaseException:
+            pair.close(linger=0)
+            raise
+        return _Child(process, pair, client, row)
+
+    def _free_row(self) -> int:
+        try:
+            return self._rows.pop()
+        except IndexError:  # processes of sessions that have ended are still there
+            raise LimitError("the server has no room for a session just now") from None
 
     def _do(self, action: Callable[[], object]) -> None:
         with self._lock:
             self._todo.append(action)
             self._commands.send(b"")
+
+    def end_unknown(self, knows: Callable[[bytes], bool]) -> None:
+        """End the sessions of clients whose keys are not allowed any more."""
+        for peer, child in tuple(self._children.items()):
+            if not knows(bytes.fromhex(child.client)):
+                self.end(peer, FORBIDDEN)
 
     def end(self, peer: bytes, why: str) -> None:
         """End a session, and its process with it."""
@@ -161,12 +193,16 @@ class IsolatingService:
 
     def _bury(self, child: _Child) -> None:
         child.socket.close(linger=0)
-        child.process.terminate()
-        try:
+        child.process.kill()  # it has nothing to put in order, and the others do not wait for it
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
+            self._let_go(child)
+
+    def _let_go(self, child: _Child) -> None:
+        assert child.process.stdin is not None
+        child.process.stdin.close()
+        Ledger.clear(self._ledger, child.row)
+        self._rows.append(child.row)
 
     # The thread with the children's sockets
 
@@ -203,18 +239,20 @@ class IsolatingService:
         with contextlib.suppress(zmq.Again):
             while True:
                 frames = child.socket.recv_multipart(zmq.NOBLOCK)
-                child.open.discard(_ID.unpack_from(frames[0], _ID_AT)[0])
+                child.open.pop(id_of(frames[0]), None)
                 self._post(peer, list(frames))
 
     def _mourn(self, peer: bytes, child: _Child) -> None:
         """A process ended by itself: its client is told, and nobody else is touched."""
-        self._children.pop(peer, None)
+        if self._children.pop(peer, None) is None:  # ended by the other thread just now
+            return
         code = child.process.returncode
         error = DeviceLostError(f"the process of this session ended with code {code}")
         _log.error("a session's process ended with code %s", code)
         for number in tuple(child.open):
             self._fail(peer, number, error)
         child.socket.close(linger=0)
+        self._let_go(child)
 
     def _fail(self, peer: bytes, number: int, error: HotplugError) -> None:
         body = to_body(error)

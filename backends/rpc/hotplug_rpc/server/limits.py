@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from hotplug_rpc.errors import LimitError
 
 __all__ = ["Limits"]
 
@@ -17,8 +20,11 @@ class Limits:
         waiting: requests of a session that are not answered yet.
         waiting_bytes: their payloads.
         handles: buffers, executables and bindings of a session, each.
-        client_bytes: device memory of a session, on all devices; None for no limit of its own.
+        compiled_nodes: of all executables of a session together.
+        client_bytes: device memory of all sessions of a client, on all devices; None for no limit
+            of its own.
         sessions: of a server.
+        client_sessions: of one client.
         stalled_seconds: how long a client may leave its answers unread.
     """
 
@@ -27,6 +33,53 @@ class Limits:
     waiting: int = 256
     waiting_bytes: int = 64 << 20
     handles: int = 65_536
+    compiled_nodes: int = 500_000
     client_bytes: int | None = None
     sessions: int = 256
+    client_sessions: int = 128
     stalled_seconds: float = 30.0
+
+    def check_sessions(self, client: str, open_: Collection[str]) -> None:
+        """Refuse one session too many.
+
+        Args:
+            client: that wants one.
+            open_: clients of the sessions that there are.
+
+        Raises:
+            LimitError: the server has all that it takes, or the client.
+        """
+        if len(open_) >= self.sessions:
+            raise LimitError(
+                f"the server has {self.sessions} sessions, which is all it takes",
+                limit=self.sessions,
+            )
+        if sum(other == client for other in open_) >= self.client_sessions:
+            raise LimitError(
+                f"this client has {self.client_sessions} sessions, which is all it may have",
+                limit=self.client_sessions,
+            )
+
+    def check_waiting(self, requests: int, held: int, more: int) -> None:
+        """Refuse a request of a session in which others wait.
+
+        Args:
+            requests: that wait.
+            held: bytes of their payloads.
+            more: bytes of its own.
+
+        Raises:
+            LimitError: they are too many, or too many bytes.
+        """
+        if requests >= self.waiting:
+            raise LimitError(
+                f"{requests} requests wait; no more are taken",
+                limit=self.waiting,
+                given=requests + 1,
+            )
+        if requests and held + more > self.waiting_bytes:
+            raise LimitError(
+                f"{held + more} bytes wait; at most {self.waiting_bytes} are taken",
+                limit=self.waiting_bytes,
+                given=held + more,
+            )

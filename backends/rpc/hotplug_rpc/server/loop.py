@@ -8,7 +8,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -20,8 +19,9 @@ from hotplug_rpc.requests import MAX_FRAMES
 from hotplug_rpc.server.backlog import Backlog, shut_down
 from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.isolation import IsolatingService
+from hotplug_rpc.server.outgoing import Message, Outgoing
 from hotplug_rpc.server.service import Post, Service
-from hotplug_rpc.sockets import heartbeat_ms, prepare, send_frames
+from hotplug_rpc.sockets import heartbeat_ms, prepare
 from hotplug_rpc.wire import Kind, make_head
 
 __all__ = ["Server"]
@@ -35,7 +35,6 @@ _MOST_FRAMES = 2 + MAX_FRAMES  # with the client's routing id, and the head
 _AT_ONCE = 64  # messages taken before answers are sent again
 _NUDGE_SECONDS = 2.0
 _STALLED_POLL_MS = 20
-_STALLED_BYTES = 256 << 20
 _LOOK_MS = 250
 _UNDER_WAY, _UNDER_WAY_TOGETHER = 128 << 20, 512 << 20
 
@@ -45,15 +44,6 @@ _FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-
-
-@dataclass(slots=True)
-class _Stalled:
-    """Answers to a client that does not read them."""
-
-    since: float
-    messages: deque[list[bytes | bytearray]] = field(default_factory=deque)
-    nbytes: int = 0
 
 
 class Server:
@@ -80,18 +70,21 @@ class Server:
         """
         self.service = make_service(self.post)
         self._door = Door(keys, extra_keys, self.service.shared.peers, self.service.metrics)
-        self._outbox: deque[tuple[bytes, list[bytes | bytearray]]] = deque()
-        self._stalled: dict[bytes, _Stalled] = {}
+        self._outbox: deque[tuple[bytes, Message]] = deque()
         self._woken = False
         self._until: float | None = None
         self._nudged = self._looked = time.monotonic()
         self._backlog = Backlog(_UNDER_WAY, _UNDER_WAY_TOGETHER)
+        self._failed = 0
         self.key = keys.identity().public
         self._silence = heartbeat_ms()
         self._context = zmq.Context()
         self._zap = self._context.socket(zmq.REP)
         self._zap.bind(_ZAP)
         self._router = self._open(keys, bind)
+        self._outgoing = Outgoing(
+            self._router, self.service.shared.limits.stalled_seconds, self.service.end
+        )
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
@@ -150,7 +143,7 @@ class Server:
             poller.register(source, zmq.POLLIN)
         try:
             while not self._is_over():
-                ready = dict(poller.poll(_STALLED_POLL_MS if self._stalled else _LOOK_MS))
+                ready = dict(poller.poll(_STALLED_POLL_MS if self._outgoing.waits else _LOOK_MS))
                 if self._zap in ready:
                     self._zap.send_multipart(self._door.answer(self._zap.recv_multipart()))
                 if self._monitor in ready:
@@ -166,7 +159,7 @@ class Server:
     def _is_over(self) -> bool:
         if self._until is None:
             return False
-        idle = not (self.service.session_count or self._outbox or self._stalled)
+        idle = not (self.service.peers or self._outbox or self._outgoing.waits)
         return idle or time.monotonic() >= self._until
 
     def _note_event(self) -> None:
@@ -178,7 +171,7 @@ class Server:
             self._backlog.closed(event["value"])
             return
         self.service.metrics.add("refused_total", 1, 'reason="handshake"')
-        _log.info("a handshake failed", extra={"event": int(event["event"])})
+        self._failed += 1  # not a line for each, or whoever likes could fill the log
 
     def _end_excessive(self) -> None:
         now = time.monotonic()
@@ -230,41 +223,9 @@ class Server:
         self._woken = False
         with contextlib.suppress(BlockingIOError):
             self._wake_read.recv(4096)
-        for peer in tuple(self._stalled):
-            self._retry(peer)
+        self._outgoing.retry()
         while self._outbox:
-            peer, frames = self._outbox.popleft()
-            if peer in self._stalled or not self._send(peer, frames):
-                self._stall(peer, frames)
-
-    def _send(self, peer: bytes, frames: list[bytes | bytearray]) -> bool:
-        """Send, or drop what is for a client that is gone; False if it does not read."""
-        try:
-            send_frames(self._router, [peer, *frames], zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self.service.end(peer, "the connection is gone")
-        return True
-
-    def _stall(self, peer: bytes, frames: list[bytes | bytearray]) -> None:
-        held = self._stalled.setdefault(peer, _Stalled(time.monotonic()))
-        held.messages.append(frames)
-        held.nbytes += sum(map(len, frames))
-
-    def _retry(self, peer: bytes) -> None:
-        held = self._stalled[peer]
-        while held.messages and self._send(peer, held.messages[0]):
-            held.nbytes -= sum(map(len, held.messages.popleft()))
-            held.since = time.monotonic()
-        too_long = time.monotonic() - held.since > self.service.shared.limits.stalled_seconds
-        if held.messages and (too_long or held.nbytes > _STALLED_BYTES):
-            self.service.end(peer, "the client does not read its answers")
-            held.messages.clear()
-        if not held.messages:
-            del self._stalled[peer]
+            self._outgoing.send(*self._outbox.popleft())
 
     def _nudge(self) -> None:
         """ZeroMQ does not say when a client is gone; sending to it does."""
@@ -272,11 +233,15 @@ class Server:
         if now - self._nudged < _NUDGE_SECONDS:
             return
         self._nudged = now
+        if self._failed:
+            _log.info("%d handshakes failed", self._failed)
+            self._failed = 0
+        self.service.end_unknown(self._door.knows)
         news = {"closing": True} if self.service.closing else None
         for peer in self.service.peers:
-            if peer not in self._stalled:
-                self._send(peer, [make_head(Kind.NUDGE, 0, news)])
-        self.service.metrics.put("sessions", self.service.session_count)
+            self._outgoing.nudge(peer, [make_head(Kind.NUDGE, 0, news)])
+        self._outgoing.forget_sent()
+        self.service.metrics.put("sessions", len(self.service.peers))
         self.service.metrics.put("waiting", self.service.waiting)
         for offer in self.service.shared.offers:
             offer.idle.expire()

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterable
+
+from hotplug_rpc.wire import Kind
 
 __all__ = ["Metrics"]
 
@@ -36,6 +39,13 @@ class Metrics:
         """Count up; `label` is as in `kind="run"`."""
         with self._lock:
             self._values[name, label] += amount
+
+    def count_request(self, kind: Kind, payload: Iterable[memoryview]) -> None:
+        """A request came, with so much beside its head."""
+        self.add("requests_total", 1, f'kind="{kind.name.lower()}"')
+        nbytes = sum(frame.nbytes for frame in payload)
+        if nbytes:
+            self.add("received_bytes_total", nbytes)
 
     def put(self, name: str, value: float, label: str = "") -> None:
         """Set a value that goes up and down."""

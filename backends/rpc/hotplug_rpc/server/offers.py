@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from hotplug.backend import Device, MemoryInfo
 from hotplug.errors import OutOfDeviceMemoryError
@@ -12,7 +13,10 @@ from hotplug.registry.guard import info_to_json
 from hotplug_rpc.server.desk import Desk
 from hotplug_rpc.server.idle import Idle
 
-__all__ = ["Offer"]
+__all__ = ["Offer", "Others"]
+
+Others: TypeAlias = "Callable[[int], int]"
+"""Told what is taken of a device here, tells what is taken elsewhere."""
 
 _ASK_SECONDS = 0.1
 
@@ -25,12 +29,14 @@ class Offer:
         desk: the thread that works on it.
         idle: what no session uses at present.
         taken: bytes that sessions hold on it.
+        others: what other processes have taken of it, which must be told what is taken here.
     """
 
     def __init__(
         self, device: Device, budget: int | None = None, idle_seconds: float = 0.0
     ) -> None:
         self.device = device
+        self.others: Others = _nobody
         self.desk = Desk(f"hotplug-rpc-{device.id}")
         self.idle = Idle(idle_seconds)
         self.taken = 0
@@ -52,7 +58,7 @@ class Offer:
             memory = MemoryInfo(memory.total, memory.free + self.idle.nbytes)
         if self._budget is None:
             return memory
-        left = max(0, self._budget - self.taken)
+        left = max(0, self._budget - self.taken - self.others(self.taken))
         return MemoryInfo(_least(memory.total, self._budget), _least(memory.free, left))
 
     def take(self, nbytes: int) -> None:
@@ -62,11 +68,13 @@ class Offer:
             OutOfDeviceMemoryError: the device has no room for them, or its budget does not.
         """
         with self._lock:
-            room = self._room()
+            elsewhere = self.others(self.taken + nbytes)
+            room = self._room(elsewhere)
             while room is not None and nbytes > room and self.idle.drop_oldest():
                 self._asked = -_ASK_SECONDS
-                room = self._room()
+                room = self._room(elsewhere)
             if room is not None and nbytes > room:
+                self.others(self.taken)
                 raise OutOfDeviceMemoryError(
                     f"{self.id} has {room} bytes left to give, {nbytes} needed",
                     device=self.id,
@@ -75,12 +83,12 @@ class Offer:
                 )
             self.taken += nbytes
 
-    def _room(self) -> int | None:
+    def _room(self, elsewhere: int) -> int | None:
         """Bytes left; the device is asked now and then, since asking may take long."""
         now = time.monotonic()
         if now - self._asked > _ASK_SECONDS:
             self._asked, self._free, self._held_then = now, self.device.memory().free, self._held
-        left = None if self._budget is None else self._budget - self._held
+        left = None if self._budget is None else self._budget - self._held - elsewhere
         free = None if self._free is None else self._free - (self._held - self._held_then)
         room = free if left is None else _least(free, left)
         return room if room is None else max(0, room)
@@ -93,6 +101,7 @@ class Offer:
         """Undo `take`."""
         with self._lock:
             self.taken -= nbytes
+            self.others(self.taken)
 
     def describe(self) -> dict[str, Any]:
         """What HELLO tells of it."""
@@ -105,6 +114,11 @@ class Offer:
             "total": memory.total,
             "free": memory.free,
         }
+
+
+def _nobody(taken: int) -> int:
+    del taken
+    return 0
 
 
 def _least(one: int | None, other: int) -> int:

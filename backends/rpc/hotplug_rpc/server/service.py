@@ -21,7 +21,6 @@ from hotplug_rpc import requests as rq
 from hotplug_rpc.errors import (
     CancelledError,
     DeadlineError,
-    LimitError,
     ProtocolError,
     ServerClosingError,
     SessionError,
@@ -31,9 +30,9 @@ from hotplug_rpc.faults import to_body
 from hotplug_rpc.server.desk import Desk, Job
 from hotplug_rpc.server.metrics import Metrics
 from hotplug_rpc.server.session import Answer, Session, Shared
-from hotplug_rpc.wire import VERSION, Head, Kind, make_head, parse_head
+from hotplug_rpc.wire import VERSION, Head, Kind, id_of, make_head, parse_head
 
-__all__ = ["Post", "Service"]
+__all__ = ["FORBIDDEN", "Post", "Service"]
 
 _log = logging.getLogger("hotplug.rpc")
 
@@ -53,6 +52,8 @@ _ASIDE = (
     rq.Fetch,
 )
 """What may take long without a device's help, or concerns none: done beside the devices' lanes."""
+
+FORBIDDEN = "its key is not allowed any more"
 
 _WITH_TICKET = (rq.Redeem, rq.Ping)
 
@@ -76,16 +77,12 @@ class Service:
         self._sessions: dict[bytes, Session] = {}
         self._aside = Desk("hotplug-rpc-aside", _SIDE_THREADS)
         self._lock = threading.Lock()
+        self._noted = -1.0
 
     @property
     def peers(self) -> list[bytes]:
         """Routing ids of the sessions that are open."""
         return list(self._sessions)
-
-    @property
-    def session_count(self) -> int:
-        """How many are open."""
-        return len(self._sessions)
 
     @property
     def waiting(self) -> int:
@@ -108,23 +105,26 @@ class Service:
             frames: head and payload.
             ticket_only: whether the client was let in only to redeem a ticket.
         """
-        head: Head | None = None
+        text = bytes(frames[0]) if frames else b""
         try:
-            head = parse_head(bytes(frames[0]) if frames else b"")
+            head = parse_head(text)
             request = rq.parse(head, len(frames) - 1)
             payload = [memoryview(frame) for frame in frames[1:]]
-            self._count(request, payload)
+            self.metrics.count_request(request.kind, payload)
             self._dispatch(peer, client, head, request, payload, ticket_only)
         except HotplugError as error:
             if isinstance(error, ProtocolError):
-                _log.info("a message that breaks the protocol, from %s: %s", client[:16], error)
-            self._fail(peer, head.id if head else 0, error)
+                self._note(client, error)
+            self._fail(peer, id_of(text), error)
+        except Exception as error:  # noqa: BLE001 - such as memory: its client is told, others go on
+            self._fail(peer, id_of(text), error)
 
-    def _count(self, request: rq.Request, payload: Sequence[memoryview]) -> None:
-        self.metrics.add("requests_total", 1, f'kind="{request.kind.name.lower()}"')
-        nbytes = sum(frame.nbytes for frame in payload)
-        if nbytes:
-            self.metrics.add("received_bytes_total", nbytes)
+    def _note(self, client: str, error: ProtocolError) -> None:
+        """Log what breaks the protocol, but no more than a line a second."""
+        now = time.monotonic()
+        if now - self._noted >= 1.0:
+            self._noted = now
+            _log.info("a message that breaks the protocol, from %s: %s", client[:16], error)
 
     def _dispatch(
         self,
@@ -141,6 +141,9 @@ class Service:
         session = self._sessions.get(peer)
         if session is None:
             raise SessionError("there is no session; it begins with HELLO")
+        if ticket_only and not session.ticket_only:
+            self.end(peer, FORBIDDEN)
+            raise SessionError("the key of this client is not allowed any more")
         if session.ticket_only and not isinstance(request, (*_WITH_TICKET, rq.Bye)):
             raise SessionError("this client was let in for a ticket alone")
         if isinstance(request, rq.Bye):
@@ -161,10 +164,11 @@ class Service:
             raise ServerClosingError("the server is being shut down")
         if peer in self._sessions:
             raise SessionError("the session has begun already")
+        if ticket_only and not self.shared.peers.expects(client):
+            raise SessionError("the key of this client is not allowed any more")
         _check_versions(request)
-        most = self.shared.limits.sessions
-        if len(self._sessions) >= most:
-            raise LimitError(f"the server has {most} sessions, which is all it takes", limit=most)
+        clients = [session.client for session in self._sessions.values()]
+        self.shared.limits.check_sessions(client, clients)
         self._sessions[peer] = Session(self.shared, client, ticket_only)
         self.metrics.add("sessions_total")
         _log.info("session opened", extra={"client": client[:16], "sessions": len(self._sessions)})
@@ -182,6 +186,12 @@ class Service:
             },
         }
         self._answer(peer, head.id, (body, []))
+
+    def end_unknown(self, knows: Callable[[bytes], bool]) -> None:
+        """End the sessions of clients whose keys are not allowed any more."""
+        for peer, session in tuple(self._sessions.items()):
+            if not (session.ticket_only or knows(bytes.fromhex(session.client))):
+                self.end(peer, FORBIDDEN)
 
     def end(self, peer: bytes, why: str) -> None:
         """End a session, if it is there: what has not begun is dropped, what it held is freed."""
@@ -217,7 +227,7 @@ class Service:
         payload: list[memoryview],
     ) -> None:
         nbytes = sum(frame.nbytes for frame in payload)
-        self._check_waiting(session, nbytes)
+        self.shared.limits.check_waiting(session.waiting, session.waiting_bytes, nbytes)
         desk = self._aside
         label = ""
         if not isinstance(request, _ASIDE):
@@ -239,22 +249,6 @@ class Service:
             session.waiting += 1
             session.waiting_bytes += nbytes
         desk.submit(session, Job(head.id, work, nbytes))
-
-    def _check_waiting(self, session: Session, nbytes: int) -> None:
-        limits = self.shared.limits
-        if session.waiting >= limits.waiting:
-            raise LimitError(
-                f"{session.waiting} requests wait; no more are taken",
-                limit=limits.waiting,
-                given=session.waiting + 1,
-            )
-        total = session.waiting_bytes + nbytes
-        if session.waiting and total > limits.waiting_bytes:
-            raise LimitError(
-                f"{total} bytes wait; at most {limits.waiting_bytes} are taken",
-                limit=limits.waiting_bytes,
-                given=total,
-            )
 
     def _leave(self, session: Session, nbytes: int) -> None:
         with self._lock:

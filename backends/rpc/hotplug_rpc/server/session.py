@@ -21,6 +21,7 @@ from hotplug_rpc import requests as rq
 from hotplug_rpc.errors import ContentError, SessionError
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.holdings import HeldBuffer, HeldExecutable, Holdings, needs_of
+from hotplug_rpc.server.ledger import Accounts
 from hotplug_rpc.server.lent import Lent
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
@@ -45,6 +46,7 @@ class Shared:
     weights: WeightStore
     peers: Peers
     lent: Lent | None = None
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 @dataclass(eq=False)
@@ -67,7 +69,7 @@ class Session:
     closed: bool = False
 
     def __post_init__(self) -> None:
-        self.holdings = Holdings(self.shared.limits)
+        self.holdings = Holdings(self.shared.limits, self.shared.accounts.of(self.client))
         self._running: dict[int, Executable] = {}
 
     @contextlib.contextmanager
@@ -185,6 +187,7 @@ class Session:
         offer = self.offer(request.device)
         self.holdings.check_new_executable(request.executable)
         graph = self._graph(request.graph, frames)
+        self.holdings.check_new_nodes(len(graph.nodes))
         key = graph.key, request.threads
         executable = offer.idle.take(key) or self._compiled(offer, graph, request.threads)
         nbytes = executable.arena_bytes
@@ -193,7 +196,7 @@ class Session:
         except OutOfDeviceMemoryError:
             executable.free()
             raise
-        held = HeldExecutable(offer, executable, needs_of(graph), nbytes, key)
+        held = HeldExecutable(offer, executable, needs_of(graph), nbytes, key, len(graph.nodes))
         self.holdings.add_executable(request.executable, held)
         return {"arena_bytes": nbytes}, []
 

@@ -21,9 +21,10 @@ from pathlib import Path
 from hotplug.backend import Buffer
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError
+from hotplug_rpc.server import unfinished
 from hotplug_rpc.server.model_files import Place, index_models
 from hotplug_rpc.server.offers import Offer
-from hotplug_rpc.server.transfers import UNFINISHED, Transfers
+from hotplug_rpc.server.transfers import Transfer, Transfers
 
 __all__ = ["SharedWeight", "WeightStore"]
 
@@ -59,14 +60,15 @@ class WeightStore:
     ) -> None:
         self._folder = folder
         self._most_bytes = most_bytes
-        self._transfers = Transfers(folder)
+        self._transfers = Transfers(folder, most_bytes)
         self._shared: dict[tuple[Offer, str], SharedWeight] = {}
-        # Received, not on disk and on no device yet; and who sent them.
-        self._loose: dict[str, memoryview] = {}
+        # Received and on no device yet: who sent them, and those that are not on disk.
         self._senders: dict[str, str] = {}
+        self._loose: dict[str, memoryview] = {}
         # Looking through the folder takes long; other processes' files count when that is done.
         self._kept_bytes = 0 if folder is None else sum(size for _, size, _ in _files(folder))
-        self._verified: set[tuple[str, str]] = set()
+        # Path and hash -> which file that was when it was hashed.
+        self._verified: dict[tuple[str, str], tuple[int, ...]] = {}
         self._places: dict[str, Place] = index_models(models, folder)
         self._lock = threading.RLock()
 
@@ -150,20 +152,21 @@ class WeightStore:
     ) -> memoryview | None:
         try:
             with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < offset + nbytes or (whole and size != nbytes):
+                state = os.fstat(file.fileno())
+                if state.st_size < offset + nbytes or (whole and state.st_size != nbytes):
                     return None
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             return None
         data = memoryview(mapped)[offset : offset + nbytes]
-        if (str(path), digest) not in self._verified:
+        stamp = _stamp(state, whole=whole)
+        if self._verified.get((str(path), digest)) != stamp:
             if digest_of(data) != digest:
                 _log.warning("%s does not hold what its name or index says; passed over", path)
                 if whole:
                     _remove(path)
                 return None
-            self._verified.add((str(path), digest))
+            self._verified[str(path), digest] = stamp
         if whole:
             with contextlib.suppress(OSError):
                 os.utime(path)
@@ -180,18 +183,16 @@ class WeightStore:
             ContentError: it was not expected, leaves a gap, or the whole has another hash.
         """
         transfer = self._transfers.get(client, digest, nbytes)
-        if not transfer.add(offset, data):
-            return
-        self._transfers.forget(client, digest)
-        done = transfer.finish()
-        with self._lock:
-            if isinstance(done, Path) and nbytes > self._most_bytes:
-                self._loosen(client, digest, memoryview(done.read_bytes()))
-                _remove(done)
-            elif isinstance(done, Path):
-                self._keep(done, digest, nbytes)
-            else:
-                self._loosen(client, digest, memoryview(done).toreadonly())
+        whole = transfer.add(offset, data)
+        if self._folder is not None:
+            with self._lock:
+                self._kept_bytes += data.nbytes
+                if self._kept_bytes > self._most_bytes:
+                    self._kept_bytes = self._evict(self._folder)
+        if whole:
+            self._transfers.take_out(client, transfer)
+            transfer.check()
+            self._keep(client, transfer)
 
     def receive_from(self, file: int, client: str, digest: str, nbytes: int, offset: int) -> None:
         """Take a weight from an open file, given by its descriptor.
@@ -210,42 +211,46 @@ class WeightStore:
         except OSError as error:
             raise ContentError(f"the file that was lent cannot be read: {error}") from error
 
-    def _loosen(self, client: str, digest: str, data: memoryview) -> None:
-        self._loose[digest] = data
-        self._senders[digest] = client
+    def _keep(self, client: str, transfer: Transfer) -> None:
+        """On disk, or in memory where it has no room there or cannot be written."""
+        digest = transfer.digest
+        path = None if self._folder is None else self._folder / digest
+        with self._lock:
+            self._senders[digest] = client
+            if path and self._kept_bytes <= self._most_bytes and transfer.keep_as(path):
+                with contextlib.suppress(OSError):  # removed already by another server
+                    self._verified[str(path), digest] = _stamp(path.stat(), whole=True)
+            else:
+                self._loose[digest] = memoryview(transfer.content()).toreadonly()
 
     def outstanding(self, client: str, besides: Collection[str] = ()) -> int:
         """Bytes that a client is sending, or has sent and uses nowhere, besides some of them."""
         with self._lock:
-            sent = [digest for digest, sender in self._senders.items() if sender == client]
-            loose = sum(self._loose[digest].nbytes for digest in sent if digest not in besides)
+            loose = sum(
+                data.nbytes
+                for digest, data in self._loose.items()
+                if self._senders[digest] == client and digest not in besides
+            )
         return loose + self._transfers.outstanding(client, besides)
 
-    def _keep(self, unfinished: Path, digest: str, nbytes: int) -> None:
-        assert self._folder is not None
-        path = self._folder / digest
-        unfinished.replace(path)
-        self._verified.add((str(path), digest))
-        self._kept_bytes += nbytes
-        if self._kept_bytes > self._most_bytes:
-            self._kept_bytes = self._evict(keep=digest)
-
-    def _evict(self, keep: str) -> int:
+    def _evict(self, folder: Path) -> int:
         """Remove what the cache has too much, longest unused first, and old unfinished files.
+
+        What was sent and is still to be used stays, or it would have to be sent again.
 
         Returns:
             The bytes that are there afterwards.
         """
-        assert self._folder is not None
-        total, now = 0, time.time()
-        for used, nbytes, path in sorted(_files(self._folder), reverse=True):
-            if UNFINISHED.fullmatch(path.name):
-                if now - used > _DAY:
-                    _remove(path)
-                continue
-            if total + nbytes > self._most_bytes and path.name != keep:
+        # Somewhat more than need be, as this must not be done for every piece that comes.
+        total, most, now = 0, self._most_bytes - self._most_bytes // 16, time.time()
+        files = sorted(_files(folder), reverse=True)
+        files.sort(key=lambda file: file[2].name not in self._senders)
+        for used, nbytes, path in files:
+            awaited = path.name in self._senders
+            old = now - used > _DAY and unfinished.NAME.fullmatch(path.name)
+            if old or (total + nbytes > most and not awaited):
                 _remove(path)
-                self._verified.discard((str(path), path.name))
+                self._verified.pop((str(path), path.name), None)
             else:
                 total += nbytes
         return total
@@ -255,7 +260,8 @@ class WeightStore:
         self._transfers.forget(client)
         with self._lock:
             for digest in [d for d, sender in self._senders.items() if sender == client]:
-                del self._senders[digest], self._loose[digest]
+                del self._senders[digest]
+                self._loose.pop(digest, None)
 
     @property
     def shared_bytes(self) -> int:
@@ -264,12 +270,17 @@ class WeightStore:
             return sum(shared.buffer.nbytes for shared in self._shared.values())
 
 
+def _stamp(state: os.stat_result, *, whole: bool) -> tuple[int, ...]:
+    """What differs once a file is another one; the cache sets its files' times at every use."""
+    return (state.st_ino, state.st_size, 0 if whole else state.st_mtime_ns)
+
+
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
     """When each was last used, its size, and the file."""
     found = []
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if _FILE.fullmatch(path.name) or UNFINISHED.fullmatch(path.name):
+            if _FILE.fullmatch(path.name) or unfinished.NAME.fullmatch(path.name):
                 with contextlib.suppress(OSError):  # another process removes files too
                     state = path.stat()
                     found.append((state.st_mtime, state.st_size, path))
