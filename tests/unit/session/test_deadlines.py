@@ -28,7 +28,8 @@ from hotplug.errors import (
 from hotplug.graph import Graph
 from hotplug.session import CancelToken, Session
 from hotplug.tensor import HostTensor, TensorType
-from hotplug.testing.fakes import FakeDevice, Fault
+from hotplug.testing.fakes import FakeDevice, FakeExecutable, Fault
+from hotplug.testing.faults import FaultyDevice
 
 FOR_EVER = 1e9
 
@@ -130,6 +131,18 @@ def test_the_device_that_hangs_in_a_copy_is_told_from_the_other(gate) -> None:
         assert list(session.run(graph, {"x": -X})["y"]) == list(X)
 
 
+def test_a_device_that_hangs_while_another_reads_from_it_is_told_from_that(gate) -> None:
+    first = FaultyDevice(gpu(unsupported={"relu"}), [Fault("read", gate.wait)])
+    second, third = FakeDevice("other:1"), FakeDevice("third:2", unsupported={"relu"})
+    graph = Graph.build({"y": ops.relu(dict(negation().outputs)["y"])})
+    devices = [first, third, second]
+    with Session(devices, WEIGHTS, fallback="allow", device_timeout=60) as session:
+        for _ in range(2):
+            assert list(session.run(graph, {"x": -X})["y"]) == list(X)
+            assert list(session.quarantine) == ["gpu:0"]
+            assert session.quarantine["gpu:0"].stuck
+
+
 @pytest.mark.parametrize("make", [cpu, gpu])
 def test_a_run_ends_by_its_deadline(gate, make) -> None:
     device = make(Fault("run", gate.wait, call=2, times=1))
@@ -152,6 +165,19 @@ def test_a_device_that_ends_its_work_in_time_is_kept(gate, monkeypatch) -> None:
         with pytest.raises(DeadlineExceededError):
             session.compile(negation()).run({"x": X}, timeout=0.05)
         assert list(session.run(negation(), {"x": X})["y"]) == list(-X)
+        assert not session.failed
+
+
+@pytest.mark.parametrize("make", [cpu, gpu])
+def test_a_device_is_asked_to_end_its_work(gate, monkeypatch, make) -> None:
+    monkeypatch.setattr("hotplug.session.worker._GRACE", 5)
+    monkeypatch.setattr(FakeExecutable, "stop", lambda executable: gate.open())
+    device = make(Fault("run", gate.wait, times=1))
+    with Session([device], WEIGHTS, fallback="error", device_timeout=FOR_EVER) as session:
+        program = session.compile(negation())
+        with pytest.raises(DeadlineExceededError):
+            program.run({"x": X}, timeout=0.05)
+        assert list(program.run({"x": X})["y"]) == list(-X)
         assert not session.failed
 
 

@@ -129,6 +129,15 @@ def test_a_device_is_brought_back_to_its_place() -> None:
             session.restore("gpu:0")
 
 
+def test_a_device_that_is_brought_back_stands_before_those_of_its_type_again() -> None:
+    card = gpu(faults=[Fault("compile", ExecutionError("hiccup"), call=1, times=1)])
+    with Session([card, gpu("gpu:1"), cpu()], WEIGHTS, fallback="allow") as session:
+        assert total(session) == 1
+        assert where(session) == ("gpu:1",)
+        session.restore("gpu:0")
+        assert [device.id for device in session.devices] == ["gpu:0", "gpu:1", "cpu:0"]
+
+
 def test_listeners_are_told() -> None:
     told: list[Event] = []
     card = gpu(faults=[Fault("compile", ExecutionError("hiccup"), times=1)])

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from hotplug import ops
 from hotplug.graph import Graph
+from hotplug.placement import place
 from hotplug.placement.cost import Link
 from hotplug.placement.schedule import (
     Cost,
@@ -16,6 +18,7 @@ from hotplug.placement.schedule import (
     simulate,
     tasks,
 )
+from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder
 from hotplug.testing.hardware import GPU, GPUS, LINKS
 from hotplug.testing.simulator import Cluster
@@ -72,6 +75,20 @@ def test_a_task_waits_for_what_it_needs_and_for_its_buffers() -> None:
     # The third run writes where the first one's next part read.
     assert waits[Task(2, 0)] >= {Task(1, 0), Task(0, 1)}
     assert max(event.ended for event in simulate(waits, [Cost("a", 0, 1.0)] * 4)) == 12.0
+
+
+def test_who_reads_a_state_waits_for_those_who_wrote_it_in_the_run_before() -> None:
+    """Where it is used by two parts: another device makes something of it, which is added to it."""
+    total = ops.state(name="total", dtype="f32", shape=(4,))
+    near = ops.add(total, ops.input(name="x", dtype="f32", shape=(4,)))
+    grown = ops.add(total, ops.tanh(near))
+    devices = [FakeDevice("a:0", unsupported={"tanh"}), FakeDevice("b:0", unsupported={"add"})]
+    parts = place(Graph.build({"y": grown}, {"total": grown}), devices).parts
+    assert [part.device for part in parts] == ["a:0", "b:0", "a:0"]
+    waits = tasks(parts, 2, 2)
+    assert waits[Task(0, 0)] == set()
+    assert waits[Task(0, 2)] == {Task(0, 0), Task(0, 1)}
+    assert waits[Task(1, 0)] == {Task(0, 0), Task(0, 2)}
 
 
 def test_a_link_carries_one_copy_at_a_time() -> None:
