@@ -303,6 +303,19 @@ def test_a_server_that_is_about_to_end_is_drained(device, monkeypatch):
 _LEAVES = ((ops.input, "x"), (ops.state, "total"))
 
 
+def test_a_server_that_does_not_answer_is_told_of_once(device, monkeypatch, caplog, backend):
+    with in_thread([device]) as down:
+        pass
+    with in_thread([device]) as up:
+        servers = f"{down.address.server},{up.address.server}"
+        monkeypatch.setenv("HOTPLUG_RPC_SERVERS", servers)
+        for _ in range(3):
+            assert len(backend.probe()) == 1
+    assert [record.levelname for record in caplog.records if "listens" in record.message] == [
+        "WARNING"
+    ]
+
+
 def test_a_server_that_is_started_after_a_selector_named_it_is_taken_in(device):
     registry = Registry(list)
     registry.register(RPCBackend())

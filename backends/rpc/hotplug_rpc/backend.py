@@ -60,6 +60,7 @@ class RPCBackend(Backend):
         self._users: dict[str, int] = {}
         self._numbers: dict[str, int] = {}  # address of a device -> its number here
         self._met: dict[str, Address] = {}  # servers that a selector named
+        self._told: set[str] = set()  # why servers did not answer when they were asked last
         self._watcher: Watcher | None = None
 
     def _after_fork(self) -> None:
@@ -101,8 +102,10 @@ class RPCBackend(Backend):
             remedy = failures[0].remedy if len(failures) == 1 else None
             reasons = "; ".join(str(error.args[0]) for error in failures)
             raise BackendLoadError(reasons, backend=self.name, remedy=remedy)
-        for error in failures:
-            _log.warning("%s", error)
+        for error in failures:  # which whoever looks again and again need not hear each time
+            level = logging.DEBUG if str(error) in self._told else logging.WARNING
+            _log.log(level, "%s", error)
+        self._told = {str(error) for error in failures}
         return found
 
     def _try(self, server: Address) -> list[DeviceInfo] | HotplugError:
