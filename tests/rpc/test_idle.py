@@ -135,3 +135,15 @@ def wait_until(holds, seconds=20):
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_what_is_idle_is_bounded_by_its_cost():
+    """A large executable takes little of a device and much of the host."""
+    freed = []
+    idle = Idle(60.0)
+    for number, cost in enumerate([1, 4000, 90, 10]):
+        idle.put(number, number, 0, lambda number=number: freed.append(number), cost)
+    assert freed == [0, 1]
+    assert idle.take(2) == 2
+    idle.put(5, 5, 0, lambda: freed.append(5), 5000)
+    assert freed == [0, 1, 3, 5]

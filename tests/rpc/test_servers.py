@@ -96,6 +96,17 @@ def test_named_servers_are_listed(server, backend, monkeypatch):
         backend.probe()
 
 
+def test_a_server_that_is_stopped_does_not_answer(monkeypatch):
+    """Which is another thing than to refuse; here nobody takes what was connected to."""
+    for module in ("hotplug_rpc.sockets", "hotplug_rpc.client.exchange"):
+        monkeypatch.setattr(f"{module}.HANDSHAKE_MS", 700)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ServerLostError, match="does not answer") as caught:
+            RPCBackend().find(f"127.0.0.1:{port}")
+    assert caught.value.remedy is None
+
+
 def test_a_stranger_is_not_let_in(server):
     with pytest.raises(ServerLostError, match="does not let this machine in") as caught:
         connect_as(server, stranger())

@@ -39,6 +39,7 @@ _MOST_PENDING = 128
 _MOST_PENDING_BYTES = 32 << 20
 _MOST_FRAME = 64 << 20
 _MOST_MS = (1 << 32) - 1
+_ABOUT_NOW = 0.2
 _GONE = "is gone, or the link to it is cut"
 
 _EVENTS = (
@@ -110,6 +111,8 @@ class Exchange:
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
+            if until - time.monotonic() < _ABOUT_NOW:  # ZeroMQ's patience was over a moment before
+                raise self._unreachable("does not answer")
             self._explain_failure(event)
 
     def _explain_failure(self, event: int) -> None:

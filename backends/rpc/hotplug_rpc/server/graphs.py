@@ -20,10 +20,10 @@ class GraphStore:
 
     Args:
         most_nodes: of one graph.
-        most: graphs, and bytes that all of them came as.
+        most: graphs, and bytes that all of them came as; in memory they are 25 times as many.
     """
 
-    def __init__(self, most_nodes: int, most: tuple[int, int] = (256, 64 << 20)) -> None:
+    def __init__(self, most_nodes: int, most: tuple[int, int] = (256, 16 << 20)) -> None:
         self._most_nodes = most_nodes
         self._most, self._most_bytes = most
         self._held: OrderedDict[str, tuple[Graph, int]] = OrderedDict()

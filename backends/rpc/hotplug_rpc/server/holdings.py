@@ -22,6 +22,9 @@ __all__ = ["HeldBuffer", "HeldExecutable", "Holdings", "needs_of"]
 
 T = TypeVar("T")
 
+_NODES = 256
+"""Of an executable that cost as much of the host's memory as a weight."""
+
 
 @dataclass(slots=True, eq=False)
 class HeldBuffer:
@@ -263,7 +266,8 @@ class Holdings:
         self.give_back(held.offer, held.nbytes)
         executable = held.executable
         if executable.unbind():
-            held.offer.idle.put(held.key, executable, held.nbytes, executable.free)
+            cost = 1 + held.nodes // _NODES
+            held.offer.idle.put(held.key, executable, held.nbytes, executable.free, cost)
         else:
             executable.free()
 

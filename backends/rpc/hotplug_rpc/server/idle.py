@@ -16,6 +16,7 @@ from typing import Any
 __all__ = ["Idle"]
 
 _MOST = 4096
+"""What all idle things may cost together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class _Item:
     nbytes: int
     free: Callable[[], object]
     until: float
+    cost: int
 
 
 class Idle:
@@ -37,6 +39,7 @@ class Idle:
         self._seconds = seconds
         self._items: OrderedDict[Hashable, _Item] = OrderedDict()  # the longest idle first
         self._nbytes = 0
+        self._cost = 0
         self._lock = threading.Lock()
 
     @property
@@ -47,19 +50,21 @@ class Idle:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._items
 
-    def put(self, key: Hashable, thing: Any, nbytes: int, free: Callable[[], object]) -> None:
-        """Keep a thing that nobody uses, or free it."""
-        item = _Item(thing, nbytes, free, time.monotonic() + self._seconds)
+    def put(
+        self, key: Hashable, thing: Any, nbytes: int, free: Callable[[], object], cost: int = 1
+    ) -> None:
+        """Keep a thing that nobody uses, or free it; `cost` is for what it takes of the host."""
+        item = _Item(thing, nbytes, free, time.monotonic() + self._seconds, cost)
         with self._lock:
             kept = self._seconds > 0 and key not in self._items
             if kept:
                 self._items[key] = item
                 self._nbytes += nbytes
-            full = len(self._items) > _MOST
+                self._cost += cost
         if not kept:
             item.free()
-        elif full:
-            self.drop_oldest()
+        while self._cost > _MOST and self.drop_oldest():
+            pass
 
     def take(self, key: Hashable) -> Any:
         """The thing of a key, which is no longer idle; None if there is none."""
@@ -71,6 +76,7 @@ class Idle:
             item = self._items.pop(key, None)
             if item is not None:
                 self._nbytes -= item.nbytes
+                self._cost -= item.cost
             return item
 
     def drop_oldest(self) -> bool:
