@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hotplug.backend import Buffer
+from hotplug.errors import RemoteError
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError
 from hotplug_rpc.server import unfinished
@@ -208,6 +209,8 @@ class WeightStore:
                 piece = os.pread(file, min(_LENT_PIECE, nbytes - at), offset + at)
                 self.receive(client, digest, nbytes, at, memoryview(piece))
                 at += len(piece) or nbytes  # it was cut just now
+        except RemoteError:  # which is an OSError too
+            raise
         except OSError as error:
             raise ContentError(f"the file that was lent cannot be read: {error}") from error
 
