@@ -78,7 +78,7 @@ class Session:
         try:
             yield
         finally:
-            del self._running[number]
+            self._running.pop(number, None)  # a client may have given two runs one number
 
     def stop(self, number: int | None = None) -> None:
         """Have a run end as soon as its device can, or all of them."""
