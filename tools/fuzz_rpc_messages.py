@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ import numpy as np
 
 import hotplug
 from hotplug import ops, serialize
+from hotplug.errors import SerializationError
 from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc import requests as rq
@@ -114,6 +116,9 @@ class Fuzzer:
                 self._canary = [head.kind.name.encode(), *(bytes(f) for f in frames[1:])]
                 self._came.notify_all()
             name = str(head.body.get("error")) if head.kind is Kind.FAILED else head.kind.name
+            # As the server tells of what was raised and is no error of ours.
+            if re.match(r"\w*(Error|Exception): ", str(head.body.get("message"))):
+                self.broken.append(f"the server failed with {head.body['message']!r:.200}")
             self.answers[name] += 1
 
     def _send(self, peer: bytes, request: rq.Request, frames: Sequence[bytes] = ()) -> None:
@@ -206,8 +211,19 @@ class Fuzzer:
         return self.random.choice(_MAKERS)(self)
 
     def _graph(self) -> tuple[str, list[bytes]]:
+        """A graph's key and bytes, or the key alone."""
         graph = self.random.choice(GRAPHS)
-        return graph.key, [self._graph_bytes(graph)] if self.random.random() < 0.5 else []
+        if self.random.random() < 0.5:
+            return graph.key, []
+        if self.random.random() < 0.5:
+            return graph.key, [SERIALISED[graph]]
+        # Under a key that the server knows it would not look at the bytes.
+        data = self._damaged(graph)
+        try:
+            key = serialize.load(data).key
+        except SerializationError:
+            key = f"{self.random.getrandbits(128):032x}"
+        return key, [data]
 
     def _compile(self) -> tuple[rq.Request, list[bytes]]:
         key, frames = self._graph()
@@ -230,10 +246,8 @@ class Fuzzer:
         """One of few, so that many are there."""
         return self.random.randrange(8)
 
-    def _graph_bytes(self, graph: Graph) -> bytes:
+    def _damaged(self, graph: Graph) -> bytes:
         data = SERIALISED[graph]
-        if self.random.random() < 0.5:
-            return data
         body = json.loads(data[serialize._HEAD.size :])  # noqa: SLF001 - to get past the checksum
         for _ in range(self.random.randrange(1, 4)):
             self._damage_json(body)

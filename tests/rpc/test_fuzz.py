@@ -17,7 +17,13 @@ def test_broken_messages_break_nothing(seed):
     answer = fuzz_rpc.fuzz_messages(4000, seed)
     assert answer["broken"] == []
     answers = answer["answers"]
-    assert {"ProtocolError", "UsageError", "DONE", "ContentError"} <= answers.keys()
+    assert {
+        "ProtocolError",
+        "UsageError",
+        "DONE",
+        "ContentError",
+        "SerializationError",
+    } <= answers.keys()
     assert "ExecutionError" not in answers or answers["ExecutionError"] < answers["DONE"]
 
 

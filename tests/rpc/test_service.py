@@ -194,6 +194,38 @@ def test_what_is_wrong_is_refused_and_nothing_changes(bench, request_, frames, e
     assert bench.does(rq.Read(0, 1, 0, 16))[1] == [b"\x01" * 16]
 
 
+def test_buffers_of_another_device_are_refused(device):
+    bench = Bench(device, FakeDevice("fake:1"))
+    bench.does(HELLO)
+    ready(bench)
+    bench.does(rq.Allocate(1, 3, 16))
+    for request, frames in (
+        (rq.Write(0, 3, 0), [b"x"]),
+        (rq.Read(0, 3, 0, 1), []),
+        (rq.Bind(0, 1, {"x": 3, "output:y": 2}), []),
+        (rq.Run(0, 1, [(3, 0)], []), [b"x"]),
+        (rq.Run(0, 1, [], [3]), []),
+        (rq.Explain(1, 1), []),
+    ):
+        kind, text = bench.fails(request, frames)
+        assert kind == "UsageError"
+        assert "is not on" in text
+    bench.does(rq.Copy(1, 1, 3))
+    bench.service.close()
+
+
+def test_no_answer_is_larger_than_a_frame(device):
+    bench = Bench(device, limits=Limits(frame_bytes=40))
+    bench.does(HELLO)
+    ready(bench)
+    assert bench.does(rq.Run(0, 1, [], [2, 2]))[1] == [bytes(16)] * 2
+    assert bench.fails(rq.Run(0, 1, [], [2, 2, 2]))[0] == "UsageError"
+    bench.does(rq.Allocate(0, 3, 64))
+    assert bench.fails(rq.Read(0, 3, 0, 41))[0] == "UsageError"
+    bench.does(rq.Read(0, 3, 0, 40))
+    bench.service.close()
+
+
 def test_a_run_is_checked_before_anything_is_written(bench):
     ready(bench)
     bench.fails(rq.Run(0, 1, [(1, 0), (2, 90)], []), [b"\x07" * 16, b"x"])
