@@ -13,6 +13,7 @@ _PLANS = {
     "enough_memory": "memory enough",
     "one_budget_binds": "one budget that binds",
     "three_budgets_bind": "three budgets that bind",
+    "order_decides": "the order decides",
 }
 
 

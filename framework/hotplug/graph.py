@@ -9,6 +9,7 @@ that becomes a state's next value.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,11 +91,30 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[Node, tuple[Node, ...]]:
         """For each node the nodes that use it, in graph order, each once."""
-        found: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        found: list[list[Node]] = [[] for _ in self.nodes]
+        for node, reads in zip(self.nodes, self.reads, strict=True):
+            for position in reads:
+                found[position].append(node)
+        return dict(zip(self.nodes, map(tuple, found), strict=True))
+
+    @cached_property
+    def positions(self) -> dict[Node, int]:
+        """For each node its place among `nodes`."""
+        return {node: position for position, node in enumerate(self.nodes)}
+
+    @cached_property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """For each node by position, the positions of its operands, each once.
+
+        Raises:
+            KeyError: an operand is not in the graph; see `hotplug.verify`.
+        """
+        at = self.positions
+        found = []
         for node in self.nodes:
-            for operand in dict.fromkeys(node.operands):
-                found[operand].append(node)
-        return {node: tuple(users) for node, users in found.items()}
+            reads = tuple([at[operand] for operand in node.operands])
+            found.append(reads if len(reads) < _PAIR else tuple(dict.fromkeys(reads)))
+        return tuple(found)
 
     @cached_property
     def kinds(self) -> dict[Node, int]:
@@ -121,6 +141,9 @@ class Graph:
         return f"<Graph {self.key[:8]}: {len(self.nodes)} nodes>"
 
 
+_PAIR = 2
+
+
 def _in_order(results: Iterable[Node]) -> tuple[Node, ...]:
     """Depth first without recursion: a chain may be longer than Python's stack."""
     ordered: dict[Node, None] = {}
@@ -141,21 +164,27 @@ def _needed(
     nodes: Iterable[Node], results: Iterable[tuple[str, Node]], states: set[str]
 ) -> tuple[Node, ...]:
     """The given nodes that results need, their order checked; and the states to be updated."""
-    given: dict[Node, None] = {}
+    at: dict[Node, int] = {}
+    reads: list[list[int]] = []
     for node in nodes:
-        for operand in node.operands:
-            if operand not in given:
-                raise GraphError(f"{node.name} comes before its operand {operand.name}", op=node.op)
-        given[node] = None
-    needed = {node for node in given if node.op == "state" and node.name in states}
+        if node in at:
+            continue
+        try:
+            reads.append([at[operand] for operand in node.operands])
+        except KeyError as missing:
+            name = missing.args[0].name
+            raise GraphError(f"{node.name} comes before its operand {name}", op=node.op) from None
+        at[node] = len(at)
+    needed = [node.op == "state" and node.name in states for node in at]
     for name, node in results:
-        if node not in given:
+        if node not in at:
             raise GraphError(f"{name!r} is {node.name}, which is not among the nodes", op=node.op)
-        needed.add(node)
-    for node in reversed(given):
-        if node in needed:
-            needed.update(node.operands)
-    return tuple(node for node in given if node in needed)
+        needed[at[node]] = True
+    for number in reversed(range(len(reads))):
+        if needed[number]:
+            for operand in reads[number]:
+                needed[operand] = True
+    return tuple(itertools.compress(at, needed))
 
 
 def _check_leaves(nodes: tuple[Node, ...], updates: tuple[tuple[str, Node], ...]) -> None:

@@ -31,6 +31,8 @@ class Node:
         inputs: operands by position; None where an optional operand is absent.
         params: parameters by name, in the op row's order.
         type: dtype and shape of the value.
+        operands: the operands that are present.
+        is_leaf: whether the value comes from outside the graph.
         key: 32 hex digits; equal for nodes that compute the same value.
     """
 
@@ -38,10 +40,15 @@ class Node:
     inputs: tuple[Node | None, ...]
     params: tuple[tuple[str, Param], ...]
     type: TensorType
+    operands: tuple[Node, ...] = field(init=False)
+    is_leaf: bool = field(init=False)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        operands = ",".join("-" if node is None else node.key for node in self.inputs)
+        present = tuple([node for node in self.inputs if node is not None])
+        object.__setattr__(self, "operands", present)
+        object.__setattr__(self, "is_leaf", self.op in LEAF_OPS)
+        operands = ",".join(["-" if node is None else node.key for node in self.inputs])
         text = f"{self.op}({operands}){self.params!r}:{self.type}"
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         object.__setattr__(self, "key", digest)
@@ -61,16 +68,6 @@ class Node:
     def shape(self) -> tuple[int, ...]:
         """Row-major shape of the value."""
         return self.type.shape
-
-    @property
-    def operands(self) -> tuple[Node, ...]:
-        """The operands that are present."""
-        return tuple(node for node in self.inputs if node is not None)
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether the value comes from outside the graph."""
-        return self.op in LEAF_OPS
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ the state's *chain*. Whoever reads an older value must come earlier in the graph
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,18 +50,23 @@ def verify(graph: Graph) -> None:
 
 def verify_types(graph: Graph) -> None:
     """Each node is what its op's row makes of its operands and parameters."""
-    checked: set[int] = set()
+    checked: set[object] = set()
     for node in graph.nodes:
-        kind = graph.kinds.get(node)
-        if kind is not None and kind in checked:
+        kind = _leaf_kind(node) if node.is_leaf else graph.kinds[node]
+        if kind in checked:
             continue
         row = ops.get(node.op)
         _check_arity(node, row)
         inferred = row.infer(node.inputs, dict(node.params))
         if inferred != node.type:
             raise _error(node, f"is said to be {node.type}, but its rule gives {inferred}")
-        if kind is not None:
-            checked.add(kind)
+        checked.add(kind)
+
+
+def _leaf_kind(node: Node) -> tuple[object, ...]:
+    """What a leaf is but for its name; of that, whether it has one."""
+    params = [(name, bool(value) if name == "name" else value) for name, value in node.params]
+    return node.op, *params, len(node.inputs), node.type.dtype.name, node.type.shape
 
 
 def _check_arity(node: Node, row: Op[...]) -> None:
@@ -77,16 +83,15 @@ def _check_arity(node: Node, row: Op[...]) -> None:
 
 def verify_order(graph: Graph) -> None:
     """Each node is there once and after its operands; results are nodes of the graph."""
-    seen: set[Node] = set()
-    for node in graph.nodes:
-        if node in seen:
+    at = graph.positions
+    for position, node in enumerate(graph.nodes):
+        if at[node] != position:
             raise _error(node, "is in the graph twice")
         for operand in node.operands:
-            if operand not in seen:
+            if at.get(operand, position) >= position:
                 raise _error(node, f"comes before its operand {operand.name}")
-        seen.add(node)
     for name, node in graph.outputs + graph.updates:
-        if node not in seen:
+        if node not in at:
             raise _error(node, f"is the result {name!r}, but not a node of the graph")
 
 
@@ -130,7 +135,7 @@ def verify_hazards(graph: Graph) -> None:
     if not graph.updates:
         return
     chains = state_chains(graph)
-    steps = {node: step for step, node in enumerate(graph.nodes)}
+    steps = graph.positions
     for read in state_reads(graph, chains):
         later = chains[read.state][read.version :]
         if not later:
@@ -192,12 +197,23 @@ class StateRead:
     reader: Node | None
 
 
-def state_chains(graph: Graph) -> dict[str, tuple[Node, ...]]:
+def state_chains(graph: Graph) -> Mapping[str, tuple[Node, ...]]:
     """For each state that is updated where it lies: the update ops that do it, the first one first.
 
     A state that a graph gives back unchanged has an empty chain; one whose next value is computed
     elsewhere and copied into it at the end of a run has none.
     """
+    found = _chains.get(graph)
+    if found is None:
+        found = _chains[graph] = _state_chains(graph)
+    return found
+
+
+_chains: weakref.WeakKeyDictionary[Graph, Mapping[str, tuple[Node, ...]]]
+_chains = weakref.WeakKeyDictionary()
+
+
+def _state_chains(graph: Graph) -> dict[str, tuple[Node, ...]]:
     chains: dict[str, tuple[Node, ...]] = {}
     for name, last in graph.updates:
         path = _path_to_leaf(last)
@@ -208,26 +224,30 @@ def state_chains(graph: Graph) -> dict[str, tuple[Node, ...]]:
 
 def state_reads(graph: Graph, chains: Mapping[str, tuple[Node, ...]]) -> Iterator[StateRead]:
     """Every read of a state of a chain, through views too, in graph order; results come last."""
-    versions: dict[Node, tuple[str, int]] = {}
-    writers: dict[Node, Node | None] = {}
+    at = graph.positions
+    versions: dict[int, tuple[str, int]] = {}  # by position of a node
+    writers: set[int] = set()
     for name, chain in chains.items():
         if chain:
-            versions[graph.states[name]] = (name, 0)
+            versions[at[graph.states[name]]] = (name, 0)
         for version, node in enumerate(chain, start=1):
-            versions[node] = (name, version)
-            writers[node] = updated_operand(node)
-    for node in graph.nodes:
-        view = ops.get(node.op).view
-        for position, operand in enumerate(node.inputs):
-            if operand is None or operand not in versions:
+            versions[at[node]] = (name, version)
+            writers.add(at[node])
+    for position, (node, reads) in enumerate(zip(graph.nodes, graph.reads, strict=True)):
+        if versions.keys().isdisjoint(reads):
+            continue
+        row = ops.get(node.op)
+        for place, operand in enumerate(node.inputs):
+            read = None if operand is None else versions.get(at[operand])
+            if read is None:
                 continue
-            if view:
-                versions[node] = versions[operand]
-            elif node not in writers or position != ops.get(node.op).updates:
-                yield StateRead(*versions[operand], node)
+            if row.view:
+                versions[position] = read
+            elif position not in writers or place != row.updates:
+                yield StateRead(*read, node)
     for _, node in graph.outputs + graph.updates:
-        if node in versions:
-            yield StateRead(*versions[node], None)
+        if at[node] in versions:
+            yield StateRead(*versions[at[node]], None)
 
 
 def reads_state(node: Node) -> bool:
@@ -279,8 +299,6 @@ def verify_parts(parts: Sequence[Graph], copies: Mapping[int, Sequence[str]]) ->
     """
     made: set[str] = set()
     for position, part in enumerate(parts):
-        verify_order(part)
-        verify_leaves(part)
         for name in copies.get(position, ()):
             if name not in part.inputs:
                 raise GraphError(f"part {position} is sent {name!r} and has no use for it")

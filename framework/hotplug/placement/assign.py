@@ -31,14 +31,24 @@ def assign(
         known: whether speeds decided.
     """
     teller = _Teller(outline, built, solution, homes, known=known)
-    choices = {
-        node: Choice(built.ids[solution.devices[number]], teller.step(number))
-        for number, node in enumerate(outline.steps)
-    }
-    for node in outline.graph.nodes:
+    choices = {node: teller.step(number) for number, node in enumerate(outline.steps)}
+    users = _first_users(outline)
+    for position, node in enumerate(outline.graph.nodes):
         if node.is_leaf:
-            choices[node] = teller.leaf(node, choices)
+            choices[node] = teller.leaf(node, users.get(position), choices)
     return choices
+
+
+def _first_users(outline: Outline) -> dict[int, int]:
+    """Position of a node -> number of the first step that reads it."""
+    users: dict[int, int] = {}
+    number = 0
+    for node, reads in zip(outline.graph.nodes, outline.graph.reads, strict=True):
+        if not node.is_leaf:
+            for position in reads:
+                users.setdefault(position, number)
+            number += 1
+    return users
 
 
 class _Teller:
@@ -50,13 +60,26 @@ class _Teller:
         self._devices = solution.devices
         self._homes = homes
         self._known = known
-        self._numbers = {node: number for number, node in enumerate(outline.steps)}
+        self._told: dict[tuple[object, ...], Choice] = {}
         self._left = [
             most - used for most, used in zip(built.problem.budgets, solution.memory, strict=True)
         ]
 
-    def step(self, number: int) -> str:
-        """Why a step runs where it does."""
+    def step(self, number: int) -> Choice:
+        """Where a step runs, and why."""
+        at = self._devices[number]
+        simple = number not in self._homes and number not in self._built.rules.steps
+        if not (simple and self._known) or self._built.refused[number]:
+            return Choice(self._built.ids[at], self._why(number))
+        step = self._built.problem.steps[number]  # what is told depends on no more than this
+        view = ops.get(self._outline.steps[number].op).view
+        key = at, step.seconds, view, step.need
+        found = self._told.get(key)
+        if found is None:
+            found = self._told[key] = Choice(self._built.ids[at], self._why(number))
+        return found
+
+    def _why(self, number: int) -> str:
         built = self._built
         rule = built.rules.steps.get(number)
         if rule is not None:
@@ -106,19 +129,18 @@ class _Teller:
             return "its operands are there"
         return "first choice" if here == 0 else "fewest bytes to copy"
 
-    def leaf(self, node: Node, choices: Mapping[Node, Choice]) -> Choice:
+    def leaf(self, node: Node, first: int | None, choices: Mapping[Node, Choice]) -> Choice:
         """Where a leaf lives, and why; a weight of several devices, on the first one's."""
         rule = self._built.rules.leaves.get(node.name) if node.op != "input" else None
         if rule is not None:
             return Choice(rule.device, rule.reason)
-        users = self._outline.graph.consumers[node]
-        if not users:
+        if first is None:
             return Choice(self._built.ids[0], "first choice")
-        first = self._numbers[users[0]]
+        device = choices[self._outline.steps[first]].device
         if node.op != "input" and first in self._homes:
-            return Choice(choices[users[0]].device, self._homes[first][1])
+            return Choice(device, self._homes[first][1])
         why = "where it is used first" if node.op == "input" else "where it is used"
-        return Choice(choices[users[0]].device, why)
+        return Choice(device, why)
 
 
 def no_room(built: Built, outline: Outline) -> PlacementError:

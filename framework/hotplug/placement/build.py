@@ -102,25 +102,27 @@ class _Table:
     _seconds: dict[tuple[int, ...], tuple[float, ...]] = field(default_factory=dict)
     _copies: dict[tuple[int, ...], Matrix] = field(default_factory=dict)
     _crossing: dict[tuple[int, ...], Matrix] = field(default_factory=dict)
-    _twins: dict[Node, tuple[Node, ...]] = field(default_factory=dict)
-    _kinds: dict[Node, tuple[int, ...]] = field(default_factory=dict)
+    _kinds: Sequence[tuple[int, ...]] = ()
+    _same: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        graphs = [graph.nodes for graph, _ in self.workload]
-        self._twins = {nodes[0]: nodes for nodes in zip(*graphs, strict=True)}
-        kinds = [graph.kinds for graph, _ in self.workload]
-        inner = zip(*kinds, strict=True)
-        numbers = zip(*[each.values() for each in kinds], strict=True)
-        self._kinds = {nodes[0]: kind for nodes, kind in zip(inner, numbers, strict=True)}
+        kinds = [graph.kinds.values() for graph, _ in self.workload]
+        self._kinds = list(zip(*kinds, strict=True))
+        self._same = tuple([self.preference * (1 + place) for place in range(len(self.rates))])
 
-    def seconds(self, node: Node) -> tuple[float, ...]:
-        """By device, what a node takes in all runs of the workload."""
+    def _twins(self, node: Node) -> list[Node]:
+        """What stands for a node of the first graph in each of them."""
+        position = self.workload[0][0].positions[node]
+        return [graph.nodes[position] for graph, _ in self.workload]
+
+    def seconds(self, number: int, node: Node) -> tuple[float, ...]:
+        """By device, what a step takes in all runs of the workload."""
         if not self.known:
-            return tuple([self.preference * (1 + place) for place in range(len(self.rates))])
-        kind = self._kinds[node]
+            return self._same
+        kind = self._kinds[number]
         found = self._seconds.get(kind)
         if found is None:
-            pairs = zip(self._twins[node], self.workload, strict=True)
+            pairs = zip(self._twins(node), self.workload, strict=True)
             works = [(work(twin), times) for twin, (_, times) in pairs]
             found = self._seconds[kind] = tuple(
                 sum(times * work_seconds(each, speed) for each, times in works)
@@ -136,15 +138,17 @@ class _Table:
         """By device, what writing a value there takes."""
         return tuple(self._sum(node, speed.upload) for speed in self.rates)
 
-    def crossing(self, node: Node) -> Matrix:
-        """What bringing a node's value from one device to another takes."""
-        kind = self._kinds.get(node, ())  # of no kind are leaves
+    def made(self, number: int, node: Node) -> Matrix:
+        """What bringing a step's value from one device to another takes."""
+        kind = self._kinds[number]
         found = self._copies.get(kind)
         if found is None:
-            found = self._matrix(tuple([twin.type.nbytes for twin in self._twins[node]]))
-            if kind:
-                self._copies[kind] = found
+            found = self._copies[kind] = self.crossing(node)
         return found
+
+    def crossing(self, node: Node) -> Matrix:
+        """What bringing a node's value from one device to another takes."""
+        return self._matrix(tuple([twin.type.nbytes for twin in self._twins(node)]))
 
     def _matrix(self, sizes: tuple[int, ...]) -> Matrix:
         found = self._crossing.get(sizes)
@@ -163,7 +167,7 @@ class _Table:
     def _sum(self, node: Node, link: Link) -> float:
         if not self.known:
             return 0.0
-        pairs = zip(self._twins[node], self.workload, strict=True)
+        pairs = zip(self._twins(node), self.workload, strict=True)
         return sum(times * link.seconds(twin.type.nbytes) for twin, (_, times) in pairs)
 
     def _copy(self, sizes: Sequence[int], source: int, target: int) -> float:
@@ -206,21 +210,21 @@ class _Builder:
         for name, device in self._homes.items():
             if name not in self._settled:
                 room[self.ids.index(device)] -= self._outline.leaves[name].type.nbytes
-        outside = _Outside(self._outline, table, self._homes, self.ids)
+        outside = _Outside(table, self._homes, self.ids)
         shared = self._shared()
         needs = self._needs(shared)
         results = {node for _, node in self._outline.graph.outputs}
         steps = []
         for number, node in enumerate(self._outline.steps):
-            seconds = table.seconds(node)
+            seconds = table.seconds(number, node)
             if node in results:
                 seconds = tuple(map(float.__add__, seconds, table.fetched(node)))
             step = Step(
                 self._allowed(number, seconds),
-                table.crossing(node),
+                table.made(number, node),
                 self._outline.reads[number],
-                outside.of(number),
-                tuple([shared[w.name] for w in self._outline.weights[number] if w.name in shared]),
+                outside.of(node),
+                self._shares(number, shared),
                 needs[number],
                 self._ties.get(number, -1),
             )
@@ -228,6 +232,10 @@ class _Builder:
         sizes = tuple([self._outline.leaves[name].type.nbytes for name in shared])
         problem = Problem(tuple(steps), table.launch(), tuple(room), tuple(outside.rows), sizes)
         return Built(problem, self.ids, self._rules, self._refused, self._homes)
+
+    def _shares(self, number: int, shared: Mapping[str, int]) -> tuple[int, ...]:
+        weights = self._outline.weights[number] if shared else ()
+        return tuple([shared[w.name] for w in weights if w.name in shared]) if weights else ()
 
     def _allowed(self, number: int, seconds: tuple[float, ...]) -> tuple[float, ...]:
         refused = self._refused[number]
@@ -303,29 +311,32 @@ class _Builder:
         met: set[str] = set()
         needs = []
         for weights, states in zip(self._outline.weights, self._outline.states, strict=True):
-            own = [w for w in weights if w.name not in shared and w.name not in self._settled]
-            first = [s for s in states if s not in met and s not in self._homes]
-            met.update(first)
-            need = sum(weight.type.nbytes for weight in own)
-            needs.append(need + sum(self._outline.leaves[name].type.nbytes for name in first))
+            need = 0
+            for weight in weights:
+                if weight.name not in shared and weight.name not in self._settled:
+                    need += weight.type.nbytes
+            for name in states:
+                if name not in met and name not in self._homes:
+                    met.add(name)
+                    need += self._outline.leaves[name].type.nbytes
+            needs.append(need)
         return needs
 
 
 class _Outside:
     """Values that no step makes: inputs, and states that are read where they do not live."""
 
-    def __init__(
-        self, outline: Outline, table: _Table, homes: Mapping[str, str], ids: Sequence[str]
-    ) -> None:
+    def __init__(self, table: _Table, homes: Mapping[str, str], ids: Sequence[str]) -> None:
         self.rows: list[tuple[float, ...]] = []
-        self._outline = outline
         self._table = table
         self._homes = {name: ids.index(home) for name, home in homes.items()}
         self._numbers: dict[Node, int | None] = {}
 
-    def of(self, number: int) -> tuple[int, ...]:
+    def of(self, node: Node) -> tuple[int, ...]:
         """Numbers of those that a step reads."""
-        leaves = [node for node in self._outline.steps[number].operands if node.is_leaf]
+        leaves = [n for n in node.operands if n.is_leaf and n.op != "weight"]
+        if not leaves:
+            return ()
         found = [self._number(leaf) for leaf in dict.fromkeys(leaves)]
         return tuple([item for item in found if item is not None])
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
 
 from hotplug.placement.expand import UNMADE, Expander, Way
 from hotplug.placement.problem import Problem
@@ -23,14 +26,32 @@ _ANY_ORDER = 4
 """So many devices with budgets are tried in every order."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stand:
-    """The best way to a cut: what it takes, and where its last run began."""
+class _Stands(NamedTuple):
+    """The best ways to each cut: what they take, and where their last runs began.
 
-    seconds: float
-    begun: int = 0
-    used: int = 0
-    device: int = UNMADE
+    Attributes:
+        seconds: infinite where there is none.
+        begun: the cut at which the last run began.
+        used: which devices had been used up before.
+        device: the one that was left for it.
+    """
+
+    seconds: list[float]
+    begun: list[int]
+    used: list[int]
+    device: list[int]
+
+    def add(self, seconds: float, begun: int, used: int, device: int) -> None:
+        """The best way to the next cut."""
+        self.seconds.append(seconds)
+        self.begun.append(begun)
+        self.used.append(used)
+        self.device.append(device)
+
+    @classmethod
+    def new(cls) -> _Stands:
+        """Of the first cut, where nothing has been run."""
+        return cls([math.inf], [0], [0], [UNMADE])
 
 
 def contiguous(
@@ -64,10 +85,21 @@ class _Runs:
         self._cuts = len(ways)
         tables = {id(each): self._table(each) for each in ways}
         self._ways = [tables[id(each)] for each in ways]
-        self._stands: dict[tuple[int, int], list[_Stand]] = {}
+        self._stands: dict[tuple[int, int], _Stands] = {}
+        self._into = {
+            (source, target): np.array(
+                [
+                    way.seconds if (way := table.get((source, target))) else math.inf
+                    for table in self._ways
+                ]
+            )
+            for source in range(self._count)
+            for target in range(self._count)
+            if source != target
+        }  # seconds of each piece on a device for whoever comes from another
         self._starts = {
             device: self._prefix(device) for device in range(self._count)
-        }  # seconds of all pieces before each cut, and the bytes
+        }  # seconds of all pieces before each cut, the bytes, and whether one can stay
 
     def _table(self, ways: Ways) -> dict[tuple[int, int], Way]:
         """(from, to) -> the fastest way that stays on its last device, but for what that cannot."""
@@ -85,14 +117,13 @@ class _Runs:
         elsewhere = sum(b for d, b in zip(self._budgeted, way.memory, strict=True) if d != at)
         return elsewhere, way.seconds
 
-    def _prefix(self, device: int) -> tuple[list[float], list[int]]:
-        seconds, nbytes = [0.0], [0]
+    def _prefix(self, device: int) -> tuple[list[float], list[int], list[bool]]:
+        ways = [self._staying(table, device) for table in self._ways]
+        seconds = accumulate((way.seconds if way else 0.0 for way in ways), initial=0.0)
         slot = self._budgeted.index(device) if device in self._budgeted else None
-        for table in self._ways:
-            way = self._staying(table, device)
-            seconds.append(seconds[-1] + (way.seconds if way else 0.0))
-            nbytes.append(nbytes[-1] + (way.memory[slot] if way and slot is not None else 0))
-        return seconds, nbytes
+        sizes = (way.memory[slot] if way and slot is not None else 0 for way in ways)
+        stays = [way is not None for way in ways]
+        return list(seconds), list(accumulate(sizes, initial=0)), stays
 
     def _staying(self, table: Mapping[tuple[int, int], Way], device: int) -> Way | None:
         return table.get((device, device)) or table.get((UNMADE, device))
@@ -107,7 +138,7 @@ class _Runs:
                 if before:
                     self._stands[used, device] = self._run(slot, device, before)
             self._roam(used)
-        ends = [(stands[-1].seconds, key) for key, stands in self._stands.items()]
+        ends = [(stands.seconds[-1], key) for key, stands in self._stands.items()]
         seconds, key = min(ends, default=(math.inf, (0, 0)))
         return None if seconds == math.inf else self._path(key)
 
@@ -117,71 +148,79 @@ class _Runs:
             return [used & ~(1 << slot)] if used >> slot & 1 else []
         return list(range(slot + 1)) if used == slot + 1 else []
 
-    def _run(self, slot: int, device: int, befores: Sequence[int]) -> list[_Stand]:
+    def _run(self, slot: int, device: int, befores: Sequence[int]) -> _Stands:
         """The best ways that end on a device after one run of pieces there."""
-        seconds, nbytes = self._starts[device]
-        found = [_Stand(math.inf)]
-        window: deque[tuple[float, _Stand]] = deque()  # run begun at -> best first
-        for cut in range(1, self._cuts + 1):
-            if self._staying(self._ways[cut - 1], device) is None:  # no run leads through here
+        seconds, nbytes, stays = self._starts[device]
+        found = _Stands.new()
+        window: deque[tuple[float, int, int, int]] = deque()  # runs begun, the best first
+        for cut, (least, used, other) in enumerate(self._entered(device, befores)):
+            if not stays[cut]:  # no run leads through here
                 window.clear()
-                found.append(_Stand(math.inf))
-                continue
-            entered = self._entered(cut - 1, device, befores)
-            value = entered.seconds - seconds[cut]  # its first piece is counted already
-            while window and window[-1][0] >= value:
-                window.pop()
-            window.append((value, entered))
-            while window and nbytes[cut] - nbytes[window[0][1].begun] > self._room[slot]:
-                window.popleft()
-            if window:
-                stand = window[0][1]
-                found.append(replace(stand, seconds=window[0][0] + seconds[cut]))
             else:
-                found.append(_Stand(math.inf))
+                value = least - seconds[cut + 1]  # its first piece is counted already
+                while window and window[-1][0] >= value:
+                    window.pop()
+                window.append((value, cut, used, other))
+                while window and nbytes[cut + 1] - nbytes[window[0][1]] > self._room[slot]:
+                    window.popleft()
+            if window:
+                value, *begun = window[0]
+                found.add(value + seconds[cut + 1], *begun)
+            else:
+                found.add(math.inf, cut, 0, UNMADE)
         return found
 
-    def _entered(self, cut: int, device: int, befores: Sequence[int]) -> _Stand:
-        """The best way that has done one piece on a device, having come from another."""
-        best = _Stand(math.inf, cut)
-        table = self._ways[cut]
-        if not cut:
-            way = table.get((UNMADE, device))
-            return best if way is None else _Stand(way.seconds, 0, 0, UNMADE)
-        for used in befores:
-            for other in range(self._count):
-                stands = self._stands.get((used, other))
-                way = table.get((other, device))
-                if stands is None or way is None or other == device:
-                    continue
-                seconds = stands[cut].seconds + way.seconds
-                if seconds < best.seconds:
-                    best = _Stand(seconds, cut, used, other)
-        return best
+    def _entered(self, device: int, befores: Sequence[int]) -> list[tuple[float, int, int]]:
+        """For each piece the best way that has done it on a device, having come from another.
+
+        Seconds; what had been used up, and the device one comes from.
+        """
+        origins = [
+            (used, other)
+            for used in befores
+            for other in range(self._count)
+            if other != device and (used, other) in self._stands
+        ]
+        found = [(math.inf, 0, UNMADE)] * self._cuts
+        if origins:
+            ways = np.array([self._stands[key].seconds[:-1] for key in origins])
+            ways += [self._into[other, device] for _, other in origins]
+            best = ways.argmin(axis=0).tolist()
+            least = ways.min(axis=0).tolist()
+            found = [(value, *origins[row]) for value, row in zip(least, best, strict=True)]
+        first = self._ways[0].get((UNMADE, device))
+        found[0] = math.inf if first is None else first.seconds, 0, UNMADE
+        return found
 
     def _roam(self, used: int) -> None:
         """Ways that end on a device without a budget, where they may have been before."""
-        for device in self._free:
-            self._stands[used, device] = [_Stand(math.inf)]
-        for cut in range(1, self._cuts + 1):
-            made = {}
-            for device in self._free:
-                best = self._entered(cut - 1, device, (used,))
-                way = self._ways[cut - 1].get((device, device))
-                before = self._stands[used, device][cut - 1]
-                if way is not None and before.seconds + way.seconds <= best.seconds:
-                    best = replace(before, seconds=before.seconds + way.seconds)
-                made[device] = best
-            for device, stand in made.items():
-                self._stands[used, device].append(stand)
+        entered = {device: self._entered(device, (used,)) for device in self._free}
+        made = {device: _Stands.new() for device in self._free}
+        for cut, table in enumerate(self._ways):
+            for device, stands in made.items():
+                least, before, other = entered[device][cut]
+                for source, there in made.items() if cut else ():
+                    if source != device:
+                        seconds = there.seconds[cut] + self._into[source, device][cut]
+                        if (seconds, source) < (least, other):
+                            least, before, other = float(seconds), used, source
+                way = table.get((device, device))
+                stay = stands.seconds[cut] + way.seconds if way else math.inf
+                if stay <= least:
+                    begun = stands.begun[cut], stands.used[cut], stands.device[cut]
+                    stands.add(stay, *begun)
+                else:
+                    stands.add(least, cut, before, other)
+        self._stands.update({(used, device): stands for device, stands in made.items()})
 
     def _path(self, key: tuple[int, int]) -> list[int]:
         cut, pieces = self._cuts, []
         used, device = key
         while cut:
-            stand = self._stands[used, device][cut]
-            for number in reversed(range(stand.begun, cut)):
-                entry = device if number > stand.begun else stand.device
+            stands = self._stands[used, device]
+            begun, source = stands.begun[cut], stands.device[cut]
+            for number in reversed(range(begun, cut)):
+                entry = device if number > begun else source
                 pieces.append(self._ways[number][entry, device].path())
-            cut, used, device = stand.begun, stand.used, stand.device
+            cut, used, device = begun, stands.used[cut], source
         return [at for piece in reversed(pieces) for at in piece]

@@ -11,9 +11,9 @@ others knows where they are. So ways do not depend on that, and serve many entri
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from hotplug.placement.problem import Matrix
 from hotplug.placement.segments import Pattern, PatternStep
@@ -33,8 +33,7 @@ _MOST = 512
 """Ways kept at a step; where there were more, the cheapest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """A way through a segment, or the start of one.
 
     Attributes:
@@ -97,14 +96,22 @@ class Expander:
             return self._grow(pattern, begin, None)
         self.exact = False
         found: list[Way] = []
-        for homes in self._homes(pattern):
+        for homes in self._homes(pattern, entry[0]):
             found += self._grow(pattern, begin, homes)
         return prune(found, pattern, self._launch)
 
-    def _homes(self, pattern: Pattern) -> Iterable[tuple[int, int]]:
+    def candidates(self, pattern: Pattern, entry: int) -> Sequence[int]:
+        """Devices that a segment may be on: where steps can be on one only, there or where it was.
+
+        To move between two such devices by way of a third one costs copies and gains little.
+        """
+        forced = {_only(step) for step in pattern.steps} - {UNMADE}
+        return sorted({entry, *forced} - {UNMADE}) if forced else range(self._count)
+
+    def _homes(self, pattern: Pattern, entry: int) -> Iterable[tuple[int, int]]:
         """Devices for steps of states and for all others: two, where the one lacks memory."""
         apart = any(step.tie >= 0 for step in pattern.steps)
-        for home in range(self._count):
+        for home in self.candidates(pattern, entry):
             yield home, home
             for states in range(self._count) if apart and home in self._slots else ():
                 if states not in self._slots:
@@ -172,6 +179,12 @@ _FREE_CHOICES = 300
 stays together but for what its device does not run, and for states, which may be apart."""
 
 
+def _only(step: PatternStep) -> int:
+    """The one device that runs a step, or UNMADE where there are more."""
+    able = [device for device, seconds in enumerate(step.seconds) if seconds < math.inf]
+    return able[0] if len(able) == 1 else UNMADE
+
+
 def _choices(pattern: Pattern) -> int:
     return math.prod([sum(s < math.inf for s in step.seconds) for step in pattern.steps])
 
@@ -222,10 +235,10 @@ S = TypeVar("S", bound=Standing)
 def prune(standing: Iterable[S], items: Described, launch: Sequence[float]) -> list[S]:
     """Drop those that others could take the place of; the cheapest come first."""
     kept: list[S] = []
-    for way in sorted(standing, key=lambda way: way.seconds):
+    for way in sorted(standing, key=operator.attrgetter("seconds")):
         for rival in kept[:_RIVALS]:
             spare = way.seconds - rival.seconds
-            if rival.memory and any(map(int.__gt__, rival.memory, way.memory)):
+            if rival.memory and any(map(operator.gt, rival.memory, way.memory)):
                 continue
             if transfer(rival.state, way.state, items, launch, spare):
                 break

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.verify import updated_operand
 
 __all__ = ["Outline", "alike", "outline"]
 
@@ -20,7 +21,6 @@ class Outline:
         graph: the graph.
         steps: the nodes.
         reads: numbers of the steps whose values each needs.
-        inputs: names of the inputs that each reads.
         weights: weights that each reads.
         states: names of the states that each reads or updates, through views and updates as well.
         leaves: weights and states by name.
@@ -29,7 +29,6 @@ class Outline:
     graph: Graph
     steps: tuple[Node, ...]
     reads: Sequence[tuple[int, ...]]
-    inputs: Sequence[tuple[str, ...]]
     weights: Sequence[tuple[Node, ...]]
     states: Sequence[tuple[str, ...]]
     leaves: Mapping[str, Node]
@@ -44,34 +43,34 @@ class Outline:
 
 def outline(graph: Graph) -> Outline:
     """Number the steps of a graph."""
-    numbers: dict[Node, int] = {}
-    state_of: dict[Node, str] = {}  # node -> the state that it is, or is a part of
-    reads, inputs, weights, states = [], [], [], []
+    nodes = graph.nodes
+    steps: list[Node] = []
+    reads, weights, states = [], [], []
+    numbers = [-1] * len(nodes)  # by position, the number of the step
+    state_of = [""] * len(nodes)  # by position, the state that it is, or is a part of
     leaves: dict[str, Node] = {}
-    for node in graph.nodes:
+    for position, (node, operands) in enumerate(zip(nodes, graph.reads, strict=True)):
         if node.is_leaf:
             if node.op != "input":
                 leaves[node.name] = node
             if node.op == "state":
-                state_of[node] = node.name
+                state_of[position] = node.name
             continue
-        operands = tuple(dict.fromkeys(node.operands))
-        reads.append(tuple([numbers[n] for n in operands if n in numbers]))
-        inputs.append(tuple([n.name for n in operands if n.op == "input"]))
-        weights.append(tuple([n for n in operands if n.op == "weight"]))
-        states.append(tuple(dict.fromkeys([state_of[n] for n in operands if n in state_of])))
-        numbers[node] = len(numbers)
-        row = ops.get(node.op)
-        origin = node.inputs[0 if row.view else row.updates or 0] if _follows(node) else None
-        if origin is not None and origin in state_of:
-            state_of[node] = state_of[origin]
-    return Outline(graph, tuple(numbers), reads, inputs, weights, states, leaves)
+        reads.append(tuple([numbers[n] for n in operands if numbers[n] >= 0]))
+        weights.append(tuple([nodes[n] for n in operands if nodes[n].op == "weight"]))
+        touched = [state_of[n] for n in operands if state_of[n]]
+        states.append(tuple(dict.fromkeys(touched)) if touched else ())
+        numbers[position] = len(steps)
+        steps.append(node)
+        if touched and (origin := _followed(node)) is not None:
+            state_of[position] = state_of[graph.positions[origin]]
+    return Outline(graph, tuple(steps), reads, weights, states, leaves)
 
 
-def _follows(node: Node) -> bool:
-    """Whether a node is another look at an operand, or that operand updated."""
+def _followed(node: Node) -> Node | None:
+    """The operand that a node is another look at, or an update of."""
     row = ops.get(node.op)
-    return row.view or row.updates is not None
+    return node.inputs[0] if row.view else updated_operand(node)
 
 
 def alike(one: Graph, other: Graph) -> bool:

@@ -229,6 +229,8 @@ def _refusals(lines: Outline, built: Built, found: Solution) -> tuple[Counts, Co
     refused, passed = Counts(), Counts()
     place = {name: number for number, name in enumerate(built.ids)}
     for node, reasons, at in zip(lines.steps, built.refused, found.devices, strict=True):
+        if not reasons:
+            continue
         names = [name for name, why in reasons.items() if not why.startswith(PIECE)]
         refused.update((name, node.op) for name in names)
         passed.update((name, node.op) for name in names if place[name] < at)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Matrix", "Price", "Problem", "Step", "price"]
 
@@ -21,8 +22,7 @@ Matrix = tuple[tuple[float, ...], ...]
 """Seconds from a device (row) to a device (column)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A node that computes something; devices and other steps are known by position.
 
     Attributes:
@@ -94,30 +94,30 @@ def price(problem: Problem, devices: Sequence[int]) -> Price:
     """
     seconds, last = 0.0, -1
     memory = [0] * problem.devices
-    present: set[tuple[str, int, int]] = set()  # kind, which, device
+    held = [0] * len(problem.steps)  # by step, the devices that have its value, as bits
+    outside = [0] * len(problem.outside)
+    shared = [0] * len(problem.shared)
     ties: dict[int, int] = {}
     for number, (step, at) in enumerate(zip(problem.steps, devices, strict=True)):
+        bit = 1 << at
         seconds += step.seconds[at]
         if at != last:
             seconds += problem.launch[at]
             last = at
-        for kind, which, cost in _brought(problem, step, devices, at):
-            if (kind, which, at) not in present:
-                present.add((kind, which, at))
-                seconds += cost
+        for read in step.reads:
+            if not held[read] & bit:
+                held[read] |= bit
+                seconds += problem.steps[read].crossing[devices[read]][at]
+        for item in step.brings:
+            if not outside[item] & bit:
+                outside[item] |= bit
+                seconds += problem.outside[item][at]
         for weight in step.shares:
-            if ("weight", weight, at) not in present:
-                present.add(("weight", weight, at))
+            if not shared[weight] & bit:
+                shared[weight] |= bit
                 memory[at] += problem.shared[weight]
         memory[at] += step.need
-        present.add(("step", number, at))
+        held[number] = bit
         if step.tie >= 0 and ties.setdefault(step.tie, at) != at:
             seconds = math.inf
     return Price(seconds, tuple(memory))
-
-
-def _brought(
-    problem: Problem, step: Step, devices: Sequence[int], at: int
-) -> list[tuple[str, int, float]]:
-    found = [("step", read, problem.steps[read].crossing[devices[read]][at]) for read in step.reads]
-    return found + [("outside", item, problem.outside[item][at]) for item in step.brings]

@@ -13,18 +13,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hotplug.placement.expand import UNMADE, Expander, State, Way
 from hotplug.placement.problem import Problem
 from hotplug.placement.segments import Item, Segment, with_needs
 
 __all__ = ["Bound", "Relaxed", "Ways", "ways_between"]
 
-_ROUNDS = 16
+_ROUNDS = 10
 _CLOSE = 1e-3
 """No more rounds where the bound is as near to a known assignment as this."""
 
-_Exits = dict[int, tuple[float, Way]]
-"""Device of the last step -> the cheapest way to get there, with what it takes and pays."""
+_Exits = list[tuple[int, float, Way]]
+"""Devices of the last step; what the cheapest way to get there takes and pays, and that way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +60,24 @@ def ways_between(pieces: Sequence[Segment], expander: Expander, devices: int) ->
 
     Pieces of one pattern share theirs.
     """
-    found, carried = [], set[Item]()
-    known: dict[tuple[int, tuple[bool, ...], bool], Ways] = {}
+    found: list[Ways] = []
+    carried = set[Item]()
+    known: dict[tuple[object, ...], tuple[Ways, frozenset[int]]] = {}
+    entries = frozenset({UNMADE})
     for number, piece in enumerate(pieces):
         inside = tuple([item in carried for item in piece.items])
-        key = id(piece.pattern), inside, not number
+        if number:  # whoever is on a device may stay there
+            entries |= frozenset(expander.candidates(piece.pattern, UNMADE))
+        key = id(piece.pattern), inside, entries
         if key not in known:
-            entries = range(devices) if number else (UNMADE,)
-            known[key] = {
+            through = {
                 entry: expander.ways(piece.pattern, _easiest(entry, piece, inside, devices))
                 for entry in entries
             }
-        found.append(known[key])
+            exits = frozenset([way.state[0] for each in through.values() for way in each])
+            known[key] = through, exits
+        ways, entries = known[key]
+        found.append(ways)
         carried = set(piece.carried)
     return found
 
@@ -113,10 +121,7 @@ class Relaxed:
         self._budgeted = budgeted
         self._room = tuple(problem.budgets[device] for device in budgeted)
         self._ways = ways_between(with_needs(pieces, needs), expander, problem.devices)
-
-    def first_bound(self) -> Bound:
-        """By the prices that were right if all bytes were alike."""
-        return self._backward(self._first_prices())[0]
+        self._tables = {id(ways): _Table(ways) for ways in self._ways}
 
     def free(self) -> tuple[Bound, list[int]]:
         """The bound where memory costs nothing, and the devices of the way that has it.
@@ -126,17 +131,17 @@ class Relaxed:
         bound, ways = self._backward((0.0,) * len(self._room))
         return bound, [device for way in ways for device in way.path()]
 
-    def best_bound(self, begin: Bound, known: float) -> Bound:
-        """By better and better prices.
+    def best_bound(self, known: float) -> Bound:
+        """By better and better prices, from those on that were right if all bytes were alike.
 
         Args:
-            begin: a bound to start from.
             known: what an assignment that keeps the budgets takes, or a guess at it.
         """
-        best, prices, reach = begin, begin.prices, 1.0
+        prices, reach = self._first_prices(), 0.8
+        best = Bound(prices, (), -math.inf)
         for _ in range(_ROUNDS):
             bound, ways = self._backward(prices)
-            used = [sum(way.memory[slot] for way in ways) for slot in range(len(prices))]
+            used = [sum([way.memory[slot] for way in ways]) for slot in range(len(prices))]
             if bound.least > best.least:
                 best = bound
             else:
@@ -167,21 +172,17 @@ class Relaxed:
 
     def _backward(self, prices: tuple[float, ...]) -> tuple[Bound, list[Way]]:
         """Least cost behind each cut, memory paid for; and the way that has it, by pieces."""
-        pricing = Bound(prices, (), 0.0)
-        tables: dict[int, dict[int, _Exits]] = {}
+        exits_of = {each: table.exits(prices) for each, table in self._tables.items()}
         left: list[dict[int, float]] = [dict.fromkeys(range(self._problem.devices), 0.0)]
         best: list[dict[int, Way]] = []
         for entries in reversed(self._ways):
-            table = tables.get(id(entries))
-            if table is None:
-                table = tables[id(entries)] = {e: _exits(w, pricing) for e, w in entries.items()}
             costs: dict[int, float] = {}
             choice: dict[int, Way] = {}
             behind = left[-1]
-            for entry, exits in table.items():
+            for entry, exits in exits_of[id(entries)]:
                 least = math.inf
-                for device, (paid, way) in exits.items():
-                    cost = paid + behind.get(device, math.inf)
+                for device, paid, way in exits:
+                    cost = paid + behind[device]
                     if cost < least:
                         least, choice[entry] = cost, way
                 costs[entry] = least
@@ -201,6 +202,8 @@ def _one_pays(problem: Problem) -> dict[int, int]:
     """Bytes of shared weights by the step that pays: the one to which the device matters most."""
     found: dict[int, tuple[float, int]] = {}
     for number, step in enumerate(problem.steps):
+        if not step.shares:
+            continue
         finite = [seconds for seconds in step.seconds if seconds < math.inf]
         for weight in step.shares:
             found[weight] = max(found.get(weight, (-1.0, 0)), (max(finite) - min(finite), number))
@@ -210,10 +213,26 @@ def _one_pays(problem: Problem) -> dict[int, int]:
     return needs
 
 
-def _exits(ways: Sequence[Way], pricing: Bound) -> _Exits:
-    found: _Exits = {}
-    for way in ways:
-        paid, device = pricing.paid(way), way.state[0]
-        if device not in found or paid < found[device][0]:
-            found[device] = paid, way
-    return found
+class _Table:
+    """Ways through a piece, in arrays, so that new prices are quickly put on all of them."""
+
+    def __init__(self, ways: Ways) -> None:
+        self._ways = [(entry, way) for entry, each in ways.items() for way in each]
+        self._entries = list(ways)
+        self._seconds = np.array([way.seconds for _, way in self._ways])
+        self._memory = np.array([way.memory for _, way in self._ways], np.float64)
+
+    def exits(self, prices: Sequence[float]) -> list[tuple[int, _Exits]]:
+        """For each device that the piece is entered from, where one comes out."""
+        paid = self._seconds
+        if prices and self._ways:
+            paid = paid + self._memory @ np.array(prices)
+        found: dict[int, dict[int, tuple[float, Way]]] = {entry: {} for entry in self._entries}
+        for (entry, way), cost in zip(self._ways, paid.tolist(), strict=True):
+            best = found[entry].get(way.state[0])
+            if best is None or cost < best[0]:
+                found[entry][way.state[0]] = cost, way
+        return [
+            (entry, [(device, *best) for device, best in exits.items()])
+            for entry, exits in found.items()
+        ]

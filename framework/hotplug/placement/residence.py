@@ -30,7 +30,7 @@ def restricted(problem: Problem, homes: Homes, *, keep_budgets: bool = False) ->
         seconds = step.seconds
         if home is not None:
             seconds = tuple([s if d == home else math.inf for d, s in enumerate(seconds)])
-        steps.append(replace(step, seconds=seconds))
+        steps.append(step._replace(seconds=seconds))
     budgets = problem.budgets if keep_budgets else (math.inf,) * problem.devices
     return replace(problem, steps=tuple(steps), budgets=budgets)
 

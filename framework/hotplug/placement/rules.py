@@ -135,6 +135,8 @@ def pins_something(pattern: str, graph: Graph) -> bool:
 
 def _follow_leaves(rules: Rules, outline: Outline) -> None:
     """Steps go where their states live, else where the largest of their weights does."""
+    if not rules.leaves:
+        return
     for number, (states, weights) in enumerate(zip(outline.states, outline.weights, strict=True)):
         names = [name for name in states if name in rules.leaves]
         placed = [weight for weight in weights if weight.name in rules.leaves]

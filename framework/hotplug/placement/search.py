@@ -13,8 +13,10 @@ assignment can be at best.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hotplug.placement.contiguous import contiguous
 from hotplug.placement.expand import UNMADE, Expander, State, Way, prune
@@ -24,7 +26,7 @@ from hotplug.placement.segments import Item, Segment, segments
 
 __all__ = ["Solution", "alone", "solve"]
 
-_WORK, _FEW = 1500, 8
+_WORK, _FEW = 1000, 8
 """Labels at all cuts together, and at each cut at least."""
 
 _SHORT, _MANY = 12, 1000
@@ -86,7 +88,7 @@ def solve(problem: Problem, tolerance: float = 0.0) -> Solution | None:
     if known == math.inf:  # memory is short
         found = contiguous(problem, pieces, budgeted, expander) or []
         known = _known(problem, found)
-        bound = relaxed.best_bound(relaxed.first_bound(), min(known, 2 * free.least))
+        bound = relaxed.best_bound(min(known, 2 * free.least))
     search = _Search(problem, pieces, expander, free.left)
     if known == math.inf or known - bound.least > tolerance * known:
         most = _MANY if len(pieces) <= _SHORT else max(_FEW, _WORK // len(pieces))
@@ -111,8 +113,7 @@ def _answer(problem: Problem, search: _Search, devices: Sequence[int], least: fl
     return Solution(tuple(devices), cost.seconds, cost.memory, exact, least, search.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
+class _Label(NamedTuple):
     """A way from the start to a cut: what is known of it, its last piece, the label before it."""
 
     state: State
@@ -161,7 +162,7 @@ class _Search:
         self.complete = True
         start = -sum(p * m for p, m in zip(bound.prices, self._room, strict=True))
         labels = [_Label((UNMADE,), 0.0, (0,) * len(self._room), start)]
-        prices: dict[tuple[int, State], list[tuple[float, Way]]] = {}
+        prices: dict[tuple[int, State], list[tuple[float, int, Way]]] = {}
         for number, (piece, joint) in enumerate(zip(self._pieces, self._joints, strict=True)):
             offers = []
             left, plain = bound.left[number + 1], self._plain[number + 1]
@@ -171,13 +172,12 @@ class _Search:
                 ways = prices.get(key)
                 if ways is None:
                     found = self.expander.ways(piece.pattern, entry)
-                    ways = prices[key] = [(bound.paid(way), way) for way in found]
-                for paid, way in ways:
-                    total, at = label.paid + paid, way.state[0]
-                    least = total + left.get(at, 0.0)
-                    fastest = label.seconds + way.seconds + plain.get(at, 0.0)
-                    if least < limit and fastest < limit:
-                        offers.append((least, total, label, way))
+                    ways = prices[key] = [(bound.paid(way), way.state[0], way) for way in found]
+                before, taken = label.paid, label.seconds
+                for paid, at, way in ways:
+                    least = before + paid + left.get(at, 0.0)
+                    if least < limit and taken + way.seconds + plain.get(at, 0.0) < limit:
+                        offers.append((least, before + paid, label, way))
             labels = self._taken(offers, joint, most)
         best = min(labels, key=lambda label: label.seconds, default=None)
         return best if best is not None and best.seconds < limit else None
@@ -186,16 +186,15 @@ class _Search:
         self, offers: list[tuple[float, float, _Label, Way]], joint: _Joint, most: int
     ) -> list[_Label]:
         """Labels of the most promising offers that keep the budgets."""
-        offers.sort(key=lambda offer: offer[0])
+        offers.sort(key=operator.itemgetter(0))
         grown: dict[tuple[State, tuple[int, ...]], _Label] = {}
         for _, paid, label, way in offers:
             memory = label.memory
             if memory:
                 memory = tuple(map(int.__add__, memory, way.memory))
-                if any(used > room for used, room in zip(memory, self._room, strict=True)):
+                if any(map(operator.gt, memory, self._room)):
                     continue
-            state = joint.leave(label.state, way.state)
-            brought = joint.brought(label.state, way.state)
+            state, brought = joint.exit(label.state, way.state)
             seconds = label.seconds + way.seconds + brought
             held = grown.get((state, memory))
             if held is None:
@@ -236,14 +235,35 @@ class _Joint:
     kinds: tuple[str, ...]
     crossing: tuple[Matrix, ...]
     amounts: tuple[tuple[float, ...], ...]
+    _entries: dict[State, State] = field(default_factory=dict)
+    _exits: dict[tuple[State, State], tuple[State, float]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal joints; large matrices are the same object where they are equal."""
+        return (
+            *(self.into, self.fresh, self.out, self.brings, self.kinds, self.amounts),
+            *map(id, self.crossing),
+        )
 
     def entry(self, state: State) -> State:
         """What stands before the segment, as the segment sees it."""
-        pairs = zip(self.into, self.fresh, strict=True)
-        return (state[0], *[fresh if at < 0 else state[at + 1] for at, fresh in pairs])
+        found = self._entries.get(state)
+        if found is None:
+            pairs = zip(self.into, self.fresh, strict=True)
+            inside = [fresh if at < 0 else state[at + 1] for at, fresh in pairs]
+            found = self._entries[state] = (state[0], *inside)
+        return found
 
-    def leave(self, before: State, after: State) -> State:
-        """What stands behind the segment."""
+    def exit(self, before: State, after: State) -> tuple[State, float]:
+        """What stands behind the segment, and the seconds of bringing outside values into it."""
+        found = self._exits.get((before, after))
+        if found is None:
+            found = self._leave(before, after), self._brought(before, after)
+            self._exits[before, after] = found
+        return found
+
+    def _leave(self, before: State, after: State) -> State:
         state = [after[0]]
         for kind, (inside, place) in zip(self.kinds, self.out, strict=True):
             value = after[inside + 1] if inside >= 0 else before[place + 1]
@@ -252,8 +272,8 @@ class _Joint:
             state.append(value)
         return tuple(state)
 
-    def brought(self, before: State, after: State) -> float:
-        """Seconds of bringing outside values to devices that want them and do not have them."""
+    def _brought(self, before: State, after: State) -> float:
+        """Of outside values, to devices that want them and do not have them."""
         seconds = 0.0
         for inside, place, row in self.brings:
             wanted = after[inside + 1] & ~(before[place + 1] if place >= 0 else 0)
@@ -263,29 +283,36 @@ class _Joint:
 
 
 def _joints(problem: Problem, pieces: Sequence[Segment]) -> list[_Joint]:
+    """The joints of all segments; equal ones are one, and know what they told before."""
+    known: dict[tuple[object, ...], _Joint] = {}
     found = []
     before: dict[Item, int] = {}
     for piece in pieces:
-        inside = {item: place for place, item in enumerate(piece.items)}
-        fresh = [0 if kind in {"outside", "weight"} else UNMADE for kind, _ in piece.items]
-        out = [(inside.get(item, -1), before.get(item, -1)) for item in piece.carried]
-        brings = [
-            (place, before.get(item, -1), problem.outside[item[1]])
-            for place, item in enumerate(piece.items)
-            if item[0] == "outside"
-        ]
-        values = [problem.steps[n].crossing if kind == "value" else () for kind, n in piece.carried]
-        amounts = [problem.outside[n] if kind == "outside" else () for kind, n in piece.carried]
-        found.append(
-            _Joint(
-                tuple([-1 if i[0] == "outside" else before.get(i, -1) for i in piece.items]),
-                tuple(fresh),
-                tuple(out),
-                tuple(brings),
-                tuple(["present" if kind == "outside" else kind for kind, _ in piece.carried]),
-                tuple(values),
-                tuple(amounts),
-            )
-        )
+        joint = _joint(problem, piece, before)
+        found.append(known.setdefault(joint.key, joint))
         before = {item: place for place, item in enumerate(piece.carried)}
     return found
+
+
+def _joint(problem: Problem, piece: Segment, before: Mapping[Item, int]) -> _Joint:
+    inside = {item: place for place, item in enumerate(piece.items)}
+    into = [-1 if item[0] == "outside" else before.get(item, -1) for item in piece.items]
+    fresh = [0 if kind in {"outside", "weight"} else UNMADE for kind, _ in piece.items]
+    out = [(inside.get(item, -1), before.get(item, -1)) for item in piece.carried]
+    brings = [
+        (place, before.get(item, -1), problem.outside[item[1]])
+        for place, item in enumerate(piece.items)
+        if item[0] == "outside"
+    ]
+    kinds = ["present" if kind == "outside" else kind for kind, _ in piece.carried]
+    values = [problem.steps[n].crossing if kind == "value" else () for kind, n in piece.carried]
+    amounts = [problem.outside[n] if kind == "outside" else () for kind, n in piece.carried]
+    return _Joint(
+        tuple(into),
+        tuple(fresh),
+        tuple(out),
+        tuple(brings),
+        tuple(kinds),
+        tuple(values),
+        tuple(amounts),
+    )

@@ -9,7 +9,7 @@ a layer is a segment, and all layers' segments are alike: their `Pattern` is the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hotplug.placement.problem import Matrix, Problem, Step
 
@@ -22,8 +22,7 @@ Item = tuple[str, int]
 """("value", step), ("outside", number), ("weight", number) or ("tie", number)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PatternStep:
+class PatternStep(NamedTuple):
     """A step, its items by their position in the pattern.
 
     Attributes:
@@ -47,8 +46,7 @@ class PatternStep:
     ends: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(NamedTuple):
     """A segment but for the numbers of its steps; equal ones have equal solutions.
 
     Attributes:
@@ -66,8 +64,7 @@ class Pattern:
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Steps between two cuts.
 
     Attributes:
@@ -85,13 +82,22 @@ class Segment:
 
 def segments(problem: Problem) -> list[Segment]:
     """Cut a problem."""
-    spans = _spans(problem)
+    used = [_used(step) for step in problem.steps]
+    spans = _spans(used)
     cuts = _cuts(problem, spans)
-    interned: dict[Pattern, Pattern] = {}
+    known: dict[tuple[object, ...], Pattern] = {}
     found = []
     for start, stop, carried in zip(cuts, cuts[1:], _carried(spans, cuts), strict=False):
-        pattern, items = _pattern(problem, start, stop, spans)
-        found.append(Segment(start, interned.setdefault(pattern, pattern), items, carried))
+        steps, items = _steps(problem, start, used[start:stop], spans)
+        values = tuple([problem.steps[n].crossing if kind == "value" else () for kind, n in items])
+        amounts = tuple([_amounts(problem, item) for item in items])
+        # Matrices of many devices are large, and the same object where they are equal.
+        key = steps, tuple(map(id, values)), amounts, start and ("value", start - 1) in items
+        if key not in known:
+            kinds = tuple([kind for kind, _ in items])
+            stream = items.index(("value", start - 1)) if key[-1] else -1
+            known[key] = Pattern(steps, kinds, values, amounts, stream)
+        found.append(Segment(start, known[key], items, carried))
     return found
 
 
@@ -108,10 +114,10 @@ def with_needs(pieces: Sequence[Segment], more: Mapping[int, int]) -> list[Segme
 
 def _paying(piece: Segment, more: Mapping[int, int]) -> Segment:
     steps = tuple(
-        replace(step, shares=(), need=step.need + more.get(number, 0))
+        step._replace(shares=(), need=step.need + more.get(number, 0))
         for number, step in enumerate(piece.pattern.steps, piece.start)
     )
-    return replace(piece, pattern=replace(piece.pattern, steps=steps))
+    return piece._replace(pattern=piece.pattern._replace(steps=steps))
 
 
 def _carried(spans: dict[Item, tuple[int, int]], cuts: Sequence[int]) -> list[tuple[Item, ...]]:
@@ -128,12 +134,12 @@ def _carried(spans: dict[Item, tuple[int, int]], cuts: Sequence[int]) -> list[tu
     return found
 
 
-def _spans(problem: Problem) -> dict[Item, tuple[int, int]]:
+def _spans(used: Sequence[Sequence[Item]]) -> dict[Item, tuple[int, int]]:
     """First and last step that has to do with each item."""
     spans: dict[Item, tuple[int, int]] = {}
-    for number, step in enumerate(problem.steps):
-        for item in _used(step):
-            spans[item] = spans.get(item, (number, 0))[0], number
+    for number, items in enumerate(used):
+        for item in items:
+            spans[item] = spans[item][0] if item in spans else number, number
         spans["value", number] = number, number
     return spans
 
@@ -160,45 +166,34 @@ def _cuts(problem: Problem, spans: dict[Item, tuple[int, int]]) -> list[int]:
     return [*cuts, count]
 
 
-def _pattern(
-    problem: Problem, start: int, stop: int, spans: dict[Item, tuple[int, int]]
-) -> tuple[Pattern, tuple[Item, ...]]:
+def _steps(
+    problem: Problem,
+    start: int,
+    used: Sequence[Sequence[Item]],
+    spans: dict[Item, tuple[int, int]],
+) -> tuple[tuple[PatternStep, ...], tuple[Item, ...]]:
+    """Steps from `start` on by positions of items, and the items."""
     places: dict[Item, int] = {}
     steps = []
-    for number in range(start, stop):
+    for number, items in enumerate(used, start):
         step = problem.steps[number]
-        used = _used(step)
-        for item in used:
-            places.setdefault(item, len(places))
-        makes = -1
-        if spans["value", number][1] > number:
-            makes = places.setdefault(("value", number), len(places))
+        at = [places.setdefault(item, len(places)) for item in items]
+        reads, brings = len(step.reads), len(step.reads) + len(step.brings)
+        ends = [places[i] for i in items if spans[i][1] == number and i[0] != "outside"]
+        makes = ("value", number)
         steps.append(
             PatternStep(
                 step.seconds,
-                tuple([places["value", read] for read in step.reads]),
-                tuple([places["outside", item] for item in step.brings]),
-                tuple([places["weight", weight] for weight in step.shares]),
+                tuple(at[:reads]),
+                tuple(at[reads:brings]),
+                tuple(at[brings : brings + len(step.shares)]),
                 step.need,
-                places["tie", step.tie] if step.tie >= 0 else -1,
-                makes,
-                tuple([places[i] for i in used if spans[i][1] == number and i[0] != "outside"]),
+                at[-1] if step.tie >= 0 else -1,
+                places.setdefault(makes, len(places)) if spans[makes][1] > number else -1,
+                tuple(ends),
             )
         )
-    items = tuple(places)
-    return _described(problem, tuple(steps), items, places.get(("value", start - 1), -1)), items
-
-
-def _described(
-    problem: Problem, steps: tuple[PatternStep, ...], items: Sequence[Item], stream: int
-) -> Pattern:
-    return Pattern(
-        steps,
-        tuple([kind for kind, _ in items]),
-        tuple([problem.steps[n].crossing if kind == "value" else () for kind, n in items]),
-        tuple([_amounts(problem, item) for item in items]),
-        stream,
-    )
+    return tuple(steps), tuple(places)
 
 
 def _amounts(problem: Problem, item: Item) -> tuple[float, ...]:
