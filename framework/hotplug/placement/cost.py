@@ -12,7 +12,8 @@ type, which is a guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -32,6 +33,7 @@ __all__ = [
     "copy_seconds",
     "node_seconds",
     "rates",
+    "slowest_link",
     "work",
     "work_seconds",
 ]
@@ -211,6 +213,15 @@ def work_seconds(work: Work, on: Rates) -> float:
 def node_seconds(node: Node, on: Rates, filled: float = FILLED) -> float:
     """Time of one node on a device, as one of several of a part."""
     return work_seconds(work(node, filled), on)
+
+
+def slowest_link(devices: Sequence[Rates]) -> Link:
+    """A link as slow as the slowest between two devices, by way of host memory."""
+    down = [device.download for device in devices]
+    up = [device.upload for device in devices]
+    pace = max(1 / link.bandwidth for link in down) + max(1 / link.bandwidth for link in up)
+    latency = max(link.latency for link in down) + max(link.latency for link in up)
+    return Link(latency, 1 / pace if pace else math.inf)
 
 
 def copy_seconds(nbytes: int, source: Rates, target: Rates) -> float:

@@ -3,9 +3,9 @@
 A product with a weight is cut by the weight's rows: each device makes a run of the result's columns
 (column parallelism). What follows element by element, or head by head, stays cut. A product whose
 operand is cut along the axis that is summed takes the columns of its weight that belong to it, and
-makes a part of every sum (row parallelism), which is then added up on the first device. For a
-decoder this gives two sums a layer, heads of attention with their own keys and values, and weights
-of which each device holds its share (Shoeybi et al., "Megatron-LM", arXiv 1909.08053, section 3).
+makes a part of every sum (row parallelism); these are then added up, see `sums`. For a decoder this
+gives two sums a layer, heads of attention with their own keys and values, and weights of which each
+device holds its share (Shoeybi et al., "Megatron-LM", arXiv 1909.08053, section 3).
 
 Nothing here knows a model: `_RULES` says for each op how it can work on pieces. Where an op cannot,
 pieces are joined first. So any graph may be rewritten, and what is gained depends on the graph.
@@ -21,7 +21,9 @@ from typing import TypeAlias
 from hotplug import ops
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.placement.cost import NO_LINK, Link
 from hotplug.placement.shards import WHOLE, Cut, Groups, Piece, Spec
+from hotplug.placement.sums import add_up, pairs_pay
 
 __all__ = ["Parallel", "parallelise"]
 
@@ -47,17 +49,26 @@ class Parallel:
     cuts: Mapping[str, Cut]
 
 
-def parallelise(graph: Graph, shares: Mapping[str, float], *, least: int | None = None) -> Parallel:
+def parallelise(
+    graph: Graph,
+    shares: Mapping[str, float],
+    *,
+    least: int | None = None,
+    link: Link = NO_LINK,
+    launch: float = 0.0,
+) -> Parallel:
     """Cut what can be cut.
 
     Args:
         graph: any graph.
-        shares: device -> how much of each product it should do, in any unit. The first one adds
-            partial results up.
+        shares: device -> how much of each product it should do, in any unit. The first one gets
+            what is whole.
         least: bytes of a weight from which it is cut; None for what is usually worth it.
+        link: between two of the devices.
+        launch: seconds of one more part on any of them.
     """
     outline = _Outline(graph, _LEAST if least is None else least)
-    return _Emitter(graph, outline, shares).result()
+    return _Emitter(graph, outline, shares, link, launch).result()
 
 
 class _Outline:
@@ -258,7 +269,15 @@ def _rule(node: Node) -> _Rule | None:
 class _Emitter:
     """Second step: the nodes, once it is known where every axis is cut."""
 
-    def __init__(self, graph: Graph, outline: _Outline, shares: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        outline: _Outline,
+        shares: Mapping[str, float],
+        link: Link,
+        launch: float,
+    ) -> None:
+        self._link, self._launch = link, launch
         self._graph = graph
         self._outline = outline
         self._shares = shares
@@ -338,8 +357,7 @@ class _Emitter:
         return self._placed(leaf, piece)
 
     def _placed(self, node: Node, piece: Piece) -> Node:
-        self._devices[node] = piece.device
-        return node
+        return self._put(node, piece.device)
 
     def _whole(self, node: Node) -> Node:
         """A value in one piece, joined or added up if need be."""
@@ -352,11 +370,13 @@ class _Emitter:
         return self._wholes[node]
 
     def _sum(self, pieces: list[Node]) -> Node:
-        total = pieces[0]
-        for piece in pieces[1:]:
-            total = ops.add(total, piece)
-            self._devices[total] = self._main
-        return total
+        devices = [self._main, *[self._devices[piece] for piece in pieces[1:]]]
+        pairs = pairs_pay(pieces[0].type.nbytes, len(pieces), self._link, self._launch)
+        return add_up(pieces, devices, self._put, pairs=pairs)
+
+    def _put(self, node: Node, device: str) -> Node:
+        self._devices[node] = device
+        return node
 
     def _update(self, name: str, node: Node) -> dict[str, Node]:
         """States' next values by their names: those of its pieces, if the state was cut."""

@@ -10,6 +10,7 @@ from hotplug.backend import Device
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Rates
+from hotplug.placement.cost import slowest_link
 from hotplug.placement.experts import send_experts
 from hotplug.placement.parallel import parallelise
 from hotplug.placement.shards import Cut
@@ -64,7 +65,12 @@ class Sharing:
         if self.mode == "tensor" and len(devices) > 1:
             given = shares or [speeds[device.id].bandwidth for device in devices]
             names = [device.id for device in devices]
-            parallel = parallelise(graph, dict(zip(names, given, strict=True)))
+            parallel = parallelise(
+                graph,
+                dict(zip(names, given, strict=True)),
+                link=slowest_link([speeds[name] for name in names]),
+                launch=max(speeds[name].launch for name in names),
+            )
             return Shared(parallel.graph, parallel.devices, parallel.cuts)
         near = [device.id for device in devices if device.buffers.is_host]
         far = [device.id for device in devices if not device.buffers.is_host]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.graph import Graph
 from hotplug.placement import Plan, Rates, Wishes, place
-from hotplug.placement.cost import Link
+from hotplug.placement.cost import NO_LINK, Link
 from hotplug.placement.parallel import parallelise
 from hotplug.placement.plan import Choice, Copy
 from hotplug.placement.schedule import Event, balanced_shares, part_cost, simulate, tasks
@@ -112,7 +112,13 @@ class Cluster:
 
     def _in_pieces(self, graph: Graph, shares: Sequence[float]) -> Plan:
         """Pieces where they belong, all else on the first device."""
-        pieces = parallelise(graph, dict(zip(self.ids, shares, strict=True)))
+        links = list(self._peers().values())
+        pieces = parallelise(
+            graph,
+            dict(zip(self.ids, shares, strict=True)),
+            link=max(links, key=lambda link: link.seconds(1 << 16), default=NO_LINK),
+            launch=_LAUNCH,
+        )
         first = self.ids[0]
         choices = {node: Choice(pieces.devices.get(node, first), "") for node in pieces.graph.nodes}
         parts = split(pieces.graph, choices, eager=True)
