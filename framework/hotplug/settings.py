@@ -14,6 +14,8 @@
     HOTPLUG_DEVICE_TIMEOUT seconds after which a device that gives no answer is given up; off (120)
     HOTPLUG_STATE_COPY_BYTES  host memory for copies of states that live on other devices; 0 for
                            none (268435456)
+    HOTPLUG_EXPERT_CACHE_BYTES  what experts that were sent to a device may take there, so that they
+                           need not be sent again; 0 for none (1073741824)
     HOTPLUG_LOG            debug | info | warning | error: what the command line shows of the log
     HOTPLUG_PROBE          thread | process: where a backend looks for its devices (thread)
     HOTPLUG_PROBE_TIMEOUT  seconds that it may take for it (10)
@@ -51,6 +53,7 @@ __all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings"
 PREFIX = "HOTPLUG_"
 _CACHE_BYTES = 1 << 30
 _STATE_COPY_BYTES = 256 << 20
+_EXPERT_CACHE_BYTES = 1 << 30
 _MOST_THREADS = 256  # more would stop a small machine, and wait for each other on a large one
 
 Fallback: TypeAlias = Literal["error", "warn", "allow"]
@@ -80,6 +83,7 @@ class Settings:
         deterministic: whether nothing that is computed may depend on times or on what ran before.
         device_timeout: seconds; None if a device may take as long as it likes.
         state_copy_bytes: of each session.
+        expert_cache_bytes: of each device and session.
         probe_timeout: seconds.
         opencl_subdevices: "numa", or compute units of each part.
         forbid: (op, backend or id of a device) pairs, in lower case.
@@ -99,6 +103,7 @@ class Settings:
     deterministic: bool = False
     device_timeout: float | None = 120.0
     state_copy_bytes: int = _STATE_COPY_BYTES
+    expert_cache_bytes: int = _EXPERT_CACHE_BYTES
     log: LogLevel | None = None
     probe: ProbePlace = "thread"
     probe_timeout: float = 10.0
@@ -144,7 +149,8 @@ class Settings:
             autotune_seconds=reader.seconds("AUTOTUNE_SECONDS", default=2.0),
             deterministic=reader.switch("DETERMINISTIC", default=False),
             device_timeout=_device_timeout(reader),
-            state_copy_bytes=_state_copy_bytes(reader),
+            state_copy_bytes=_bytes(reader, "STATE_COPY_BYTES", _STATE_COPY_BYTES),
+            expert_cache_bytes=_bytes(reader, "EXPERT_CACHE_BYTES", _EXPERT_CACHE_BYTES),
             log=cast("LogLevel | None", reader.choice("LOG", get_args(LogLevel))),
             probe=cast("ProbePlace", reader.choice("PROBE", get_args(ProbePlace)) or "thread"),
             probe_timeout=reader.seconds("PROBE_TIMEOUT", default=10.0),
@@ -271,9 +277,9 @@ def _device_timeout(reader: _Reader) -> float | None:
     return reader.seconds("DEVICE_TIMEOUT", default=120.0)
 
 
-def _state_copy_bytes(reader: _Reader) -> int:
-    count = reader.count("STATE_COPY_BYTES", least=0, most=10**18)
-    return _STATE_COPY_BYTES if count is None else count
+def _bytes(reader: _Reader, name: str, default: int) -> int:
+    count = reader.count(name, least=0, most=10**18)
+    return default if count is None else count
 
 
 def _subdevices(reader: _Reader) -> Literal["numa"] | int | None:
@@ -312,6 +318,7 @@ KNOWN_VARIABLES = tuple(
         "DETERMINISTIC",
         "DEVICE_TIMEOUT",
         "STATE_COPY_BYTES",
+        "EXPERT_CACHE_BYTES",
         "LOG",
         "PROBE",
         "PROBE_TIMEOUT",

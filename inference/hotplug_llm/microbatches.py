@@ -15,6 +15,10 @@ __all__ = ["MicroBatches"]
 
 _WIDTHS = (512, 256, 128, 64, 32)
 
+_MORE = 16
+"""Tokens that each micro-batch takes the time of besides its own: on the processor, products with
+few rows run at so much less than their full speed."""
+
 
 class MicroBatches:
     """Chooses widths for one session.
@@ -39,7 +43,10 @@ class MicroBatches:
         if self._session.mode != "pipeline" or len(self._session.devices) < 2:
             return None
         able = [width for width in _WIDTHS if width <= most and 2 * width <= tokens]
-        seconds = {width: self._outlook(width).seconds(-(-tokens // width)) for width in able}
+        seconds = {
+            width: (1 + _MORE / width) * self._outlook(width).seconds(-(-tokens // width))
+            for width in able
+        }
         return min(seconds, key=seconds.__getitem__, default=None)
 
     def _outlook(self, width: int) -> Outlook:

@@ -152,6 +152,39 @@ def test_only_the_experts_that_are_used_are_sent(model, expected):
     assert homes["blk.0.attn_q.weight"] == "gpu:0"
 
 
+def decoded(path, monkeypatch, cache_bytes, tokens=12):
+    """Logits of tokens one by one with so many bytes for experts, and what the session counted."""
+    monkeypatch.setenv("HOTPLUG_EXPERT_CACHE_BYTES", str(cache_bytes))
+    evaluator, session, _, file = opened(path, devices(1e4, 1e12), host_experts=True)
+    with file, session:
+        seen = [np.array(evaluator.last_logits([7 * n % 40])) for n in range(tokens)]
+        return np.array(seen), session.experts(), session.memory()
+
+
+def test_experts_that_were_sent_are_kept_within_a_bound(model, monkeypatch):
+    expected, counted, _ = decoded(model, monkeypatch, 0)
+    assert counted == {}
+    needed = 12 * 3 * LAYERS * USED
+    for share in (1, USED / EXPERTS):  # room for all, and for those of one token
+        most = int(share * sum(node_bytes(model)))
+        got, counted, memory = decoded(model, monkeypatch, most)
+        np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-4)
+        counts = counted["gpu:0"]
+        assert counts["found"] + counts["sent"] == needed
+        assert counts["found"] > 0
+        assert counts["pool_bytes"] <= most
+        assert counts["sent_bytes"] % counts["sent"] == 0
+        assert memory["gpu:0"]["weights"] >= counts["pool_bytes"]
+        if share == 1:
+            assert counts["sent"] <= 3 * LAYERS * EXPERTS
+
+
+def node_bytes(path):
+    """Bytes of each weight of experts."""
+    with GGUFFile.open(path) as file:
+        return [t.type.nbytes for name, t in file.tensors.items() if "exps" in name]
+
+
 def test_of_many_rows_all_experts_are_sent(model):
     evaluator, session, _, file = opened(model, devices(1e4, 1e12), host_experts=True)
     with file, session:

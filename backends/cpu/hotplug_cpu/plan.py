@@ -84,7 +84,8 @@ class PlanExecutable(Executable):
         self._words = np.zeros((0, ROW_WORDS), np.int64)
         self._calls: list[tuple[Callable[[], object], str, str]] = []
         self._stretches: dict[Callable[[], object], Words] = {}  # calls that walk over rows
-        self._alone = _operations(self.graph.nodes) <= FEW
+        # A team runs one plan at a time; who is alone anyway need not wait for that.
+        self._alone = self.threads == 1 or _operations(self.graph.nodes) <= FEW
         self._stopping = False
         self._lock = threading.Lock()  # one arena serves one run at a time
         _executables.add(self)

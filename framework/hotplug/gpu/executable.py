@@ -3,7 +3,8 @@
     graph --memory.plan--> places of values --catalog--> launches --buffers--> bound launches
 
 Launches are bound to buffers when those change, which they seldom do: a run otherwise queues what
-is there. The first repetition shows that there will be more, and has the launches captured.
+is there. Runs in flight take some sets of buffers in turn, so that what is bound to each is kept.
+The first repetition shows that there will be more, and has the launches captured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import operator
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hotplug.backend import Buffer, Executable, Partition, Stream
 from hotplug.errors import ExecutionError, RunCancelledError
@@ -79,10 +81,7 @@ class GPUExecutable(Executable):
         self.arena_bytes = plan.arena_bytes + low.scratch + low.held_bytes + low.kept_bytes
         self._own = self._reserve(buffers, plan)
         self.required = _required(self._graph)
-        self._given: dict[str, Buffer] = {}  # what the last run was given
-        self._used: tuple[GPUBuffer, ...] = ()  # what launches are bound to of that
-        self._launches: list[Sequence[BoundLaunch]] | None = None  # in stretches
-        self._captured = False
+        self._bound: list[_Bound] = []  # the one used last comes first
         self._stopping = False
         self._stretches = _stretches(work, self._queued)
         self._lock = threading.Lock()  # one arena serves one run at a time
@@ -124,16 +123,26 @@ class GPUExecutable(Executable):
 
     def _ready(self, bindings: Mapping[str, Buffer]) -> Sequence[Sequence[BoundLaunch]]:
         """The launches, bound to buffers. Those of the last run are looked at in no Python loop."""
-        if self._launches is None or bindings != self._given or not all(map(_alive, self._used)):
-            self._used = self._buffers_of(bindings)
-            bound = self._bind(self._queued)
-            self._launches = [bound[start:stop] for start, stop in self._stretches]
-            self._captured = False
-            self._given = dict(bindings)
-        elif not self._captured:
-            self._launches = [self._driver.capture(stretch) for stretch in self._launches]
-            self._captured = True
-        return self._launches
+        held = self._bound[0] if self._bound else None
+        if held is None or bindings != held.given or not held.alive:
+            held = self._recall(bindings)
+        if held is None:
+            used = self._buffers_of(bindings)
+            bound = self._bind(self._queued, used)
+            held = _Bound(dict(bindings), used, [bound[a:b] for a, b in self._stretches])
+            self._bound.insert(0, held)
+        elif not held.captured:
+            held.launches = [self._driver.capture(stretch) for stretch in held.launches]
+            held.captured = True
+        return held.launches
+
+    def _recall(self, bindings: Mapping[str, Buffer]) -> _Bound | None:
+        """What an earlier run has bound to these buffers, now the first."""
+        alive = [bound for bound in self._bound if bound.alive]
+        found = [bound for bound in alive if bound.given == bindings]
+        others = [bound for bound in alive if bound not in found]
+        self._bound = [*found, *others][: _SETS if found else _SETS - 1]
+        return found[0] if found else None
 
     def profile(self, bindings: Mapping[str, Buffer]) -> list[float]:
         """Run once, one launch after the other, and tell the seconds that each took on the device.
@@ -142,8 +151,9 @@ class GPUExecutable(Executable):
             ExecutionError, DeviceLostError: as for `run`.
         """
         with self._lock:
-            self._used, self._launches = self._buffers_of(bindings), None
-            return self._driver.timed(self._bind(self._lowering.launches))
+            return self._driver.timed(
+                self._bind(self._lowering.launches, self._buffers_of(bindings))
+            )
 
     def explain(self) -> list[str]:
         """A line per launch: the kernel, its geometry, and which nodes it computes."""
@@ -152,7 +162,7 @@ class GPUExecutable(Executable):
     def unbind(self) -> bool:
         """Let go of the buffers that launches are bound to."""
         with self._lock:
-            self._launches, self._given, self._used = None, {}, ()
+            self._bound.clear()
         return True
 
     def free(self) -> None:
@@ -185,14 +195,39 @@ class GPUExecutable(Executable):
             )
         return buffer
 
-    def _bind(self, launches: Sequence[Queued]) -> list[BoundLaunch]:
+    def _bind(self, launches: Sequence[Queued], used: Sequence[GPUBuffer]) -> list[BoundLaunch]:
         buffers = {name: buffer.memory for name, buffer in self._own.items()}
-        for name, buffer in zip(self.required, self._used, strict=True):
+        for name, buffer in zip(self.required, used, strict=True):
             buffers[BOUND + name] = buffer.memory
         return [self._programs.bind(launch, buffers) for launch in launches]
 
 
 _alive = operator.attrgetter("alive")
+
+_SETS = 16
+"""So many sets of buffers launches are kept for; runs in flight have no more, see `best_depth`."""
+
+
+@dataclass(eq=False, slots=True)
+class _Bound:
+    """Launches bound to buffers.
+
+    Attributes:
+        given: the buffers that a run was given.
+        used: those of them that launches are bound to.
+        launches: in stretches.
+        captured: whether they were run a second time, and are captured.
+    """
+
+    given: dict[str, Buffer]
+    used: tuple[GPUBuffer, ...]
+    launches: list[Sequence[BoundLaunch]]
+    captured: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the buffers are there still."""
+        return all(map(_alive, self.used))
 
 
 def _required(graph: Graph) -> dict[str, int]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,10 +17,12 @@ from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
 from hotplug.placement.schedule import Task, tasks
 from hotplug.session.control import Control
+from hotplug.session.experts import PLACES, Pooled
 from hotplug.session.faults import DeviceFault, at_device
 from hotplug.session.fleet import Fleet
 from hotplug.session.observe import OBSERVED
 from hotplug.session.overlap import Lane, new_lane
+from hotplug.session.pools import Selection
 from hotplug.session.step import Step, Transfer
 from hotplug.session.storage import Frees, Shelf, Storage
 from hotplug.session.trace import StepTime
@@ -29,7 +30,7 @@ from hotplug.session.values import Slot, Value, check_names
 from hotplug.session.watch import Watch
 from hotplug.session.worker import give_back
 
-__all__ = ["Compiled", "Kept"]
+__all__ = ["Compiled"]
 
 _CLOCKS = 10
 """How much more time a run has in which every launch is waited for."""
@@ -72,9 +73,10 @@ class Compiled:
         self.names: list[str] = []
         self._lanes: list[Lane] = [self.steps]
         self._waits: dict[tuple[int, int], dict[Task, set[Task]]] = {}
+        self._pooled = Pooled.of(plan, fleet, storage)
         try:
             for part in plan.parts:
-                self._add_part(part, control)
+                self._add_part(self._pooled.part(part), control)
         except BaseException:
             fleet.give_back(self.frees())
             raise
@@ -114,9 +116,14 @@ class Compiled:
 
     def _bind(self, step: Step, part: Part, device: Device, shelf: Shelf) -> None:
         for copy in part.receives:
-            self._receive(copy, device, step)
+            if copy.name in self._pooled.rooms:
+                self._select(copy, shelf, step)
+            else:
+                self._receive(copy, device, step)
         self._storage.load(part.graph, shelf)
         for node in part.graph.nodes:
+            if node.name in step.bindings:  # a pool
+                continue
             if node.op == "input":
                 step.bindings[node.name] = self._input(node, device, step)
             elif node.is_leaf:
@@ -130,9 +137,23 @@ class Compiled:
     def _receive(self, copy: Copy, device: Device, step: Step) -> None:
         """A value from another device: brought by the first part that needs it here."""
         if (device.id, copy.name) not in self._values:
-            made = self._values[copy.source, copy.name]
+            maker, slot = self._made[copy.name]
             received = self._allocate(copy.name, copy.node, device)
-            step.transfers.append(Transfer.between(copy.name, copy.source, made, received))
+            step.transfers.append(
+                Transfer.between(copy.name, copy.source, slot.buffer, received, maker.handed)
+            )
+
+    def _select(self, copy: Copy, shelf: Shelf, step: Step) -> None:
+        """Experts in a pool, to which those that are missing are brought."""
+        weight = copy.node.operands[0].name
+        tensor = self._storage.weight(weight)
+        assert tensor is not None
+        pool = shelf.pool(weight, tensor, self._pooled.rooms[copy.name])
+        ids = self._made[copy.name][1]
+        places = shelf.device.buffers.allocate(ids.type.nbytes)
+        self._values[shelf.device.id, PLACES + copy.name] = places
+        step.bindings[copy.name] = pool.buffer
+        step.selections.append(Selection(pool, copy.source, ids, places))
 
     def _input(self, node: Node, device: Device, step: Step) -> Buffer:
         """The buffer of an input of the whole graph, or of a value that an earlier part made."""
@@ -330,54 +351,6 @@ class Compiled:
         self.steps = [step for step in self.steps if step.device != device]
         give_back([step.executable.free for step in mine])
         give_back([buffer.free for buffer in values])
-
-
-class Kept:
-    """Compiled graphs, the one used last at the end.
-
-    Args:
-        most: how many are kept.
-        fleet: where they are given back.
-    """
-
-    def __init__(self, most: int, fleet: Fleet) -> None:
-        self._most = most
-        self._fleet = fleet
-        self._graphs: OrderedDict[Graph, Compiled] = OrderedDict()
-
-    def get(self, graph: Graph) -> Compiled | None:
-        """A compiled graph, if it is there."""
-        held = self._graphs.get(graph)
-        if held is not None:
-            self._graphs.move_to_end(graph)
-        return held
-
-    def add(self, graph: Graph, compiled: Compiled) -> None:
-        """Keep one, at the cost of the one not used for longest."""
-        self._graphs[graph] = compiled
-        while len(self._graphs) > self._most:
-            self.drop_oldest()
-
-    def drop_oldest(self) -> bool:
-        """Give back the one not used for longest; False if there is none."""
-        if not self._graphs:
-            return False
-        self._fleet.give_back(self._graphs.popitem(last=False)[1].frees())
-        return True
-
-    def drop(self, unwanted: Callable[[Graph], bool]) -> None:
-        """Give some back."""
-        for graph in [graph for graph in self._graphs if unwanted(graph)]:
-            self._fleet.give_back(self._graphs.pop(graph).frees())
-
-    def __iter__(self) -> Iterator[Compiled]:
-        return iter(self._graphs.values())
-
-    def take_all(self) -> Frees:
-        """Forget all of them; returns what gives them back."""
-        frees = [free for compiled in self._graphs.values() for free in compiled.frees()]
-        self._graphs.clear()
-        return frees
 
 
 def _operations(graph: Graph) -> float:

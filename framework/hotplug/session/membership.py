@@ -11,8 +11,8 @@ from hotplug.backend import Device
 from hotplug.errors import HotplugError, UsageError
 from hotplug.registry import Event, EventKind
 from hotplug.session.changes import Changes
-from hotplug.session.compiled import Kept
 from hotplug.session.fleet import Fleet, Quarantine
+from hotplug.session.kept import Kept
 from hotplug.session.recovery import Recovery
 from hotplug.session.storage import Storage
 from hotplug.settings import Fallback

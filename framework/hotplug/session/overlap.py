@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hotplug.backend import Buffer
 from hotplug.placement.schedule import Task
 from hotplug.session.faults import DeviceFault
-from hotplug.session.step import Step, Transfer
+from hotplug.session.step import Step
 from hotplug.session.values import Slot
 
 if TYPE_CHECKING:
@@ -169,18 +169,31 @@ def new_lane(
     def slot(device: str, old: Slot) -> Slot:
         return Slot(old.name, old.type, own(device, old.buffer))
 
+    handed = {
+        name: memoryview(bytearray(staged.nbytes))
+        for step in steps
+        for name, staged in step.handed.items()
+    }
     return [
         replace(
             step,
             bindings={name: own(step.device, held) for name, held in step.bindings.items()},
             inputs=[(number, slot(step.device, old)) for number, old in step.inputs],
             transfers=[
-                Transfer.between(
-                    old.name, old.source, own(old.source, old.made), own(step.device, old.received)
+                replace(
+                    old,
+                    made=own(old.source, old.made),
+                    received=own(step.device, old.received),
+                    staged=handed.get(old.name) if old.staged is not None else None,
                 )
                 for old in step.transfers
             ],
             made={name: slot(step.device, old) for name, old in step.made.items()},
+            handed={name: handed[name] for name in step.handed},
+            selections=[
+                replace(old, ids=slot(old.source, old.ids), places=own(step.device, old.places))
+                for old in step.selections
+            ],
             outputs=[(name, slot(step.device, old)) for name, old in step.outputs],
         )
         for step in steps

@@ -29,9 +29,9 @@ from hotplug.errors import (
 )
 from hotplug.registry import Event, EventKind
 from hotplug.registry.events import Listeners
-from hotplug.session.compiled import Kept
 from hotplug.session.faults import DeviceFault, forget_frames
 from hotplug.session.fleet import Fleet
+from hotplug.session.kept import Kept
 from hotplug.session.storage import Storage
 from hotplug.settings import Fallback
 

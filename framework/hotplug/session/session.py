@@ -21,11 +21,12 @@ from hotplug.errors import (
 from hotplug.graph import Graph
 from hotplug.placement import Plan, Wishes
 from hotplug.registry import Registry
-from hotplug.session.compiled import Compiled, Kept
+from hotplug.session.compiled import Compiled
 from hotplug.session.control import Control, held
 from hotplug.session.copies import StateCopies
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
+from hotplug.session.kept import Kept
 from hotplug.session.outlook import Outlook
 from hotplug.session.overlap import run_overlapped
 from hotplug.session.planning import Planner

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hotplug.backend import Buffer, Executable
 from hotplug.errors import RunCancelledError
 from hotplug.session.faults import DeviceFault, at_device
+from hotplug.session.pools import Selection
 from hotplug.session.trace import StepTime, Trace
 from hotplug.session.turns import Turn
 from hotplug.session.values import Slot
@@ -26,7 +27,8 @@ class Transfer:
         source: id of the device it comes from.
         made: where it lies there.
         received: where it is put.
-        staged: host memory in between; None where the two devices can do without.
+        staged: host memory in between, filled by the part that makes the value; None where the two
+            devices can do without.
     """
 
     name: str
@@ -36,15 +38,24 @@ class Transfer:
     staged: memoryview | None
 
     @classmethod
-    def between(cls, name: str, source: str, made: Buffer, received: Buffer) -> Transfer:
+    def between(
+        cls, name: str, source: str, made: Buffer, received: Buffer, handed: dict[str, memoryview]
+    ) -> Transfer:
         """Devices of one backend may copy to each other; others go through the host.
 
-        Two calls, of which one may hang, then also tell which device it is.
+        Args:
+            name: of the value.
+            source: id of the device it comes from.
+            made: where it lies there.
+            received: where it is put.
+            handed: of the part that makes it, see `Step`; gets what is to be in the host's memory.
         """
         peers = isinstance(received, type(made)) and type(received).copy_from != Buffer.copy_from
-        direct = made.host() is not None or peers
-        staged = None if direct else memoryview(bytearray(made.nbytes))
-        return cls(name, source, made, received, staged)
+        if made.host() is not None or peers:
+            return cls(name, source, made, received, None)
+        if name not in handed:
+            handed[name] = memoryview(bytearray(made.nbytes))
+        return cls(name, source, made, received, handed[name])
 
 
 @dataclass(slots=True)
@@ -62,6 +73,10 @@ class Step:
         inputs: which of the run's arrays are put where before it begins.
         transfers: values brought from other devices.
         made: all values that it gives out.
+        handed: host memory that it puts some of them in, once for all devices that take them from
+            there. They would have to wait longer: a device that has begun its next run gives
+            nothing out before that is done.
+        selections: experts that it needs in pools of its device.
         outputs: those that are read when it is done.
         at: id of the device that something is asked of just now.
     """
@@ -76,6 +91,8 @@ class Step:
     inputs: list[tuple[int, Slot]] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
     made: dict[str, Slot] = field(default_factory=dict)
+    handed: dict[str, memoryview] = field(default_factory=dict)
+    selections: list[Selection] = field(default_factory=list)
     outputs: list[tuple[str, Slot]] = field(default_factory=list)
     at: str = ""
 
@@ -103,6 +120,7 @@ class Step:
                 self.executable.run(self.bindings)
             else:
                 self._run_traced(trace)
+            self._hand_out(trace)
             for name, slot in self.outputs:
                 results[name] = slot.read()
         except RunCancelledError:
@@ -129,6 +147,7 @@ class Step:
             times = self._timed()
             if not times:
                 self.executable.run(self.bindings)
+            self._hand_out()
             return times
 
     def _timed(self) -> list[StepTime]:
@@ -152,16 +171,27 @@ class Step:
             if trace:
                 lane = f"copies {transfer.source} -> {self.device}"
                 trace.span(lane, transfer.name, began, bytes=transfer.made.nbytes)
+        for selection in self.selections:
+            began = trace.now() if trace else 0.0
+            nbytes = selection.bring()
+            if trace:
+                lane = f"copies {selection.source} -> {self.device}"
+                trace.span(lane, "experts", began, bytes=nbytes)
 
     def _transfer(self, transfer: Transfer) -> None:
-        self.at = transfer.source if transfer.made.host() is None else self.device
-        if transfer.staged is None:
-            transfer.received.copy_from(transfer.made)
-        else:
-            transfer.made.read(0, transfer.staged)
-            self.at = self.device
+        if transfer.staged is not None:
             transfer.received.write(0, transfer.staged)
+            return
+        self.at = transfer.source if transfer.made.host() is None else self.device
+        transfer.received.copy_from(transfer.made)
         self.at = self.device
+
+    def _hand_out(self, trace: Trace | None = None) -> None:
+        for name, staged in self.handed.items():
+            began = trace.now() if trace else 0.0
+            self.made[name].buffer.read(0, staged)
+            if trace:
+                trace.span(f"copies {self.device} -> host", name, began, bytes=staged.nbytes)
 
     def _culprit(self, error: Exception) -> str:
         """Of two devices that copy, the one that the error names."""

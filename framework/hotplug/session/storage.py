@@ -16,6 +16,7 @@ from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.shards import Cut
 from hotplug.session.copies import StateCopies
+from hotplug.session.pools import Pool
 from hotplug.session.values import Slot
 from hotplug.session.weights import Weight, claim, is_shared
 from hotplug.session.worker import give_back
@@ -45,6 +46,20 @@ class Shelf:
     wrapped: dict[str, Buffer] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     states: dict[str, _State] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+
+    def pool(self, weight: str, tensor: HostTensor, room: int) -> Pool:
+        """The pool of a weight's experts, made if it is not there yet.
+
+        Raises:
+            OutOfDeviceMemoryError: there is no room.
+        """
+        held = self.pools.get(weight)
+        if held is None:
+            size = tensor.nbytes // tensor.shape[0]
+            held = Pool(tensor, self.device.buffers.allocate(room * size), room)
+            self.pools[weight] = held
+        return held
 
     def load(self, tensors: Mapping[str, HostTensor]) -> None:
         """Bring weights here, telling how far it is while bytes are copied.
@@ -84,6 +99,7 @@ class Shelf:
         """Bytes of weights, mapped files among them, and of states."""
         wrapped = sum(buffer.nbytes for buffer in self.wrapped.values())
         weights = wrapped + sum(weight.buffer.nbytes for weight in self.weights.values())
+        weights += sum(pool.buffer.nbytes for pool in self.pools.values())
         states = sum(state.buffer.nbytes for state in self.states.values())
         return {"weights": weights, "states": states}
 
@@ -91,7 +107,9 @@ class Shelf:
         """Give the weights back."""
         wrapped, self.wrapped = self.wrapped, {}
         weights, self.weights = self.weights, {}
+        pools, self.pools = self.pools, {}
         give_back(buffer.free for buffer in wrapped.values())
+        give_back(pool.buffer.free for pool in pools.values())
         give_back(weight.free for weight in weights.values())
 
     def free_states(self) -> None:
@@ -244,6 +262,20 @@ class Storage:
     def memory(self) -> dict[str, dict[str, float]]:
         """Bytes by device: of weights, mapped files among them, and of states."""
         return {device: shelf.memory() for device, shelf in self._shelves.items()}
+
+    def experts(self) -> dict[str, dict[str, int]]:
+        """Of devices that experts were sent to: how often one was there already, or was sent."""
+        found = {}
+        for device, shelf in self._shelves.items():
+            pools = shelf.pools.values()
+            if pools:
+                found[device] = {
+                    "found": sum(pool.found for pool in pools),
+                    "sent": sum(pool.sent for pool in pools),
+                    "sent_bytes": sum(pool.sent * pool.expert_bytes for pool in pools),
+                    "pool_bytes": sum(pool.buffer.nbytes for pool in pools),
+                }
+        return found
 
     def bytes_on(self, device: str) -> int:
         """Bytes of weights and states on a device."""

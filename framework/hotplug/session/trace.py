@@ -39,7 +39,7 @@ class Span:
     """Something that took time.
 
     Attributes:
-        lane: a device's id, "run", or "copies A -> B".
+        lane: a device's id, "run", "copies A -> B", or "copies A -> host".
         name: what it was.
         began: seconds of the trace's clock.
         seconds: how long it took.

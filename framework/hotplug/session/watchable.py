@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from hotplug.errors import StatesLostError
 from hotplug.node import Node
-from hotplug.session.compiled import Kept
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
+from hotplug.session.kept import Kept
 from hotplug.session.membership import Membership
 from hotplug.session.observe import Observation, Observer, callback_observer, is_observed
 from hotplug.session.storage import Storage
@@ -88,6 +88,13 @@ class Watchable(Membership):
                 for use, nbytes in uses.items():
                     total[use] = total.get(use, 0) + nbytes
         return found
+
+    def experts(self) -> dict[str, dict[str, int]]:
+        """Of devices that experts were sent to, by id: how often one was found there, or was sent.
+
+        Keys are "found", "sent", "sent_bytes", and "pool_bytes" for what is kept there.
+        """
+        return self._storage.experts()
 
     def read(self, state: str) -> Any:
         """A copy of a state's value.

@@ -61,14 +61,15 @@ def test_lanes_of_devices_copies_and_runs() -> None:
     lanes = {event["tid"]: event["args"]["name"] for event in events(trace, "M")[1:]}
     assert next(iter(lanes.values())) == "run"
     assert set(lanes.values()) == {
-        "run", "gpu:0", "cpu:0", "copies gpu:0 -> cpu:0", "copies cpu:0 -> gpu:0"
+        "run", "gpu:0", "cpu:0",
+        "copies gpu:0 -> host", "copies gpu:0 -> cpu:0", "copies cpu:0 -> gpu:0",
     }  # fmt: skip
     spans = events(trace, "X")
     assert len([span for span in spans if lanes[span["tid"]] == "run"]) == 1
     parts = [span["name"] for span in spans if lanes[span["tid"]] in {"gpu:0", "cpu:0"}]
     assert [name.partition(":")[0] for name in parts] == ["part 0", "part 1", "part 2"]
     copied = [span["args"]["bytes"] for span in spans if "copies" in lanes[span["tid"]]]
-    assert copied == [32, 32]
+    assert copied == [32, 32, 32]
 
 
 def test_memory_curves() -> None:
