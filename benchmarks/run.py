@@ -30,6 +30,7 @@ from machine import commit, describe
 from sections import (
     accuracy,
     batches,
+    devices,
     generation,
     kernels,
     placement,
@@ -49,6 +50,7 @@ SECTIONS = (
     *resources.SECTIONS,
     *accuracy.SECTIONS,
     *placement.SECTIONS,
+    *devices.SECTIONS,
     *tracing.SECTIONS,
 )
 

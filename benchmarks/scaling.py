@@ -137,18 +137,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write-docs", action="store_true")
     options = parser.parse_args()
-    rows = scaling()
-    report: dict[str, Any] = {
-        "device": KIND,
-        "cards": CARDS,
-        "scaling": {
-            name: {n: round(rate, 1) for n, rate in row.items()} for name, row in rows.items()
-        },
-        "quality": quality(),
-    }
+    found = report()
     if options.write_docs:
-        PICTURE.write_text(picture(rows), encoding="utf-8")
-    print(json.dumps(report, indent=2))
+        PICTURE.write_text(picture(found["scaling"]), encoding="utf-8")
+    print(json.dumps(found, indent=2))
+
+
+def report() -> dict[str, Any]:
+    """All of it."""
+    rates = {
+        name: {n: round(rate, 1) for n, rate in row.items()} for name, row in scaling().items()
+    }
+    return {"device": KIND, "cards": CARDS, "scaling": rates, "quality": quality()}
 
 
 if __name__ == "__main__":

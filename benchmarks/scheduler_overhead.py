@@ -186,13 +186,13 @@ def split_seconds() -> tuple[float, float, int]:
     return split, (times[2] - times[1]) / parts[2], parts[1]
 
 
-def main() -> None:
-    options = arguments()
-    folders = sorted(options.peers.glob("lib/python3*/site-packages/llama_cpp/lib"))
+def report(peers: Path, rounds: int) -> dict[str, Any]:
+    """All of it; of ggml, if its libraries are there."""
+    folders = sorted(peers.glob("lib/python3*/site-packages/llama_cpp/lib"))
     graph, inputs = chain(), {"x": ONES, "y": ONES}
     devices = processors(1)
-    rounds: dict[str, list[float]] = {}
-    report: dict[str, Any] = {"nodes": NODES, "numbers_a_node": NUMBERS}
+    taken: dict[str, list[float]] = {}
+    found: dict[str, Any] = {"nodes": NODES, "numbers_a_node": NUMBERS}
     with Session(devices, threads=1) as session:
         program = session.compile(graph)
         works: dict[str, Callable[[], object]] = {
@@ -206,15 +206,19 @@ def main() -> None:
             np.testing.assert_array_equal(ggml.run(), ONES * (NODES + 1))
             works |= {"ggml_plan_us": ggml.plan, "ggml_run_us": ggml.run}
             twice.plan()
-            report["ggml_splits"] = twice.splits()
-        for _ in range(options.rounds):
+            found["ggml_splits"] = twice.splits()
+        for _ in range(rounds):
             for name, work in works.items():
-                rounds.setdefault(name, []).append(1e6 * seconds(work, 5) / NODES)
-    report |= {name: round(statistics.median(row), 4) for name, row in rounds.items()}
+                taken.setdefault(name, []).append(1e6 * seconds(work, 5) / NODES)
+    found |= {name: round(statistics.median(row), 4) for name, row in taken.items()}
     split, handoff, parts = split_seconds()
-    report |= {"hotplug_parts": parts}
-    report |= {"run_split_us": round(1e6 * split, 2), "handoff_us": round(1e6 * handoff, 2)}
-    print(json.dumps(report, indent=2))
+    found |= {"hotplug_parts": parts}
+    return found | {"run_split_us": round(1e6 * split, 2), "handoff_us": round(1e6 * handoff, 2)}
+
+
+def main() -> None:
+    options = arguments()
+    print(json.dumps(report(options.peers, options.rounds), indent=2))
 
 
 def arguments() -> argparse.Namespace:
