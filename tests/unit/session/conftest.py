@@ -12,7 +12,7 @@ from hotplug.session.worker import Worker
 
 
 class Gate:
-    """Something to hang at, until it is opened.
+    """Something to hang at, until it is opened; a machine under load may take minutes to do so.
 
     Attributes:
         arrivals: how often somebody came to hang here.
@@ -27,7 +27,7 @@ class Gate:
     def wait(self) -> None:
         self.arrivals += 1
         self.reached.set()
-        assert self._event.wait(60), "nobody has opened the gate"
+        assert self._event.wait(600), "nobody has opened the gate"
 
     def open(self) -> None:
         self._event.set()

@@ -202,7 +202,7 @@ def test_another_thread_cancels_a_run(gate, make) -> None:
         program = session.compile(negation())
 
         def cancel() -> None:
-            gate.reached.wait(60)
+            gate.reached.wait(600)
             token.cancel("the user has had enough")
 
         thread = threading.Thread(target=cancel)
@@ -240,15 +240,23 @@ def test_ctrl_c_does_not_wait_for_a_device(gate, monkeypatch, make) -> None:
     with Session(devices, WEIGHTS, fallback="allow", device_timeout=FOR_EVER) as session:
         program = session.compile(negation())
 
+        ended = threading.Event()
+
         def interrupt() -> None:
-            gate.reached.wait(60)
-            os.kill(os.getpid(), signal.SIGINT)
+            gate.reached.wait(600)
+            # As a user does: Python loses one that finds it in a finaliser, which may run any time.
+            while not ended.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                ended.wait(20)
 
         thread = threading.Thread(target=interrupt)
         thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            program.run({"x": X})
-        thread.join()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                program.run({"x": X})
+        finally:
+            ended.set()
+            thread.join()
         assert list(program.run({"x": X})["y"]) == list(-X)
         assert isinstance(session.failed[device.id], DeviceHungError)
 
@@ -259,7 +267,7 @@ def test_a_run_does_not_wait_for_another_longer_than_it_may(gate) -> None:
         program = session.compile(negation())
         thread = threading.Thread(target=program.run, args=({"x": X},))
         thread.start()
-        gate.reached.wait(60)
+        gate.reached.wait(600)
         with pytest.raises(DeadlineExceededError):
             program.run({"x": X}, timeout=0.05)
         gate.open()

@@ -193,7 +193,7 @@ def test_unloading_waits_for_the_run_that_is_on_its_way(registry, card, gate) ->
         results = []
         runner = threading.Thread(target=lambda: results.append(total(session)))
         runner.start()
-        gate.reached.wait(60)
+        gate.reached.wait(600)
         unloader = threading.Thread(target=lambda: registry.unload("card"))
         unloader.start()
         unloader.join(0.1)

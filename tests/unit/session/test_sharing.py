@@ -170,7 +170,7 @@ def test_a_child_forked_in_the_middle_of_a_run_goes_on(gate, in_a_child) -> None
         host.add_fault(Fault("run", gate.wait, call=2, times=1))
         thread = threading.Thread(target=session.run, args=(graph, {"x": X[0]}))
         thread.start()
-        gate.reached.wait(60)
+        gate.reached.wait(600)
 
         def child() -> bool:
             with pytest.raises(StatesLostError, match="forked"):
