@@ -53,7 +53,8 @@ test-all: $(READY)
 check-kernels: $(READY)
 	$(PY) tools/check_kernels.py
 
-# Neither PoCL nor what only other backends need is in this environment, so that it is quick to make.
+# Neither PoCL nor what only other backends need is in this environment, so that it is quick to make. PoCL
+# comes for the last tests, which have both drivers in one process.
 $(INTEL)/.ready: constraints.txt backends/opencl/pyproject.toml
 	$(PYTHON) -m venv $(INTEL)
 	$(INTEL_PIP) hatchling editables hypothesis pytest pytest-timeout
@@ -62,8 +63,11 @@ $(INTEL)/.ready: constraints.txt backends/opencl/pyproject.toml
 	@touch $@
 
 check-intel: $(INTEL)/.ready
+	$(INTEL)/bin/python -m pip uninstall --quiet --yes pocl-binary-distribution
 	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
 		tests/conformance/test_opencl.py tests/inference/test_opencl.py
+	$(INTEL_PIP) pocl-binary-distribution
+	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/inference/test_two_drivers.py
 
 check-arm: $(READY)
 	$(PY) tools/check_arm.py
