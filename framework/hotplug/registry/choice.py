@@ -192,7 +192,8 @@ def _match_backend(pool: Pool, term: Term) -> tuple[list[DeviceInfo], dict[str, 
     if found:
         why = pool.problem(f"{term.word}:{term.index}") or f"{term.word} has only {_ids(found)}"
         return [], {term.text: why}
-    return [], {term.text: pool.problem(term.word) or "it has no device"}
+    own = "" if term.index is None else pool.problem(f"{term.word}:{term.index}")
+    return [], {term.text: own or pool.problem(term.word) or "it has no device"}
 
 
 def _fits(term: Term, info: DeviceInfo) -> bool:
