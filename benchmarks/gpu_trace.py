@@ -5,7 +5,8 @@
 
 Each launch is timed on the device, by OpenCL's profiling events. What a row says is the median over
 the runs of the sum over a kernel's launches. `step` is a step as it always runs, by the host's
-clock; beyond the kernels it holds the time between them, and the results' way to the host.
+clock; beyond the kernels it holds the time between them, and the results' way to the host. Then a
+processor does small launches together (docs/kernels.md, Series), for which it takes less.
 """
 
 from __future__ import annotations

@@ -34,8 +34,10 @@ def _attention_check(node: Node, capabilities: Capabilities) -> str:
     mask, sinks = node.inputs[3], node.inputs[5]
     if q.dtype.name not in _COMPUTED:
         return f"queries of {q.dtype}"
-    if not {k.dtype.name, v.dtype.name} <= _COMPUTED | QUANTS:
+    if not {k.dtype.name, v.dtype.name} <= _COMPUTED | QUANTS | {"f64"}:
         return f"a cache of {k.dtype} and {v.dtype}"
+    if "f64" in {k.dtype.name, v.dtype.name} and not capabilities.f64:
+        return "the device does not compute in f64"
     if _apart(k.dtype, v.dtype) and 4 * (k.type.size + v.type.size) > capabilities.max_buffer:
         return f"a cache of {k.dtype} and {v.dtype}, which is too large to be decoded"
     if max(q.shape[-1], v.shape[-1]) > _WIDEST:
@@ -102,12 +104,13 @@ def _attention(
     if splits > 1:
         lowering.temporary(used + 4 * heads * splits * (v.shape[-1] + 2))
         target, at = Place("scratch", used), used
+    dense = k.strides[-1] == v.strides[-1] == 1 and "f64" not in {k.dtype.name, v.dtype.name}
     defines = {
         "Q": q.dtype.name, "KEYS": k.dtype.name, "VALUES": v.dtype.name,
         "QUANT": k.dtype.name if k.dtype.quantised else None,
         "MASK": mask.dtype.name if mask is not None else None,
         "MASK_IS_BOOL": "1" if mask is not None and mask.dtype.name == "bool" else None,
-        "DENSE": "1" if k.strides[-1] == v.strides[-1] == 1 else None,
+        "DENSE": "1" if dense else None,
         "ALIGNED": "1" if not is_cpu and _aligned(k) else None,
         "QUERIES": together, "WIDTH": -(-q.shape[-1] // 64) * 64, "EACH": each, "ITEMS": items,
     }  # fmt: skip

@@ -30,17 +30,19 @@ __all__: list[str] = []
 _ROWS_AT_ONCE = 4
 _GROUPS_Y = 65535  # CUDA's limit
 _NOTHING = view_bytes(0, (0,))
-_COMPUTED = frozenset({"f32", "f16", "bf16"})
+_COMPUTED = frozenset({"f32", "f16", "bf16", "f64"})
 
 
 def _product_check(node: Node, capabilities: Capabilities) -> str:
     a, b = node.operands[:2]
     if node.dtype.name == "f64":
         return plain_type(node, capabilities)
-    if a.dtype.name not in _COMPUTED:
+    if a.dtype.name not in _COMPUTED or (a.dtype.name == "f64" and b.dtype.quantised):
         return f"a product of {a.dtype} and {b.dtype}"
     if b.dtype.name not in _COMPUTED | QUANTS:
         return f"there is no product with {b.dtype}"
+    if "f64" in {a.dtype.name, b.dtype.name} and not capabilities.f64:
+        return "the device does not compute in f64"
     if max(node.type.size, a.type.size) > LIMIT:
         return f"{node.type} has more than {LIMIT} elements"
     if len(node.shape) > LEADING + 2:
