@@ -152,8 +152,10 @@ class Model:
         self.path = Path(path)
         with contextlib.ExitStack() as held:
             self._file = held.enter_context(GGUFFile.open(self.path))
-            make = self._read(context, cache_dtype, precision)
+            self.shape = read_hyperparameters(self._file.fields())
+            self.context = _context(context, self.shape)
             self.weights = {name: self._file.tensor(name) for name in self._file.tensors}
+            # Early, since what is far away begins to fetch weights.
             self._session = Session(
                 device,
                 self.weights,
@@ -167,6 +169,7 @@ class Model:
                 host_experts=host_experts,
             )
             held.enter_context(self._session)
+            make = self._read(cache_dtype, precision)
             asked = pins or split or budgets
             self._evaluator = self._prepared(make, fit=fit, early=bool(asked))
             self._held = held.pop_all()
@@ -185,12 +188,8 @@ class Model:
             self._session.settle(fitting.workload(decoder, batch))
         return Evaluator(self._session, decoder, batch)
 
-    def _read(
-        self, context: int | None, cache_dtype: str, precision: str
-    ) -> Callable[[int], Decoder]:
+    def _read(self, cache_dtype: str, precision: str) -> Callable[[int], Decoder]:
         """What makes the decoder of a context."""
-        self.shape = read_hyperparameters(self._file.fields())
-        self.context = _context(context, self.shape)
         self.tokenizer: Tokenizer = from_gguf(self._file.metadata)
         types = {name: info.type for name, info in self._file.tensors.items()}
 

@@ -88,10 +88,10 @@ class RemoteBufferType(BufferType):
             HotplugError: the connection is lost.
         """
         fit = [item for item in data if _is_fixed(item)]
-        if self._ahead is not None:
-            self._ahead.wait()
-            self._ahead = None
-        handles = iter(upload(self._device, fit))
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.wait()
+        handles = iter(upload(self._device, fit, ahead and ahead.hashes))
         return [
             RemoteWeight(self._device, next(handles), item) if _is_fixed(item) else None
             for item in data

@@ -25,6 +25,7 @@ from hotplug_rpc.wire import VERSION
 __all__ = ["Connection", "Described"]
 
 _PINGS = 5
+_LARGE_GRAPH = 100
 _FRAME_BYTES = 1 << 16
 """Of a server that does not say what frames it takes."""
 
@@ -95,10 +96,11 @@ class Connection(Exchange):
         Raises:
             HotplugError: what the server says is wrong, or the connection is lost.
         """
-        if graph.key in self._known_graphs:
+        # A large graph may be there from an earlier client: to ask is less than to send it.
+        if graph.key in self._known_graphs or len(graph.nodes) >= _LARGE_GRAPH:
             try:
                 return self.request(request)
-            except UnknownGraphError:  # it has forgotten
+            except UnknownGraphError:  # it never had it, or has forgotten
                 pass
         answer = self.request(request, [serialize.dump(graph)])
         self._known_graphs.add(graph.key)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from hotplug.formats.mapping import Origin, Stamp, origin_of
 from hotplug.settings import settings
 from hotplug_rpc.contents import digest_of
 
-__all__ = ["digests_of"]
+__all__ = ["Hashes"]
 
 _MOST_FILES = 1000
+_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(slots=True)
@@ -49,25 +51,51 @@ class _File:
             rows = [[*part, digest] for part, digest in self.known.items()]
             _make_room(self.place.parent)
             sealed.write(self.place, json.dumps({"stamp": self.stamp, "rows": rows}).encode())
+            self.fresh.clear()
 
 
-def digests_of(data: Sequence[memoryview], advance: Callable[[int], object]) -> list[str]:
-    """Hashes of read-only memories; `advance` is told the bytes that are done."""
-    files: dict[Stamp, _File] = {}
-    found, done = [], 0
-    for item in data:
-        origin = _unchanged(origin_of(item))
-        if origin is None:
-            found.append(digest_of(item))
-        else:
-            if origin.stamp not in files:
-                files[origin.stamp] = _File.of(origin)
-            found.append(files[origin.stamp].digest(origin, item))
-        done += item.nbytes
-        advance(done)
-    for file in files.values():
-        file.keep()
-    return found
+class Hashes:
+    """Hashes of memory that does not change, computed once."""
+
+    def __init__(self) -> None:
+        self._files: dict[Stamp, _File | None] = {}
+
+    def of(self, data: Sequence[memoryview], advance: Callable[[int], object]) -> list[str]:
+        """Of read-only memories; `advance` is told the bytes that are done."""
+        found, done = [], 0
+        with _in_turns():
+            for item in data:
+                found.append(self._digest(item))
+                done += item.nbytes
+                advance(done)
+        for file in filter(None, self._files.values()):
+            file.keep()
+        return found
+
+    def _digest(self, data: memoryview) -> str:
+        origin = origin_of(data)
+        file = None if origin is None else self._file(origin)
+        return digest_of(data) if file is None or origin is None else file.digest(origin, data)
+
+    def _file(self, origin: Origin) -> _File | None:
+        """The file of some memory, unless it was written to since it was mapped."""
+        if origin.stamp not in self._files:
+            now = None
+            with contextlib.suppress(OSError):
+                now = Stamp.of(origin.path.stat())
+            self._files[origin.stamp] = _File.of(origin) if now == origin.stamp else None
+        return self._files[origin.stamp]
+
+
+@contextlib.contextmanager
+def _in_turns() -> Iterator[None]:
+    """Have another thread that computes in Python yield sooner: each hash waits for it once."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _make_room(folder: Path) -> None:
@@ -76,14 +104,6 @@ def _make_room(folder: Path) -> None:
         files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
         for path in files[: max(0, len(files) + 1 - _MOST_FILES)]:
             path.unlink()
-
-
-def _unchanged(origin: Origin | None) -> Origin | None:
-    """The origin, unless the file was written to since it was mapped."""
-    with contextlib.suppress(OSError):
-        if origin is not None and Stamp.of(origin.path.stat()) == origin.stamp:
-            return origin
-    return None
 
 
 def _kept(place: Path, stamp: Stamp) -> dict[tuple[int, int], str]:

@@ -6,12 +6,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from hotplug import progress
 from hotplug.errors import HotplugError
-from hotplug_rpc.client.hashes import digests_of
+from hotplug_rpc.client.hashes import Hashes
 from hotplug_rpc.client.lending import can_lend, lend
 from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import ContentError, ProtocolError
@@ -27,6 +28,9 @@ _log = logging.getLogger("hotplug.rpc")
 
 _ROWS = 4096
 """Weights asked for in one message."""
+
+_BATCH = 24 << 20
+"""Bytes of weights that are hashed while others are brought."""
 
 _PIECE = 4 << 20
 _IN_FLIGHT = 64
@@ -45,8 +49,15 @@ _Missing: TypeAlias = "tuple[_Weight, int]"
 _Way: TypeAlias = "Callable[[Connection, list[_Missing]], Iterator[int]]"
 
 
-def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
+def upload(
+    device: RemoteDevice, data: Sequence[memoryview], hashes: Hashes | None = None
+) -> list[int]:
     """Bring several read-only memories to a device; returns handles of their buffers.
+
+    Args:
+        device: where they go.
+        data: what they hold.
+        hashes: that may be known already.
 
     Raises:
         OutOfDeviceMemoryError: the device has no room for them.
@@ -57,7 +68,7 @@ def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
         return []
     weights = [
         _Weight(device.connection.new_handle(), digest, item)
-        for digest, item in zip(_hashed(device, data), data, strict=True)
+        for digest, item in zip(_hashed(device, data, hashes or Hashes()), data, strict=True)
     ]
     try:
         for start in range(0, len(weights), _ROWS):
@@ -68,21 +79,25 @@ def upload(device: RemoteDevice, data: Sequence[memoryview]) -> list[int]:
     return [weight.handle for weight in weights]
 
 
-def _hashed(device: RemoteDevice, data: Sequence[memoryview]) -> list[str]:
+def _hashed(device: RemoteDevice, data: Sequence[memoryview], hashes: Hashes) -> list[str]:
     total = sum(item.nbytes for item in data)
     with progress.task(f"hash weights for {device.id}", total) as advance:
-        return digests_of(data, advance)
+        return hashes.of(data, advance)
 
 
 class Ahead:
     """Brings weights to a server in a thread of its own, before a device is to have them.
 
     What fails here is done again, and told, when they are asked for.
+
+    Attributes:
+        hashes: of the weights, once they are brought.
     """
 
     def __init__(self, device: RemoteDevice, data: Sequence[memoryview]) -> None:
         self._device = device
         self._data = data
+        self.hashes = Hashes()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="hotplug-rpc-ahead", daemon=True)
         self._thread.start()
@@ -97,23 +112,37 @@ class Ahead:
 
     def _run(self) -> None:
         try:
-            digests = _hashed(self._device, self._data)
-            weights = [_Weight(0, d, item) for d, item in zip(digests, self._data, strict=True)]
-            rows = [(weight.digest, weight.data.nbytes) for weight in weights]
-            for start in range(0, len(rows), _ROWS):
-                wanted = Want(self._device.position, rows[start : start + _ROWS])
-                self._bring(weights[start : start + _ROWS], wanted)
+            with ThreadPoolExecutor(1) as pool:  # hashes the next ones while these are brought
+                batches = _batches(self._data)
+                hashed = pool.submit(self._hashed, next(batches))
+                while hashed is not None and not self._stopped:
+                    weights, following = hashed.result(), next(batches, None)
+                    hashed = following and pool.submit(self._hashed, following)
+                    self._bring(weights)
         except HotplugError as error:
             _log.info("weights are not brought ahead: %s", error)
 
-    def _bring(self, weights: list[_Weight], wanted: Want) -> None:
+    def _hashed(self, data: Sequence[memoryview]) -> list[_Weight]:
+        digests = _hashed(self._device, data, self.hashes)
+        return [_Weight(0, digest, item) for digest, item in zip(digests, data, strict=True)]
+
+    def _bring(self, weights: list[_Weight]) -> None:
+        wanted = Want(self._device.position, [(w.digest, w.data.nbytes) for w in weights])
         for how, way, can in WAYS:
             if self._stopped or not can(self._device.connection):
                 continue
             missing = _missing(self._device.connection.request(wanted), weights)
-            if not missing:
+            if _deliver(self._device, missing, how, way, lambda: self._stopped):
                 return
-            _deliver(self._device, missing, how, way, lambda: self._stopped)
+
+
+def _batches(data: Sequence[memoryview]) -> Iterator[Sequence[memoryview]]:
+    start = nbytes = 0
+    for at, item in enumerate(data, start=1):
+        nbytes += item.nbytes
+        if nbytes >= _BATCH or at - start >= _ROWS or at == len(data):
+            yield data[start:at]
+            start, nbytes = at, 0
 
 
 def _place(device: RemoteDevice, weights: list[_Weight]) -> None:
@@ -149,16 +178,18 @@ def _deliver(
     how: str,
     way: _Way,
     stopped: Callable[[], bool] = lambda: False,
-) -> None:
+) -> bool:
+    """Bring weights by one of the ways, until stopped; whether all of them are on their way."""
     different = list({weight.digest: (weight, held) for weight, held in missing}.values())
     total = sum(weight.data.nbytes - held for weight, held in different)
+    done = 0
     with progress.task(f"{how} weights to {device.id}", total) as advance:
-        done = 0
         for nbytes in way(device.connection, different):
             done += nbytes
             advance(done)
             if stopped():
-                return
+                break
+    return done == total
 
 
 def _lent(connection: Connection, missing: list[_Missing]) -> Iterator[int]:

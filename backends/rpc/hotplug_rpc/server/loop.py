@@ -241,6 +241,7 @@ class Server:
         for peer in self.service.peers:
             self._outgoing.nudge(peer, [make_head(Kind.NUDGE, 0, news)])
         self._outgoing.forget_sent()
+        self.service.shared.weights.write_behind()
         self.service.metrics.put("sessions", len(self.service.peers))
         self.service.metrics.put("waiting", self.service.waiting)
         for offer in self.service.shared.offers:

@@ -45,15 +45,15 @@ _ASIDE = (
     rq.Compile,
     rq.Explain,
     rq.Weights,
-    rq.Content,
-    rq.Want,
-    rq.Lend,
     rq.Redeem,
     rq.Fetch,
 )
 """What may take long without a device's help, or concerns none: done beside the devices' lanes."""
 
 FORBIDDEN = "its key is not allowed any more"
+
+_CONTENTS = (rq.Content, rq.Want, rq.Lend)
+"""What goes on beside all others: weights on their way."""
 
 _WITH_TICKET = (rq.Redeem, rq.Ping)
 
@@ -200,7 +200,8 @@ class Service:
             return
         session.closed = True
         session.stop()
-        self._aside.clear(session)
+        for lane in session.lanes:
+            self._aside.clear(lane)
         for offer in self.shared.offers:
             offer.desk.clear(session)
         # In the session's own lanes, so that it comes after what runs there.
@@ -228,9 +229,9 @@ class Service:
     ) -> None:
         nbytes = sum(frame.nbytes for frame in payload)
         self.shared.limits.check_waiting(session.waiting, session.waiting_bytes, nbytes)
-        desk = self._aside
-        label = ""
-        if not isinstance(request, _ASIDE):
+        desk, label = self._aside, ""
+        lane = session.lanes[isinstance(request, _CONTENTS)]
+        if not isinstance(request, _ASIDE + _CONTENTS):
             offer = session.offer(request.device)  # type: ignore[attr-defined]
             desk, label = offer.desk, f'device="{offer.id}"'
         began = time.monotonic()
@@ -248,7 +249,7 @@ class Service:
         with self._lock:
             session.waiting += 1
             session.waiting_bytes += nbytes
-        desk.submit(session, Job(head.id, work, nbytes))
+        desk.submit(lane, Job(head.id, work, nbytes))
 
     def _leave(self, session: Session, nbytes: int) -> None:
         with self._lock:
@@ -276,8 +277,9 @@ class Service:
                 self.metrics.add("busy_seconds_total", time.monotonic() - started, label)
 
     def _cancel(self, peer: bytes, session: Session, request: int) -> None:
-        desks = [self._aside, *(offer.desk for offer in self.shared.offers)]
-        removed = next(filter(None, (desk.remove(session, request) for desk in desks)), None)
+        lanes = [(self._aside, lane) for lane in session.lanes]
+        lanes += [(offer.desk, session) for offer in self.shared.offers]
+        removed = next(filter(None, (desk.remove(lane, request) for desk, lane in lanes)), None)
         if removed is not None:
             self._leave(session, removed.nbytes)
             self._fail(peer, request, CancelledError("it was taken back"))
@@ -314,6 +316,7 @@ class Service:
             offer.idle.clear()
         if self.shared.lent is not None:
             self.shared.lent.close()
+        self.shared.weights.close()
 
 
 def _check_versions(request: rq.Hello) -> None:

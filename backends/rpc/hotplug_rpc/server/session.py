@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -58,6 +58,8 @@ class Session:
         ticket_only: whether it was let in only to redeem a ticket.
         waiting: requests that are not answered, and their bytes.
         closed: whether its end has begun.
+        lanes: what its requests are in order by that no device does: weights on their way have one
+            of their own, so that planning and compiling go on beside.
     """
 
     shared: Shared
@@ -70,6 +72,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.holdings = Holdings(self.shared.limits, self.shared.accounts.of(self.client))
+        self.lanes: tuple[Hashable, Hashable] = (self, object())
         self._running: dict[int, Executable] = {}
 
     @contextlib.contextmanager

@@ -18,11 +18,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hotplug.backend import Buffer
 from hotplug.errors import RemoteError
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError
 from hotplug_rpc.server import unfinished
+from hotplug_rpc.server.behind import WriteBehind
 from hotplug_rpc.server.model_files import Place, index_models
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.transfers import Transfer, Transfers
@@ -72,6 +75,7 @@ class WeightStore:
         self._verified: dict[tuple[str, str], tuple[int, ...]] = {}
         self._places: dict[str, Place] = index_models(models, folder)
         self._lock = threading.RLock()
+        self._behind = WriteBehind(self._write_behind)
 
     def acquire(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
         """A weight on a device; None if its bytes are not here.
@@ -136,7 +140,7 @@ class WeightStore:
         """The bytes, verified; of another device's, the cache's, a model file's."""
         if nbytes == 0:
             return memoryview(b"") if digest == digest_of(memoryview(b"")) else None
-        loose = self._loose.get(digest)
+        loose = self._loose.get(digest, self._behind.get(digest))
         if loose is not None:
             return loose if loose.nbytes == nbytes else None
         if self._folder is not None:
@@ -185,11 +189,7 @@ class WeightStore:
         """
         transfer = self._transfers.get(client, digest, nbytes)
         whole = transfer.add(offset, data)
-        if self._folder is not None:
-            with self._lock:
-                self._kept_bytes += data.nbytes
-                if self._kept_bytes > self._most_bytes:
-                    self._kept_bytes = self._evict(self._folder)
+        self._count(data.nbytes)
         if whole:
             self._transfers.take_out(client, transfer)
             transfer.check()
@@ -201,10 +201,14 @@ class WeightStore:
         Raises:
             ContentError: it was not expected, the file is too short, or the hash is another.
         """
-        at = self._transfers.get(client, digest, nbytes).held
+        transfer = self._transfers.get(client, digest, nbytes)
+        at = transfer.held
         try:
             if os.fstat(file).st_size < offset + nbytes:
                 raise ContentError(f"the file that was lent ends before byte {offset + nbytes}")
+            if self._folder is not None and at == 0 and self._behind.has_room(nbytes):
+                self._read_whole(file, client, transfer, offset)
+                return
             while at < nbytes:
                 piece = os.pread(file, min(_LENT_PIECE, nbytes - at), offset + at)
                 self.receive(client, digest, nbytes, at, memoryview(piece))
@@ -214,17 +218,64 @@ class WeightStore:
         except OSError as error:
             raise ContentError(f"the file that was lent cannot be read: {error}") from error
 
-    def _keep(self, client: str, transfer: Transfer) -> None:
-        """On disk, or in memory where it has no room there or cannot be written."""
-        digest = transfer.digest
-        path = None if self._folder is None else self._folder / digest
+    def _read_whole(self, file: int, client: str, transfer: Transfer, offset: int) -> None:
+        """Read into memory, where a device can have it at once; written when there is time."""
+        data, at = np.empty(transfer.nbytes, np.uint8).data, 0
+        while at < data.nbytes:
+            count = os.preadv(file, [data[at : at + _LENT_PIECE]], offset + at)
+            at += count or data.nbytes  # it was cut just now
+        digest, found = transfer.digest, digest_of(data)
+        self._transfers.take_out(client, transfer)
+        transfer.drop()
+        if found != digest:
+            raise ContentError(f"{data.nbytes} bytes have the hash {found}, not {digest}")
         with self._lock:
             self._senders[digest] = client
-            if path and self._kept_bytes <= self._most_bytes and transfer.keep_as(path):
-                with contextlib.suppress(OSError):  # removed already by another server
-                    self._verified[str(path), digest] = _stamp(path.stat(), whole=True)
-            else:
-                self._loose[digest] = memoryview(transfer.content()).toreadonly()
+        self._behind.add(digest, data.toreadonly())
+
+    def _write_behind(self, digest: str, data: memoryview) -> None:
+        assert self._folder is not None
+        transfer = Transfer(digest, data.nbytes, self._folder / unfinished.own_name(digest))
+        transfer.add(0, data)
+        self._count(data.nbytes)
+        with self._lock:
+            if self._named(transfer):
+                return
+            transfer.drop()
+            if digest in self._senders:
+                self._loose[digest] = data
+
+    def write_behind(self) -> None:
+        """Begin to write what came into memory a while ago."""
+        self._behind.flush()
+
+    def close(self) -> None:
+        """Write what was not written yet."""
+        self._behind.close()
+
+    def _count(self, nbytes: int) -> None:
+        """More bytes are in the cache."""
+        if self._folder is not None:
+            with self._lock:
+                self._kept_bytes += nbytes
+                if self._kept_bytes > self._most_bytes:
+                    self._kept_bytes = self._evict(self._folder)
+
+    def _keep(self, client: str, transfer: Transfer) -> None:
+        """On disk, or in memory where it has no room there or cannot be written."""
+        with self._lock:
+            self._senders[transfer.digest] = client
+            if not self._named(transfer):
+                self._loose[transfer.digest] = memoryview(transfer.content()).toreadonly()
+
+    def _named(self, transfer: Transfer) -> bool:
+        """Whether a whole transfer's file is in the cache now."""
+        path = None if self._folder is None else self._folder / transfer.digest
+        if path is None or self._kept_bytes > self._most_bytes or not transfer.keep_as(path):
+            return False
+        with contextlib.suppress(OSError):  # removed already by another server
+            self._verified[str(path), transfer.digest] = _stamp(path.stat(), whole=True)
+        return True
 
     def outstanding(self, client: str, besides: Collection[str] = ()) -> int:
         """Bytes that a client is sending, or has sent and uses nowhere, besides some of them."""
