@@ -6,12 +6,13 @@
 A link of so many milliseconds one way lies between the client and each server (by
 `hotplug_rpc.testing.Link`, which works on every system). All share the cores of one machine.
 
-*One sequence*: a token is one round trip for each server that has layers of the model, and the next
-token needs it: the bound is the computation's time and twice the latency for each server.
+*One sequence*: a token is one round trip for each part of the plan, and the next token needs it.
+The demo model's embedding is its last weight, too, so that over two servers it has three parts.
 *Four sequences* of one server: each waits for its own round trips while the others compute:
 four times that rate at most, and what they reach without latency at most.
-*A prompt* in micro-batches through two servers: layer by layer each waits for both trips; in a
-pipeline only the first does, if enough are on their way, and the rest of the time is computation.
+*A prompt* in micro-batches through two servers: layer by layer each waits for all its round trips.
+In a pipeline a device has one run at a time, but both are at work: the round trips of the device
+with the most parts remain, and those of the other once, to fill the pipeline.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +52,29 @@ BATCHES, WIDTH = 12, 32
 """Micro-batches of the prompt, and tokens of each."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Tokens a second by latency in ms, and what round trips they wait for.
+
+    Attributes:
+        tokens: of one piece of work.
+        trips: round trips that it waits for.
+        sequences: that many at the same time, none of which waits for another.
+    """
+
+    rates: dict[float, float]
+    tokens: int
+    trips: int
+    sequences: int = 1
+
+    def bound(self, milliseconds: float, alone: Measured | None = None) -> float:
+        """What the rate without latency, and arithmetic, allow at most."""
+        if alone is not None:
+            return min(self.rates[0.0], self.sequences * alone.bound(milliseconds))
+        computing = self.tokens / self.rates[0.0]
+        return self.tokens / (computing + self.trips * 2 * milliseconds / 1000)
+
+
 class Servers:
     """Two servers, each behind a link of its own."""
 
@@ -69,8 +96,8 @@ class Servers:
             link.seconds = milliseconds / 1000
 
 
-def one_sequence(servers: Servers, count: int, rounds: int) -> dict[float, float]:
-    """Latency in ms -> tokens a second of one sequence over so many servers."""
+def one_sequence(servers: Servers, count: int, rounds: int) -> Measured:
+    """One sequence over so many servers."""
     servers.delay(0)
     model = Divided(servers.selectors[:count])
     model.decode(TOKENS)
@@ -79,8 +106,9 @@ def one_sequence(servers: Servers, count: int, rounds: int) -> dict[float, float
         servers.delay(latency)
         found[latency] = TOKENS / min(model.decode(TOKENS) for _ in range(rounds))
     servers.delay(0)
+    parts = re.findall(r"^part \d+ on \S+:$", model.model.explain(), re.MULTILINE)
     model.close()
-    return found
+    return Measured(found, 1, len(parts))
 
 
 class Divided(Hotplug):
@@ -91,8 +119,8 @@ class Divided(Hotplug):
         self.model = hotplug_llm.load(demo_model(), devices, context=CONTEXT, split=split)
 
 
-def sequences(servers: Servers, count: int, rounds: int) -> dict[float, float]:
-    """Latency in ms -> tokens a second of several clients of one server together."""
+def sequences(servers: Servers, count: int, rounds: int) -> Measured:
+    """Several clients of one server at the same time."""
     servers.delay(0)
     models = [Divided(servers.selectors[:1]) for _ in range(count)]
     for model in models:
@@ -104,7 +132,7 @@ def sequences(servers: Servers, count: int, rounds: int) -> dict[float, float]:
     servers.delay(0)
     for model in models:
         model.close()
-    return found
+    return Measured(found, 1, 1, count)
 
 
 def at_once(models: Sequence[Hotplug]) -> float:
@@ -117,9 +145,9 @@ def at_once(models: Sequence[Hotplug]) -> float:
     return time.perf_counter() - began
 
 
-def prompt(servers: Servers, mode: Literal["layer", "pipeline"], rounds: int) -> dict[float, float]:
-    """Latency in ms -> tokens a second of a prompt in micro-batches through both servers."""
-    found = {}
+def prompt(servers: Servers, mode: Literal["layer", "pipeline"], rounds: int) -> Measured:
+    """A prompt in micro-batches through both servers."""
+    found, trips = {}, 0
     for latency in LATENCIES_MS:
         servers.delay(latency)  # before connecting: the cost model knows links by how they are
         with session_of(servers, mode) as (session, decoder):
@@ -127,9 +155,14 @@ def prompt(servers: Servers, mode: Literal["layer", "pipeline"], rounds: int) ->
             batch = [micro_batch(number) for number in range(BATCHES)]
             session.run_all(graph, batch)
             seconds = min(timed(session, graph, batch) for _ in range(rounds))
+            parts = Counter(part.device for part in session.plan(graph).parts)
             servers.delay(0)
         found[latency] = BATCHES * WIDTH / seconds
-    return found
+        most = max(parts.values())
+        trips = BATCHES * parts.total()
+        if mode == "pipeline":
+            trips = BATCHES * most + parts.total() - most
+    return Measured(found, BATCHES * WIDTH, trips)
 
 
 def timed(session: Session, graph: Any, batch: list[dict[str, Any]]) -> float:
@@ -159,24 +192,6 @@ def micro_batch(number: int) -> dict[str, Any]:
     }
 
 
-def bounds(rates: dict[str, dict[float, float]]) -> dict[str, dict[float, float]]:
-    """What the figures without latency, and arithmetic, allow at most."""
-
-    def after(name: str, tokens: int, trips: int) -> dict[float, float]:
-        computing = tokens / rates[name][0.0]
-        return {ms: tokens / (computing + trips * 2 * ms / 1000) for ms in LATENCIES_MS}
-
-    alone = after("one server", 1, 1)
-    together = rates["four sequences"][0.0]
-    return {
-        "one server": alone,
-        "two servers": after("two servers", 1, 2),
-        "four sequences": {ms: min(together, SEQUENCES * alone[ms]) for ms in LATENCIES_MS},
-        "prompt, layer": after("prompt, layer", BATCHES * WIDTH, 2 * BATCHES),
-        "prompt, pipeline": after("prompt, pipeline", BATCHES * WIDTH, 2),
-    }
-
-
 COLOURS = {
     "one server": "#1b6ca8",
     "two servers": "#7a4fa3",
@@ -186,17 +201,27 @@ COLOURS = {
 }
 
 
-def picture(rates: dict[str, dict[float, float]], most: dict[str, dict[float, float]]) -> str:
+def bounds(measured: Mapping[str, Measured]) -> dict[str, dict[float, float]]:
+    alone = {"four sequences": measured["one server"]}
+    return {
+        name: {ms: one.bound(ms, alone.get(name)) for ms in LATENCIES_MS}
+        for name, one in measured.items()
+    }
+
+
+def picture(measured: Mapping[str, Measured]) -> str:
     chart = Chart(
         "Tokens a second over latency; dashed: what arithmetic allows",
         Axis("latency one way, ms", 0.1, 50, (0.1, 0.5, 1, 5, 10, 50)),
         Axis("tokens per second", 3, 3000, (3, 10, 30, 100, 300, 1000, 3000)),
     )
-    for name, found in rates.items():
-        shown = [ms for ms in LATENCIES_MS if ms]
+    shown = LATENCIES_MS[1:]
+    most = bounds(measured)
+    for name, one in measured.items():
+        chart.line([(ms, one.rates[ms]) for ms in shown], COLOURS[name], name)
+    for name in measured:
         bound = [(ms, most[name][ms]) for ms in shown]
         chart.line(bound, COLOURS[name], "", marked=False, dashed=True)
-        chart.line([(ms, found[ms]) for ms in shown], COLOURS[name], name)
     return chart.svg()
 
 
@@ -210,26 +235,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         own_settings(Path(name))
         servers = Servers(Path(name), stack)
-        rates = {
+        measured = {
             "one server": one_sequence(servers, 1, rounds),
             "two servers": one_sequence(servers, 2, rounds),
             "four sequences": sequences(servers, SEQUENCES, rounds),
             "prompt, layer": prompt(servers, "layer", rounds),
             "prompt, pipeline": prompt(servers, "pipeline", rounds),
         }
-    most = bounds(rates)
+    most = bounds(measured)
     answer = {
         name: {
             f"{ms:g} ms": {"tokens_per_second": round(rate, 1), "bound": round(most[name][ms], 1)}
-            for ms, rate in found.items()
+            for ms, rate in one.rates.items()
         }
-        for name, found in rates.items()
+        for name, one in measured.items()
     }
     print(json.dumps(answer, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     if arguments.write_docs:
-        PICTURE.write_text(picture(rates, most), encoding="utf-8")
+        PICTURE.write_text(picture(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

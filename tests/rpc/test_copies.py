@@ -57,7 +57,7 @@ def test_from_server_to_server(two, nbytes):
     target = other.buffers.allocate(nbytes)
     target.copy_from(source)
     assert content(target) == data
-    direct = nbytes > 1 << 16  # what is small travels with other messages
+    direct = nbytes > 1 << 20  # what is small travels with other messages
     assert asked(servers[0], "redeem") == asked(servers[1], "fetch") == direct
     assert asked(servers[0], "read") == (not direct)
 
@@ -101,8 +101,8 @@ def test_through_here_where_servers_do_not_reach_each_other(two, monkeypatch):
 
     monkeypatch.setattr(build, "fetch_from", nowhere)
     (one, other), servers = two
-    source, data = filled(one, 1 << 20)
-    target = other.buffers.allocate(1 << 20)
+    source, data = filled(one, 1 << 21)
+    target = other.buffers.allocate(1 << 21)
     target.copy_from(source)
     assert content(target) == data
     assert asked(servers[1], "fetch") == 1

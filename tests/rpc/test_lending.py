@@ -22,6 +22,8 @@ from hotplug_rpc.errors import ContentError, SessionError
 from hotplug_rpc.requests import Lend, Weights
 from hotplug_rpc.server.build import Options
 from hotplug_rpc.server.lent import Lent
+from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.weights import WeightStore
 
 needs_descriptors = pytest.mark.skipif(
     not hasattr(socket, "send_fds"), reason="no descriptors through sockets here"
@@ -226,3 +228,43 @@ def test_origins_of_memory(path):
     assert origin_of(memoryview(bytes(10))) is None
     assert origin_of(memoryview(b"")) is None
     del data
+
+
+@needs_descriptors
+def test_what_is_lent_is_written_later(path, tmp_path):
+    offer = Offer(FakeDevice("fake:0"))
+    data = parts(path)[0]
+    digest, client = digest_of(data), "c" * 64
+    store = WeightStore(tmp_path / "cache")
+    with path.open("rb") as file:
+        store.expect(client, digest, data.nbytes)
+        store.receive_from(file.fileno(), client, digest, data.nbytes, 100)
+    shared = store.acquire(offer, digest, data.nbytes)
+    back = bytearray(data.nbytes)
+    shared.buffer.read(0, memoryview(back))
+    assert back == data
+    assert not (tmp_path / "cache" / digest).exists()
+    store.write_behind()  # too soon
+    store.forget_client(client)
+    store.close()
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [digest]
+    assert (tmp_path / "cache" / digest).read_bytes() == data
+    assert WeightStore(tmp_path / "cache").acquire(offer, digest, data.nbytes) is not None
+    offer.desk.close()
+
+
+@needs_descriptors
+def test_what_cannot_be_written_later_stays_in_memory(path, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    offer = Offer(FakeDevice("fake:0"))
+    data = parts(path)[0]
+    digest, client = digest_of(data), "c" * 64
+    store = WeightStore(tmp_path / "file" / "cache")
+    with path.open("rb") as file:
+        store.expect(client, digest, data.nbytes)
+        store.receive_from(file.fileno(), client, digest, data.nbytes, 100)
+    store.close()
+    assert store.outstanding(client) == data.nbytes
+    assert store.acquire(offer, digest, data.nbytes) is not None
+    assert store.outstanding(client) == 0
+    offer.desk.close()

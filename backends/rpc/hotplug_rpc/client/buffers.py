@@ -91,7 +91,7 @@ class RemoteBufferType(BufferType):
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.wait()
-        handles = iter(upload(self._device, fit, ahead and ahead.hashes))
+        handles = iter(upload(self._device, fit, ahead.hashes if ahead else None))
         return [
             RemoteWeight(self._device, next(handles), item) if _is_fixed(item) else None
             for item in data
@@ -190,7 +190,7 @@ class RemoteBuffer(Buffer):
         if source.device.connection is self.device.connection:
             source.device.settle_all()
             self.device.ask(Copy(self.device.position, source.handle, self.handle))
-        elif self.nbytes <= _SMALL:
+        elif self.nbytes <= _UNASKED:  # from now on it comes along with the answer to a run
             super().copy_from(source)
         else:
             self._copy_directly(source)

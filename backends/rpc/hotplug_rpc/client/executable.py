@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hotplug.backend import Buffer, Executable, Stream
-from hotplug.errors import ExecutionError, RunCancelledError, UsageError
+from hotplug.errors import ExecutionError, HotplugError, RunCancelledError, UsageError
 from hotplug.graph import Graph
 from hotplug_rpc.client.buffers import RemoteBuffer
 from hotplug_rpc.client.pending import Pending
@@ -56,6 +56,9 @@ class RemoteExecutable(Executable):
             answer = self._device.settle(pending)
         except CancelledError as error:
             raise RunCancelledError(str(error), device=self._device.id) from error
+        except HotplugError:
+            self._items = ()  # it may have been the binding that failed
+            raise
         finally:
             self._running = None
         contents = answer.contents([buffer.nbytes for buffer in wanted])
@@ -93,8 +96,8 @@ class RemoteExecutable(Executable):
         named = {name: self._mine(name, buffer) for name, buffer in items}
         if items != self._items:
             handles = {name: buffer.handle for name, buffer in named.items()}
-            self._items = ()
-            device.ask(Bind(device.position, self._handle, handles))
+            device.flush()
+            device.send(Bind(device.position, self._handle, handles))
             self._items = items
             self._results = [b for name, b in named.items() if name.startswith("output:")]
             states = [b for name, b in named.items() if name in self._updated]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from hotplug import progress
@@ -114,12 +115,12 @@ class Ahead:
         try:
             with ThreadPoolExecutor(1) as pool:  # hashes the next ones while these are brought
                 batches = _batches(self._data)
-                hashed = pool.submit(self._hashed, next(batches))
-                while hashed is not None and not self._stopped:
-                    weights, following = hashed.result(), next(batches, None)
-                    hashed = following and pool.submit(self._hashed, following)
+                hashed = [pool.submit(self._hashed, batch) for batch in islice(batches, 1)]
+                while hashed and not self._stopped:
+                    weights = hashed.pop().result()
+                    hashed = [pool.submit(self._hashed, batch) for batch in islice(batches, 1)]
                     self._bring(weights)
-        except HotplugError as error:
+        except (HotplugError, RuntimeError) as error:  # the latter where the program ends just now
             _log.info("weights are not brought ahead: %s", error)
 
     def _hashed(self, data: Sequence[memoryview]) -> list[_Weight]:

@@ -125,7 +125,7 @@ class Server:
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(BlockingIOError):  # then it is awake
+            with contextlib.suppress(OSError):  # then it is awake, or has ended
                 self._wake_write.send(b"x")
 
     def drain(self, seconds: float) -> None:
