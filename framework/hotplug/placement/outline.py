@@ -33,13 +33,6 @@ class Outline:
     states: Sequence[tuple[str, ...]]
     leaves: Mapping[str, Node]
 
-    def users(self, leaf: str) -> list[int]:
-        """Steps that read or update a weight or state."""
-        if self.leaves[leaf].op == "state":
-            return [number for number, states in enumerate(self.states) if leaf in states]
-        node = self.leaves[leaf]
-        return [number for number, weights in enumerate(self.weights) if node in weights]
-
 
 def outline(graph: Graph) -> Outline:
     """Number the steps of a graph."""
