@@ -28,7 +28,7 @@ CPUS = "cortex-a72,neoverse-n1,max"
 TESTS = [
     *(f"tests/unit/cpu/test_{name}_kernels.py" for name in ("decode", "attention", "random")),
     *(f"tests/unit/cpu/test_random_{name}.py" for name in ("products", "rows", "strides")),
-    *(f"tests/unit/cpu/test_{name}.py" for name in ("gemm", "threads", "words")),
+    *(f"tests/unit/cpu/test_{name}.py" for name in ("gemm", "numbers", "threads", "words")),
 ]
 PACKAGES = ["numpy", "numba", "llvmlite", "psutil", "platformdirs", "packaging", "rich"]
 TOOLS = ["pytest", "pytest-timeout", "hypothesis"]

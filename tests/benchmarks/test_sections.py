@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import bench
 import pytest
-from bench import NO_PEER, bytes_per_token, ratio_row
-from figures import at_least
+import run
+from bench import NO_PEER, Outcome, Section, bytes_per_token, ratio_row
+from figures import Row, at_least
 from programs import prompt, take_turns
 from sections import batches, generation
 
@@ -28,6 +30,25 @@ def test_every_row_of_the_table_has_a_section():
     wanted = "decode prefill depth types batches curve matvec gemm start first_run memory idle"
     several = "placement modes scheduler surviving scaling"
     assert {*wanted.split(), *several.split(), "threads", "accuracy", "trace"} == set(names)
+
+
+def test_the_machine_its_versions_a_table_and_json_are_printed(monkeypatch, capsys):
+    row = Row("decode", 1.5, "x llama.cpp", at_least(1.25))
+    section = Section("made", "tokens", lambda bench: Outcome([row], {"threads": bench.threads}))
+    monkeypatch.setattr(run, "SECTIONS", (section,))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--threads", "1"])
+    run.main()
+    lines, _, rest = capsys.readouterr().out.partition("{\n")
+    document = json.loads("{" + rest)
+    machine = document["machine"]
+    versions = {"python", "hotplug-core", "numpy", "numba", "llvmlite", "llama-cpp-python"}
+    assert versions | {"processor", "instruction set", "OpenBLAS", "load before"} <= set(machine)
+    assert machine["read bandwidth, GB/s"] > 0.1
+    assert all(f"{name}: {value}\n" in lines for name, value in machine.items())
+    assert "decode  1.5 x llama.cpp  >= 1.25  yes" in lines
+    (made,) = document["sections"].values()
+    assert made["rows"] == [row.as_json()]
+    assert (made["rounds"], made["threads"]) == (5, 1)
 
 
 def test_a_share_of_the_bound_is_taken_round_by_round():

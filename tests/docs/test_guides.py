@@ -15,13 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = (
     "architecture.md", "add-an-op.md", "add-a-backend.md", "failures.md", "modes.md",
-    "placement.md", "watching.md",
+    "performance.md", "placement.md", "watching.md",
 )  # fmt: skip
 SOURCES = ("framework", "backends", "inference", "tests", "benchmarks", "docs")
 # Folders that paths in the pages are relative to, as the text around them says.
 PLACES = (
     ".", "docs", "framework/hotplug", "framework/hotplug/testing", "backends/cpu/hotplug_cpu",
-    "backends/rpc/hotplug_rpc",
+    "backends/rpc/hotplug_rpc", "backends/cpu",
 )  # fmt: skip
 
 
@@ -101,6 +101,16 @@ def test_names_exist(page, words):
         if word not in known
     }
     assert unknown == set()
+
+
+def test_benchmarks_take_the_options_that_the_page_gives_them():
+    commands = [words for words in map(str.split, named("performance.md")) if ".py" in words[0]]
+    given = {(Path(script).name, word) for script, *rest in commands for word in rest}
+    options = {(script, word) for script, word in given if word.startswith("--")}
+    assert len(options) > 5
+    for script, option in options:
+        source = (ROOT / "benchmarks" / script).read_text(encoding="utf-8")
+        assert f'"{option}"' in source, f"{script} has no {option}"
 
 
 def test_the_floors_are_those_that_lint_holds():

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.unit.cpu.guarded import guarded
 
 from hotplug.testing.oracle import attention  # noqa: F401 - fills the table
 from hotplug.testing.oracle.table import REFERENCES
 from hotplug_cpu.kernels import panels
 
 oracle = REFERENCES["scaled_dot_product_attention"].compute
+
+
+def guarded_nan(nbytes: int) -> npt.NDArray[np.float32]:
+    memory = guarded(nbytes).view(np.float32)
+    memory[:] = np.nan
+    return memory
 
 
 def bits(value: float) -> int:
@@ -92,8 +99,7 @@ class Case:
         }
 
     def scratch(self, threads: int, size: int) -> dict[str, Any]:
-        memory = np.full(threads * size // 4, np.nan, np.float32)
-        return {"scratch": memory, "scratch_stride": size}
+        return {"scratch": guarded_nan(threads * size), "scratch_stride": size}
 
     def whole(self, runner: Any, threads: int) -> npt.NDArray[np.float32]:
         runner(
@@ -108,7 +114,7 @@ class Case:
 
     def split(self, runner: Any, threads: int, splits: int) -> npt.NDArray[np.float32]:
         nbytes = panels.attention_partials(self.tokens, self.heads, splits, self.value_width)
-        partials = np.full(nbytes // 4, np.nan, np.float32)
+        partials = guarded_nan(nbytes)
         runner(
             f"attention_split_{self.dtype}",
             threads=threads,

@@ -162,6 +162,17 @@ def test_tails_of_tokens_and_rows(run_kernel: Any, tokens: int, rows: int) -> No
     assert_close(found, floats.expected(integers=False))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize(("tokens", "rows"), [(7, 1100), (1200, 40)])
+def test_many_panels_are_one_unit_of_work_and_many_tokens_are_several(
+    run_kernel: Any, tokens: int, rows: int, integers: bool, threads: int
+) -> None:
+    product = Product("q4_0", tokens, 32, rows)
+    found = product.run(run_kernel, integers=integers, threads=threads)
+    assert_close(found, product.expected(integers=integers))
+
+
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("width", [1, 7, 33, 259, 520])
 def test_plain_weights_have_any_width(run_kernel: Any, name: str, width: int) -> None:

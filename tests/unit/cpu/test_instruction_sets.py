@@ -11,6 +11,7 @@ FILES = (
     "test_attention_kernels",
     "test_decode_kernels",
     "test_gemm",
+    "test_numbers",
     "test_plan",
     "test_random_kernels",
     "test_random_products",

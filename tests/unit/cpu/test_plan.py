@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -157,6 +158,24 @@ def test_a_norm_that_is_a_result_is_computed_besides():
     graph = Graph.build({"y": product(normed, weight("w", 32, 64), "default"), "n": normed})
     assert kernels(graph) == ["rms_norm", "quantise", "matvec_q4_0"]
     assert_agrees(graph, rtol=0, atol=0.05)
+
+
+def test_a_layer_of_a_decode_step_is_sixteen_steps_after_seven_of_which_threads_wait():
+    """Norms and gates give bytes, keys are turned on their way to the cache, products add."""
+    one, two = (planned(decoder(small(layers=layers))).explain() for layers in (1, 2))
+    steps = [Counter(line.partition(":")[0] for line in lines) for lines in (one, two)]
+    waits = [sum(line.endswith("then wait)") for line in lines) for lines in (one, two)]
+    assert waits[1] - waits[0] == 7
+    assert steps[1] - steps[0] == {
+        "rms_norm_quantise": 2,
+        "matvec_q4_1": 7,
+        "rope": 2,
+        "scatter_rows": 1,
+        "attention_split_f16": 1,
+        "attention_combine": 1,
+        "quantise": 1,
+        "swiglu_quantise": 1,
+    }
 
 
 def test_operands_of_odd_layouts():

@@ -1,7 +1,8 @@
 """Products over random shapes, with 1, 2, 3 and 8 threads: each form of activations by itself.
 
 Activations lie alone or within a larger tensor, rows or a bias may be added, and one number of the
-activations or of the weights may be no finite one, or one scale of the weights' blocks.
+activations or of the weights may be no finite one or a subnormal one, or one scale of the weights'
+blocks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from hotplug_cpu.tensor_view import convert
 
 HUGE = 1e30
 """A number whose square float32 does not hold."""
+
+TINY_16 = 3 * 2.0**-24
+"""A number that f16 holds only as a subnormal one."""
+
+STRANGE = (np.nan, np.inf, -np.inf)
 
 KERNELS = {
     "blocks": "matvec_{}",
@@ -106,18 +112,15 @@ def weights_of(case, random):
     dtype, shape = dtypes.get(case.name), (case.rows, case.width)
     values = random.standard_normal(shape).astype(np.float32) / np.sqrt(case.width)
     if case.strange == "weight" and not dtype.quantised:
-        values[random.integers(case.rows), random.integers(case.width)] = strange(random)
+        place = random.integers(case.rows), random.integers(case.width)
+        values[place] = random.choice([*STRANGE, TINY, TINY_16])
     data = as_bytes(convert(values, dtype)).copy()
     if case.strange == "weight" and dtype.quantised:
         block = data.reshape(-1, dtype.block_bytes)[random.integers(len(data) // dtype.block_bytes)]
-        at = random.choice(FACTORS.get(case.name, (0,)))
-        block[at : at + 2] = np.array(strange(random), np.float16).reshape(1).view(np.uint8)
+        at, scale = random.choice(FACTORS.get(case.name, (0,))), random.choice([*STRANGE, TINY_16])
+        block[at : at + 2] = np.array([scale], np.float16).view(np.uint8)
     with np.errstate(invalid="ignore"):
         return data, quants.decode(data, dtype, shape).astype(np.float64)
-
-
-def strange(random):
-    return random.choice([np.nan, np.inf, -np.inf])
 
 
 def activations_of(case, random):
@@ -125,7 +128,7 @@ def activations_of(case, random):
     x[random.random(x.shape) < 0.1] = TINY
     x[random.integers(case.tokens), : min(32, case.width)] = TINY
     if case.strange == "activation":
-        number = random.choice([strange(random), HUGE])
+        number = random.choice([*STRANGE, HUGE])
         x[random.integers(case.tokens), random.integers(case.width)] = number
     return x
 

@@ -1,7 +1,8 @@
 """Kernels that go row by row, one at a time: random sizes, strides, addresses and strange numbers.
 
 Operands lie at any byte and have any number of bytes between their rows. Every call is made twice,
-at other places, must give the same bits, and must write nothing beside its result.
+at other places, must give the same bits, must write nothing beside its result, and must not read
+behind the last byte of an operand, where other programs' memory, or none, may be.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.cpu.guarded import guarded
 from tests.unit.cpu.test_decode_kernels import bits, blocks_of, stored, values_of
 
 from hotplug import dtypes, ops
@@ -25,13 +27,18 @@ FILL = 0xA5
 
 
 def strewn(values, random):
-    """A copy at any address, with any gaps between rows, in memory that is else full of FILL."""
+    """A copy at any address, with any gaps between rows, in memory that is else full of FILL.
+
+    Half of all copies end where that memory ends.
+    """
     strides = [values.itemsize]
     for size in values.shape[:0:-1]:
         strides.insert(0, strides[0] * size + int(random.integers(9)))
-    start = int(random.integers(64))
-    memory = np.full(start + strides[0] * len(values) + 64, FILL, np.uint8)
-    array = np.ndarray(values.shape, values.dtype, memory, start, strides)
+    before, behind = (int(n) for n in random.integers(64, size=2))
+    last = sum((size - 1) * step for size, step in zip(values.shape, strides, strict=True))
+    nbytes = before + last + values.itemsize + behind * int(random.integers(2))
+    memory = guarded(nbytes, FILL)
+    array = np.ndarray(values.shape, values.dtype, memory, before, strides)
     array[...] = values
     return array
 

@@ -1,7 +1,7 @@
 """Kernels of products and of attention whose operands lie at any byte, with any gaps between rows.
 
-As in `test_random_rows`, every call is made twice, at other places, must give the same bits, and
-must write nothing beside its result.
+As in `test_random_rows`, every call is made twice, at other places, must give the same bits, must
+write nothing beside its result, and must not read behind an operand's last byte.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.cpu.guarded import guarded
 from tests.unit.cpu.test_attention_kernels import Case
 from tests.unit.cpu.test_decode_kernels import quantised, stored, values_of
 from tests.unit.cpu.test_gemm import BYTES
@@ -44,7 +45,7 @@ class Operands:
         return self.random.standard_normal(shape).astype(np.float32)
 
     def scratch(self, threads, nbytes):
-        return {"scratch": np.empty(threads * nbytes, np.uint8), "scratch_stride": nbytes}
+        return {"scratch": guarded(threads * nbytes), "scratch_stride": nbytes}
 
     def weight_words(self):
         return {"weights": self.packed, "row_bytes": self.packed.strides[0], "rows": self.rows}

@@ -51,6 +51,44 @@ def test_parked_threads_are_woken():
     assert work.values.tolist() == [10.0] * COUNT
 
 
+def test_a_parked_thread_takes_part_again():
+    """Without it the work would be done as well, by the others."""
+    team, work = threads.Team(2), Counting(300)
+    parked, runner = (place + at.THREAD_WORDS for place in (at.PARKED, at.RUNNER))
+    for _ in range(3):
+        assert _comes_true(lambda: team._words[parked] == 1)
+        team._words[runner] = 0
+        assert _comes_true(lambda: team.run(work.plan) or team._words[runner] == 1)
+    team.close()
+
+
+def _comes_true(said):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if said():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_no_row_begins_before_the_one_before_it_is_done(count):
+    """Each row reads what the other end of the team wrote: numbers plus one, in reversed order."""
+    groups, rows = 64, 200
+    there, back = np.arange(8.0 * groups, dtype=np.float32), np.zeros(8 * groups, np.float32)
+    expected, ones = there + rows, np.ones(8, np.float32)
+    plan = np.zeros((rows, ROW_WORDS), np.int64)
+    plan[:, 0] = loader.load(["add"])["add"]
+    plan[:, 1] = 1
+    for row, (source, target) in enumerate(((there, back), (back, there)) * (rows // 2)):
+        last = source.ctypes.data + source.nbytes - 32
+        plan[row, 2:10] = [last, -32, ones.ctypes.data, 0, groups, 8, target.ctypes.data, 32]
+    for _ in range(10):
+        threads.team(count).run(plan)
+        np.testing.assert_array_equal(there, expected)
+        expected = expected + rows
+
+
 def test_a_team_is_shared():
     assert threads.team(2) is threads.team(2)
     assert threads.team(3) is not threads.team(2)

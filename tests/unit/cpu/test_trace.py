@@ -85,5 +85,12 @@ def test_yardsticks_do_all_their_products(run_kernel, name, kind):
     np.testing.assert_array_equal(out, per_element)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_bandwidth_is_measured_with_reads_all_of_it(run_kernel, threads):
+    memory, sums = np.arange(64 * 37, dtype=np.float32), np.zeros(threads, np.float32)
+    run_kernel("read", threads=threads, at=memory, nbytes=memory.nbytes, out=sums)
+    assert sums.sum(dtype=np.float64) == pytest.approx(memory.sum(dtype=np.float64), rel=1e-6)
+
+
 def test_yardsticks_are_in_the_catalog():
     assert {"peak_f32", "peak_i8", "stamp", "read"} <= set(KERNELS)

@@ -109,6 +109,15 @@ def test_tails_of_tokens_and_rows(run_kernel, tokens, rows):
     assert_close(product.run(run_kernel, 2), product.expected())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("tokens", "rows"), [(7, 1100), (800, 40)])
+def test_many_panels_are_one_unit_of_work_and_many_tokens_are_several(
+    run_kernel, tokens, rows, threads
+):
+    product = Product("bf16", tokens, 32, rows)
+    assert_close(product.run(run_kernel, threads), product.expected())
+
+
 def test_a_residual_is_added_once(run_kernel):
     product = Product("bf16", 8, 2 * LONG, 24)
     found = product.run(run_kernel, 2, product.residual)
