@@ -11,6 +11,7 @@ second, and the share that is left, to either side, of what it reached alone in 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import threading
@@ -26,7 +27,7 @@ from programs import Hotplug, Llama, Program, decode, peer_python, take_turns
 
 SIZE = 512
 CONTEXT = 1024
-make_tokens = decode(64)
+make_tokens = decode(16)
 
 
 class Multiplier:
@@ -75,13 +76,13 @@ def together(programs: Sequence[Program]) -> float:
 
 def measure(threads: int, rounds: int) -> dict[str, dict[str, float]]:
     model, python = demo_model(), peer_python()
-    ours = [Hotplug(model, threads, CONTEXT) for _ in range(2)]
-    peers = [Llama(python, model, threads, CONTEXT)] if python else []
-    try:
+    with contextlib.ExitStack() as held:
+        ours = [Hotplug(model, threads, CONTEXT) for _ in range(2)]
+        peers = [Llama(python, model, threads, CONTEXT)] if python else []
+        programs: list[Hotplug | Llama] = [*ours, *peers]
+        for program in programs:
+            held.callback(program.close)
         return compare(ours, peers, rounds)
-    finally:
-        for program in (*ours, *peers):
-            program.close()
 
 
 def compare(
@@ -91,7 +92,8 @@ def compare(
     programs = dict(zip(("hotplug", "llama.cpp"), (ours[0], *peers), strict=False))
     alone = {name: partial(make_tokens, program) for name, program in programs.items()}
     beside = [partial(numpy.during, work) for work in alone.values()]
-    actions = [numpy.alone, *alone.values(), *beside, partial(together, ours)]
+    actions: list[Callable[[], float]] = [numpy.alone, *alone.values(), *beside]
+    actions.append(partial(together, ours))
     turns = take_turns(actions, rounds)
     kept = np.array(numpy.beside[len(beside) :]).reshape(rounds, len(beside))  # after warming up
     columns = [*zip(*turns, strict=True)]
