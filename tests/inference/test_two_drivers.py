@@ -18,6 +18,8 @@ from hotplug_opencl import backend
 
 BORDERS = list(itertools.combinations_with_replacement(range(LAYERS + 1), 2))
 DEMO_LAYERS = 30
+DEMO_BORDERS = [(n // 2, n) for n in range(31)] + [(n, (30 + n) // 2) for n in range(31)]
+"""Each of both borders is everywhere."""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_the_demo_model(demo_model, drivers, mode):
     sure = next((n for n, lead in enumerate(case["greedy_margin"]) if lead < MARGIN), 8)
     wanted = case["greedy_ids"][: min(sure, 8)]
     ids = [drivers[0].id, "cpu:0", drivers[1].id]
-    for borders in ((10, 20), (3, 27), (29, 29)) if mode != "tensor" else (None,):
+    for borders in DEMO_BORDERS if mode != "tensor" else (None,):
         pins = shared_out(ids, borders, DEMO_LAYERS) if borders else None
         with hotplug_llm.load(
             demo_model, ",".join(ids), "exact",
