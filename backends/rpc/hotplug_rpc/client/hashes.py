@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,31 @@ __all__ = ["Hashes"]
 
 _MOST_FILES = 1000
 _SWITCH_SECONDS = 0.0005
+
+
+class _Turns:
+    """Has threads that compute in Python yield sooner: each hash waits for that once."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._before = 0.0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _SWITCH_SECONDS))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.setswitchinterval(self._before)
+
+
+_turns = _Turns()
 
 
 @dataclass(slots=True)
@@ -63,14 +89,17 @@ class Hashes:
     def of(self, data: Sequence[memoryview], advance: Callable[[int], object]) -> list[str]:
         """Of read-only memories; `advance` is told the bytes that are done."""
         found, done = [], 0
-        with _in_turns():
+        with _turns:
             for item in data:
                 found.append(self._digest(item))
                 done += item.nbytes
                 advance(done)
+        return found
+
+    def keep(self) -> None:
+        """Keep those of files for other processes."""
         for file in filter(None, self._files.values()):
             file.keep()
-        return found
 
     def _digest(self, data: memoryview) -> str:
         origin = origin_of(data)
@@ -85,17 +114,6 @@ class Hashes:
                 now = Stamp.of(origin.path.stat())
             self._files[origin.stamp] = _File.of(origin) if now == origin.stamp else None
         return self._files[origin.stamp]
-
-
-@contextlib.contextmanager
-def _in_turns() -> Iterator[None]:
-    """Have another thread that computes in Python yield sooner: each hash waits for it once."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def _make_room(folder: Path) -> None:

@@ -67,9 +67,12 @@ def upload(
     """
     if not data:
         return []
+    hashes = hashes or Hashes()
+    digests = _hashed(device, data, hashes)
+    hashes.keep()
     weights = [
         _Weight(device.connection.new_handle(), digest, item)
-        for digest, item in zip(_hashed(device, data, hashes or Hashes()), data, strict=True)
+        for digest, item in zip(digests, data, strict=True)
     ]
     try:
         for start in range(0, len(weights), _ROWS):
