@@ -25,7 +25,7 @@ def ring(tmp_path):
 
 @pytest.fixture
 def peers():
-    return Peers(lambda endpoint, key, ticket: [])
+    return Peers(lambda endpoint, key, ticket, nbytes: [])
 
 
 @pytest.fixture

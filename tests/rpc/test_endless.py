@@ -17,8 +17,10 @@ import hotplug
 from hotplug import ops
 from hotplug_rpc.addresses import parse_address
 from hotplug_rpc.client.connection import Connection
+from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.requests import MAX_FRAMES, Hello, Ping
+from hotplug_rpc.server.fetching import fetch_from
 from hotplug_rpc.wire import VERSION, Kind, make_head, parse_head
 
 MIB = 1 << 20
@@ -138,3 +140,36 @@ def wait_for_log(server, text):
     while time.monotonic() < until and not any(text in line for line in server.log):
         time.sleep(0.05)
     return "".join(server.log)
+
+
+def rogue(router, ended):
+    """A server that answers everything, and a ticket with very much."""
+    while not ended.is_set():
+        if not router.poll(50):
+            continue
+        peer, text = router.recv_multipart()
+        head = parse_head(text)
+        frames = [bytes(MIB)] * 64 if head.kind is Kind.REDEEM else []
+        answer = make_head(Kind.DONE, head.id, {"devices": []})
+        router.send_multipart([peer, answer, *frames], copy=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what connections receive")
+def test_a_server_that_sends_more_than_it_was_asked_for_is_left(monkeypatch):
+    """A client may name any; what it sends must not fill the memory of the one that fetches."""
+    monkeypatch.setattr("hotplug_rpc.client.exchange._LOOK_SECONDS", 0.001)
+    identity = KeyRing().identity()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.curve_server = True
+        router.curve_secretkey = identity.secret
+        router.linger = 0
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        ended = threading.Event()
+        thread = threading.Thread(target=rogue, args=(router, ended))
+        thread.start()
+        try:
+            with pytest.raises(ServerLostError, match="more than was asked for"):
+                fetch_from(identity, f"127.0.0.1:{port}", identity.public.hex(), "a" * 64, 1000)
+        finally:
+            ended.set()
+            thread.join()

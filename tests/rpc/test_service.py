@@ -14,6 +14,7 @@ from hotplug.errors import DeviceLostError
 from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug_rpc import requests as rq
+from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import SessionError
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.limits import Limits
@@ -27,7 +28,7 @@ from hotplug_rpc.wire import VERSION, Kind, make_head, parse_head
 HELLO = rq.Hello(VERSION, hotplug.__version__, ops.fingerprint())
 
 
-def nowhere(endpoint, key, ticket):
+def nowhere(endpoint, key, ticket, nbytes):
     raise SessionError("no servers here")
 
 
@@ -212,6 +213,31 @@ def test_buffers_of_another_device_are_refused(device):
         assert "is not on" in text
     bench.does(rq.Copy(1, 1, 3))
     bench.service.close()
+
+
+def test_nothing_writes_to_a_weight(bench):
+    """It may be another session's, too."""
+    ready(bench)
+    data = bytes(range(16))
+    digest = digest_of(memoryview(data))
+    bench.does(rq.Weights(0, [(5, digest, 16)]))
+    bench.does(rq.Content(digest, 16, 0), [data])
+    bench.does(rq.Weights(0, [(5, digest, 16)]))
+    bench.does(rq.Bind(0, 1, {"x": 5, "output:y": 2}))
+    kind, text = bench.fails(rq.Bind(0, 1, {"x": 1, "output:y": 5}))
+    assert (kind, "is written" in text) == ("ExecutionError", True)
+    for request, frames in (
+        (rq.Write(0, 5, 0), [b"x"]),
+        (rq.Read(0, 5, 0, 1), []),
+        (rq.Copy(0, 1, 5), []),
+        (rq.Copy(0, 5, 1), []),
+        (rq.Run(0, 1, [(5, 0)], []), [b"x"]),
+        (rq.Run(0, 1, [], [5]), []),
+        (rq.Ticket(0, 5, "d" * 64), []),
+        (rq.Fetch(0, 5, "127.0.0.1:9", "a" * 64, "b" * 64), []),
+    ):
+        kind, text = bench.fails(request, frames)
+        assert (kind, "neither read nor written" in text) == ("UsageError", True)
 
 
 def test_no_answer_is_larger_than_a_frame(device):

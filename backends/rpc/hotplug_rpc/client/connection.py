@@ -55,15 +55,20 @@ class Connection(Exchange):
     """
 
     def __init__(
-        self, address: Address, server_key: bytes, identity: Identity, timeout: float
+        self,
+        address: Address,
+        server_key: bytes,
+        identity: Identity,
+        timeout: float,
+        most_bytes: int | None = None,
     ) -> None:
-        """Connect and begin a session.
+        """Connect and begin a session; the arguments are those of an exchange.
 
         Raises:
             RemoteError: the server is not there, does not let us in, speaks another version, or
                 answers with what is no answer.
         """
-        super().__init__(address, server_key, identity, timeout)
+        super().__init__(address, server_key, identity, timeout, most_bytes)
         self.server_key = server_key
         self.identity = identity
         self._handles = itertools.count(1)

@@ -24,6 +24,7 @@ from zmq.utils.monitor import recv_monitor_message
 from hotplug.errors import HotplugError
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.client.pending import Pending
+from hotplug_rpc.descriptors import received_bytes
 from hotplug_rpc.errors import DeadlineError, ProtocolError, ServerLostError
 from hotplug_rpc.faults import from_body
 from hotplug_rpc.keys import Identity
@@ -40,10 +41,12 @@ _MOST_PENDING_BYTES = 32 << 20
 _MOST_FRAME = 64 << 20
 _MOST_MS = (1 << 32) - 1
 _ABOUT_NOW = 0.2
+_LOOK_SECONDS = 0.1
 _GONE = "is gone, or the link to it is cut"
 
 _EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -62,9 +65,21 @@ class Exchange:
     """
 
     def __init__(
-        self, address: Address, server_key: bytes, identity: Identity, timeout: float
+        self,
+        address: Address,
+        server_key: bytes,
+        identity: Identity,
+        timeout: float,
+        most_bytes: int | None = None,
     ) -> None:
         """Connect.
+
+        Args:
+            address: where to.
+            server_key: the key that is expected there.
+            identity: who we are.
+            timeout: seconds that an answer may take.
+            most_bytes: that the server may send in all, where the system tells how much it did.
 
         Raises:
             ServerLostError: nobody answers there, or not with that key, or it does not let us in.
@@ -73,6 +88,8 @@ class Exchange:
         self.devices: dict[str, str] = {}
         self.closing = False
         self._timeout = timeout
+        self._most_bytes = most_bytes
+        self._descriptor = -1
         self._pid = os.getpid()
         self._lost: HotplugError | None = None
         self._pending: dict[int, Pending] = {}
@@ -108,9 +125,13 @@ class Exchange:
             left = until - time.monotonic()
             if left <= 0 or not self._monitor.poll(math.ceil(left * 1000)):
                 raise self._unreachable("does not answer")
-            event = recv_monitor_message(self._monitor)["event"]
+            message = recv_monitor_message(self._monitor)
+            event = message["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 return
+            if event == zmq.EVENT_CONNECTED:
+                self._descriptor = message["value"]
+                continue
             if until - time.monotonic() < _ABOUT_NOW:  # ZeroMQ's patience was over a moment before
                 raise self._unreachable("does not answer")
             self._explain_failure(event)
@@ -266,6 +287,9 @@ class Exchange:
             left = until - time.monotonic()
             if left <= 0:
                 return
+            if self._most_bytes is not None:
+                left = min(left, _LOOK_SECONDS)
+                self._check_received(self._most_bytes)
             ready = dict(self._poller.poll(math.ceil(left * 1000)))
             if self._socket in ready:
                 self._receive()
@@ -274,6 +298,11 @@ class Exchange:
             if self._wake_read.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
+
+    def _check_received(self, most: int) -> None:
+        """ZeroMQ shows nothing of a message before its last frame, which may never come."""
+        if (received_bytes(self._descriptor) or 0) > most:
+            self._fail_all(self._unreachable("sends more than was asked for"))
 
     def _send_queued(self) -> None:
         while self._outbox:

@@ -7,18 +7,13 @@ message is ended. Only Linux tells; elsewhere nothing is bounded here.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import struct
 import sys
 import time
 from dataclasses import dataclass
 
-__all__ = ["Backlog"]
+from hotplug_rpc.descriptors import received_bytes, shut_down
 
-_BYTES_RECEIVED = 128
-"""Offset in struct tcp_info. Source: include/uapi/linux/tcp.h, Linux 4.1 and later."""
+__all__ = ["Backlog"]
 
 _HEARTBEATS = 1024
 """Bytes a second that an idle connection may receive besides."""
@@ -48,7 +43,7 @@ class Backlog:
     def opened(self, descriptor: int) -> None:
         """A connection was made."""
         if self._watches:
-            self._open[descriptor] = _Connection(_received(descriptor) or 0, time.monotonic())
+            self._open[descriptor] = _Connection(received_bytes(descriptor) or 0, time.monotonic())
 
     def closed(self, descriptor: int) -> None:
         """A connection has ended."""
@@ -75,28 +70,10 @@ class Backlog:
 
     def _under_way(self, descriptor: int) -> int:
         connection, now = self._open[descriptor], time.monotonic()
-        received = _received(descriptor)
+        received = received_bytes(descriptor)
         if received is None or connection.delivered:
             connection.received = received or connection.received
             connection.since, connection.delivered = now, False
             return 0
         idle = int(_HEARTBEATS * (now - connection.since))
         return max(0, received - connection.received - idle)
-
-
-def _received(descriptor: int) -> int | None:
-    """Bytes that a connection has received; None where that is not known."""
-    with contextlib.suppress(OSError, struct.error), _borrowed(descriptor) as connection:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-        return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
-    return None
-
-
-def shut_down(descriptor: int) -> None:
-    """End a connection, which ZeroMQ then notices."""
-    with contextlib.suppress(OSError), _borrowed(descriptor) as connection:
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-def _borrowed(descriptor: int) -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=os.dup(descriptor))

@@ -111,9 +111,7 @@ def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
         return Server(
             options.bind, keys, lambda post: IsolatingService(shared, post, command), options.allow
         )
-    shared = shared_of(
-        options, devices, lambda endpoint, key, ticket: fetch_from(identity, endpoint, key, ticket)
-    )
+    shared = shared_of(options, devices, lambda *where: fetch_from(identity, *where))
     return Server(options.bind, keys, lambda post: Service(shared, post), options.allow)
 
 

@@ -12,10 +12,14 @@ from hotplug_rpc.requests import Redeem
 __all__ = ["fetch_from"]
 
 _SECONDS = 30.0
+_BESIDES = 4 << 20
+"""Bytes that a server may send beside what is fetched and its encryption, a 64th of it at most."""
 
 
-def fetch_from(identity: Identity, endpoint: str, key: str, ticket: str) -> list[memoryview]:
-    """Redeem a ticket.
+def fetch_from(
+    identity: Identity, endpoint: str, key: str, ticket: str, nbytes: int
+) -> list[memoryview]:
+    """Redeem a ticket for so many bytes. The server is one that a client named: it is not believed.
 
     Raises:
         ProtocolError: the endpoint is no address.
@@ -25,7 +29,8 @@ def fetch_from(identity: Identity, endpoint: str, key: str, ticket: str) -> list
         address = parse_address(endpoint)
     except UsageError as error:
         raise ProtocolError(str(error)) from error
-    connection = Connection(address, bytes.fromhex(key), identity, _SECONDS)
+    most = nbytes + nbytes // 64 + _BESIDES
+    connection = Connection(address, bytes.fromhex(key), identity, _SECONDS, most)
     try:
         return connection.request(Redeem(ticket)).frames
     finally:

@@ -14,9 +14,10 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, parse_address
+from hotplug_rpc.descriptors import shut_down
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.requests import MAX_FRAMES
-from hotplug_rpc.server.backlog import Backlog, shut_down
+from hotplug_rpc.server.backlog import Backlog
 from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.outgoing import Message, Outgoing

@@ -17,8 +17,8 @@ __all__ = ["Fetcher", "Peers"]
 _SECONDS = 30.0
 _MOST = 1024
 
-Fetcher = Callable[[str, str, str], list[memoryview]]
-"""Endpoint, that server's key, ticket -> bytes in pieces."""
+Fetcher = Callable[[str, str, str, int], list[memoryview]]
+"""Endpoint, that server's key, ticket, how many bytes -> bytes in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class Peers:
             del self._issued[ticket]
             return issued.held
 
-    def fetch(self, endpoint: str, key: str, ticket: str) -> list[memoryview]:
-        """Bytes from another server.
+    def fetch(self, endpoint: str, key: str, ticket: str, nbytes: int) -> list[memoryview]:
+        """So many bytes from another server.
 
         Raises:
             SessionError: this server does not do that.
@@ -86,7 +86,7 @@ class Peers:
         if self._fetch is None:
             raise SessionError("this server does not fetch from others")
         try:
-            return self._fetch(endpoint, key, ticket)
+            return self._fetch(endpoint, key, ticket, nbytes)
         except ServerLostError as error:  # which is the other one, and not this
             raise RemoteError(f"it cannot fetch from another server: {error}") from error
 

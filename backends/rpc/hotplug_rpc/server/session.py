@@ -340,7 +340,7 @@ class Session:
         """A buffer filled from another server."""
         held = self.holdings.buffer(request.buffer, self.offer(request.device))
         held.check_range(0, held.nbytes)
-        pieces = self.shared.peers.fetch(request.endpoint, request.key, request.ticket)
+        pieces = self.shared.peers.fetch(request.endpoint, request.key, request.ticket, held.nbytes)
         came = sum(piece.nbytes for piece in pieces)
         if came != held.nbytes:
             raise ContentError(f"{came} bytes came for a buffer of {held.nbytes}")
