@@ -10,25 +10,29 @@ The first repetition shows that there will be more, and has the launches capture
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hotplug.backend import Buffer, Executable, Partition, Stream
-from hotplug.errors import ExecutionError, RunCancelledError
+from hotplug.errors import ExecutionError, KernelCompileError, RunCancelledError
 from hotplug.gpu import catalog, series
 from hotplug.gpu.catalog.table import Chooser, first
 from hotplug.gpu.driver import BoundLaunch
 from hotplug.gpu.lowering import BOUND, lower_graph
 from hotplug.gpu.memory import GPUBuffer, GPUBufferType
 from hotplug.gpu.programs import Programs
-from hotplug.gpu.series import Queued
+from hotplug.gpu.series import Queued, SeriesProgram
+from hotplug.gpu.sources import Variant
 from hotplug.graph import Graph
 from hotplug.memory import MemoryPlan
 from hotplug.ops import OPS
 
 __all__ = ["STRETCH", "GPUExecutable"]
+
+_log = logging.getLogger(__name__)
 
 STRETCH = 5e10
 """Operations after which a run looks whether it shall stop. To wait for the device that long before
@@ -72,11 +76,7 @@ class GPUExecutable(Executable):
         self._lowering = catalog.Lowering(self._driver.capabilities, choose=choose)
         plan = lower_graph(self._graph, self._lowering, self._device, fuse=fuse)
         work = _work(self._graph)
-        self._queued: Sequence[Queued] = self._lowering.launches
-        if fuse and self._driver.capabilities.threads:
-            self._queued = series.join(self._lowering, work)
-        kernels = (one for one in self._queued if not isinstance(one, catalog.LibraryLaunch))
-        programs.prepare(launch.variant for launch in kernels)
+        self._queued = self._compiled(work, together=fuse)
         low = self._lowering
         self.arena_bytes = plan.arena_bytes + low.scratch + low.held_bytes + low.kept_bytes
         self._own = self._reserve(buffers, plan)
@@ -85,6 +85,20 @@ class GPUExecutable(Executable):
         self._stopping = False
         self._stretches = _stretches(work, self._queued)
         self._lock = threading.Lock()  # one arena serves one run at a time
+
+    def _compiled(self, work: Mapping[str, float], *, together: bool) -> Sequence[Queued]:
+        """What a run queues, its kernels compiled."""
+        able, launches = self._driver.capabilities, self._lowering.launches
+        if together and able.is_cpu and able.threads:
+            queued = series.join(self._lowering, work)
+            try:
+                self._programs.prepare(_variants(queued))
+            except KernelCompileError as error:
+                _log.info("launches of %s stay single: %s", self._device, error)
+            else:
+                return queued
+        self._programs.prepare(_variants(launches))
+        return launches
 
     def _reserve(self, buffers: GPUBufferType, plan: MemoryPlan) -> dict[str, GPUBuffer]:
         own = {
@@ -228,6 +242,10 @@ class _Bound:
     def alive(self) -> bool:
         """Whether the buffers are there still."""
         return all(map(_alive, self.used))
+
+
+def _variants(launches: Sequence[Queued]) -> Iterator[Variant | SeriesProgram]:
+    return (one.variant for one in launches if not isinstance(one, catalog.LibraryLaunch))
 
 
 def _required(graph: Graph) -> dict[str, int]:

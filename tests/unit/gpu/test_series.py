@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hotplug import ops
+from hotplug.errors import KernelCompileError
 from hotplug.gpu import series
+from hotplug.gpu.cache import BinaryCache
 from hotplug.gpu.catalog.table import Launch, LibraryLaunch, Lowering
 from hotplug.gpu.driver import Capabilities, Gemm, Operand
 from hotplug.gpu.sources import Variant
@@ -62,6 +64,17 @@ def test_a_decoder_computes_the_same(device, tokens, threads):
     together, apart = decoding(device, shape, threads), decoding(device, shape, 0)
     np.testing.assert_array_equal(together, apart)
     assert np.ptp(together) > 0
+
+
+def test_where_the_compiler_refuses_launches_stay_single(device, monkeypatch):
+    def refuse(kernel, sources):
+        raise KernelCompileError("no", kernel=kernel, source=sources[0])
+
+    apart = decoding(device, SMALL, 0)
+    monkeypatch.setattr(device.driver, "link", refuse)
+    monkeypatch.setattr(device.programs, "_programs", {})
+    monkeypatch.setattr(device.programs, "_cache", BinaryCache(None, "none"))
+    np.testing.assert_array_equal(decoding(device, SMALL, 2), apart)
 
 
 def test_layers_are_rounds_of_one_program():
