@@ -126,6 +126,33 @@ def test_products_of_bytes(run_kernel, name, tokens):
     np.testing.assert_allclose(out, expected, atol=2e-5 * np.abs(expected).max())
 
 
+def test_each_thread_reads_its_own_copy_of_a_token(run_kernel):
+    rows, width, grain, threads = 37, 64, 4, 3
+    data, weights = stored(floats(rows, width), "q4_1")
+    copies, out = quantised(run_kernel, floats(threads, width)), np.zeros(rows, np.float32)
+    run_kernel(
+        "matvec_q4_1",
+        threads=threads,
+        weights=data,
+        row_bytes=data.nbytes // rows,
+        rows=rows,
+        count=width // BLOCK,
+        x=copies,
+        x_stride=copies.shape[1],
+        tokens=1,
+        out=out,
+        out_stride=4 * rows,
+        add=0,
+        add_stride=0,
+        x_copies=copies.shape[1],
+        grain=grain,
+    )
+    of_each = values_of(copies).astype(np.float64) @ weights.T
+    ends = [10 * (thread + 1) // threads * grain for thread in range(threads)]
+    expected = of_each[np.searchsorted(ends, np.arange(rows), side="right"), np.arange(rows)]
+    np.testing.assert_allclose(out, expected, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("name", [*QUANTISED, "f16", "bf16", "f32"])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4, 5, 6])
 def test_products_of_floats(run_kernel, name, tokens):
