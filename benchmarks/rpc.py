@@ -53,11 +53,11 @@ Load: TypeAlias = Callable[[Path], float]
 class OurServer:
     """`hotplug serve-devices` with a cache of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.cache = folder / "ours"
         self.cache.mkdir()
         command = [sys.executable, "-m", "hotplug", "serve-devices", "--quiet", "--devices", "cpu"]
-        command += ["--bind", "127.0.0.1:0", "--cache", str(self.cache)]
+        command += ["--bind", "127.0.0.1:0", "--cache", str(self.cache), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.selector = self.process.stdout.readline().split()[-1]
