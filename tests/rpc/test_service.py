@@ -15,7 +15,8 @@ from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug_rpc import requests as rq
 from hotplug_rpc.contents import digest_of
-from hotplug_rpc.errors import SessionError
+from hotplug_rpc.errors import LimitError, SessionError
+from hotplug_rpc.server import peers
 from hotplug_rpc.server.graphs import GraphStore
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
@@ -489,6 +490,28 @@ def test_tickets(bench):
     assert bench.does(rq.Redeem(ticket), peer=b"t")[1] == [b"12345678"]
     assert bench.fails(rq.Redeem(ticket), peer=b"t")[0] == "SessionError"
     assert bench.fails(rq.Redeem(other), peer=b"t")[0] == "SessionError"
+
+
+def test_tickets_end_and_are_few(bench, monkeypatch):
+    bench.does(rq.Allocate(0, 1, 8))
+    monkeypatch.setattr(peers, "_MOST", 2)
+    old = bench.does(rq.Ticket(0, 1, "c" * 64))[0]["ticket"]
+    bench.does(rq.Ticket(0, 1, "c" * 64))
+    assert bench.fails(rq.Ticket(0, 1, "c" * 64))[0] == "SessionError"
+    now = time.monotonic()
+    monkeypatch.setattr(peers.time, "monotonic", lambda: now + 31)
+    assert bench.fails(rq.Redeem(old))[0] == "SessionError"
+    assert not bench.shared.peers.expects("c" * 64)
+    bench.does(rq.Ticket(0, 1, "c" * 64))
+
+
+def test_bytes_that_wait_are_bounded():
+    limits = Limits(waiting=3, waiting_bytes=10)
+    limits.check_waiting(0, 0, 100)  # one request may be large
+    limits.check_waiting(2, 8, 2)
+    for requests, held, more in ((1, 8, 3), (3, 0, 0)):
+        with pytest.raises(LimitError):
+            limits.check_waiting(requests, held, more)
 
 
 def test_metrics(bench):

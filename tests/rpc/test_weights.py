@@ -18,7 +18,7 @@ from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError, LimitError
-from hotplug_rpc.server import transfers
+from hotplug_rpc.server import transfers, unfinished
 from hotplug_rpc.server.build import Options
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.weights import WeightStore
@@ -154,6 +154,23 @@ def test_servers_that_share_a_folder_do_not_spoil_each_other_s_transfers(tmp_pat
         shared = store.acquire(offer, digest, 5000)
         assert read(shared) == data
         store.release(shared)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with their process")
+def test_a_file_that_was_finished_while_it_was_opened_is_left_alone(tmp_path, monkeypatch):
+    """It has another name by now, under which others read it."""
+    path, locked = tmp_path / "unfinished", unfinished._locked
+
+    def finished(handle):
+        path.rename(tmp_path / "finished")
+        return locked(handle)
+
+    monkeypatch.setattr(unfinished, "_locked", finished)
+    assert unfinished.claim(path) is None
+    monkeypatch.undo()
+    with unfinished.claim(path) as file:
+        assert unfinished.claim(path) is None
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks that end with their process")
