@@ -62,6 +62,16 @@ def test_a_parked_thread_takes_part_again():
     team.close()
 
 
+def test_a_thread_that_was_told_to_leave_takes_part_again():
+    team, work = threads.Team(2), Counting(300)
+    leave, runner = (place + at.THREAD_WORDS for place in (at.LEAVE, at.RUNNER))
+    team._words[leave] = 1
+    assert _comes_true(lambda: team.run(work.plan) or team._words[leave] == 0)
+    team._words[runner] = 0
+    assert _comes_true(lambda: team.run(work.plan) or team._words[runner] == 1)
+    team.close()
+
+
 def _comes_true(said):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
