@@ -225,3 +225,12 @@ def test_large_scores_do_not_overflow(run_kernel: Any) -> None:
     # Scores of 10^5 are known to about 10^-2 only.
     assert np.abs(case.whole(run_kernel, 2) - case.expected()).max() < 0.1
     assert np.abs(case.split(run_kernel, 2, 3) - case.expected()).max() < 0.1
+
+
+def test_sinks_above_all_scores(run_kernel: Any) -> None:
+    case = Case(sinks=True)
+    assert case.sink_scores is not None
+    case.sink_scores += 8
+    assert_close(case.whole(run_kernel, 2), case.expected())
+    case.out[:] = np.nan
+    assert_close(case.split(run_kernel, 2, 3), case.expected())
