@@ -15,6 +15,7 @@ from hotplug.cli import main
 from hotplug.errors import UsageError
 from hotplug_rpc.addresses import Address, is_loopback, parse_address, parse_bind
 from hotplug_rpc.errors import KeyFileError
+from hotplug_rpc.files import locked
 from hotplug_rpc.keys import KeyRing, parse_key
 
 KEY = bytes(range(32))
@@ -135,11 +136,47 @@ def test_lists(ring):
     assert ring.allowed() == {KEY: "laptop", KEY[::-1]: "desk"}
     assert ring.forbid("laptop")
     assert ring.forbid(KEY[::-1].hex())
+    ring.allow(KEY, "Laptop")
+    assert ring.forbid("Laptop")
     assert not ring.forbid("laptop")
     assert ring.allowed() == {}
     for name in ("", "two words", "x" * 65, "#", "\x1b[31mred", "nul\0"):
         with pytest.raises(UsageError, match="name"):
             ring.allow(KEY, name)
+
+
+def test_what_is_changed_at_once_is_not_lost(ring):
+    keys = [bytes([number]) * 32 for number in range(16)]
+    threads = [
+        threading.Thread(target=change, args=(KeyRing(), key))
+        for key in keys
+        for change in (lambda ring, key: ring.allow(key, key.hex()[:2]),
+                       lambda ring, key: ring.trust(f"box:{1 + key[0]}", key))
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(ring.allowed()) == set(keys)
+    assert set(ring.known().values()) == set(keys)
+
+
+def test_a_list_that_is_being_changed_is_waited_for(ring):
+    """By another process too: a lock is its file's, not a thread's."""
+    ring.allow(KEY, "laptop")
+    done = threading.Event()
+
+    def change():
+        KeyRing().allow(KEY[::-1], "desk")
+        done.set()
+
+    thread = threading.Thread(target=change)
+    with locked(ring.folder / ".lock"):
+        thread.start()
+        assert not done.wait(0.2)
+        assert ring.allowed() == {KEY: "laptop"}  # whoever only reads need not wait
+    thread.join()
+    assert ring.allowed() == {KEY: "laptop", KEY[::-1]: "desk"}
 
 
 def test_a_full_disk_leaves_nothing_behind(ring, monkeypatch):
@@ -152,7 +189,7 @@ def test_a_full_disk_leaves_nothing_behind(ring, monkeypatch):
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(KeyFileError, match="No space left"):
         ring.allow(KEY, "laptop")
-    assert list(ring.folder.iterdir()) == []
+    assert [path.name for path in ring.folder.iterdir()] == [".lock"]
 
 
 def test_broken_lists_are_refused(ring):

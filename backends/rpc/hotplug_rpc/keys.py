@@ -16,8 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,15 +26,12 @@ import platformdirs
 from hotplug.errors import SettingsError, UsageError
 from hotplug_rpc.addresses import Address, is_loopback
 from hotplug_rpc.errors import KeyFileError
+from hotplug_rpc.files import READ_OR_WRITE, WRITE, check_private, locked
 
 __all__ = ["TRUSTED", "Identity", "KeyRing", "default_folder", "parse_key"]
 
 TRUSTED = "HOTPLUG_RPC_TRUSTED"
 """Further servers and their keys, for one program alone."""
-
-_WRITE = 0o022
-_READ_OR_WRITE = 0o077
-"""Bits of a mode that are for others."""
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[^\s#]{1,64}")
@@ -117,7 +112,7 @@ class KeyRing:
 
     def _check_folder(self) -> None:
         """Whoever can write there could put another key in the place of ours."""
-        _check_private(self.folder, _WRITE)
+        check_private(self.folder, WRITE)
 
     def _make_identity(self, path: Path) -> None:
         import zmq  # noqa: PLC0415 - what only looks at lists of keys needs no ZeroMQ
@@ -168,14 +163,17 @@ class KeyRing:
         """
         if not (_NAME.fullmatch(name) and name.isprintable()):
             raise UsageError(f"{name!r} is no name for a key: at most 64 characters, no spaces")
-        found = self.allowed() | {key: name}
-        self._write("clients.allowed", (f"{key.hex()} {name}" for key, name in found.items()))
+        with self._changing():
+            found = self.allowed() | {key: name}
+            self._write("clients.allowed", (f"{key.hex()} {name}" for key, name in found.items()))
 
     def forbid(self, what: str) -> bool:
         """Take a client off the list, by key or name; False if it does not stand there."""
-        found = self.allowed()
-        kept = {key: name for key, name in found.items() if what.lower() not in {key.hex(), name}}
-        self._write("clients.allowed", (f"{key.hex()} {name}" for key, name in kept.items()))
+        given = {what, what.lower()}
+        with self._changing():
+            found = self.allowed()
+            kept = {key: name for key, name in found.items() if not given & {key.hex(), name}}
+            self._write("clients.allowed", (f"{key.hex()} {name}" for key, name in kept.items()))
         return len(kept) < len(found)
 
     def known(self) -> dict[str, bytes]:
@@ -198,8 +196,9 @@ class KeyRing:
         Raises:
             KeyFileError: the file cannot be written.
         """
-        found = self.known() | {server: key}
-        self._write("servers.known", (f"{name} {key.hex()}" for name, key in found.items()))
+        with self._changing():
+            found = self.known() | {server: key}
+            self._write("servers.known", (f"{name} {key.hex()}" for name, key in found.items()))
 
     def server_key(self, address: Address) -> bytes:
         """The public key that a server must have.
@@ -230,11 +229,26 @@ class KeyRing:
     def _lines(self, name: str) -> list[tuple[int, str]]:
         try:
             self._check_folder()
-            text = _private_text(self.folder / name, _WRITE)
+            text = _private_text(self.folder / name, WRITE)
         except FileNotFoundError:
             return []
         lines = enumerate((line.strip() for line in text.splitlines()), 1)
         return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One process at a time reads a list, changes it, and writes it."""
+        path = self.folder / ".lock"
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._check_folder()
+                stack.enter_context(locked(path))
+            except KeyFileError:  # which is an OSError too
+                raise
+            except OSError as error:
+                raise KeyFileError(f"{path} cannot be locked: {error.strerror}") from error
+            yield
 
     def _write(self, name: str, lines: Iterable[str]) -> None:
         path = self.folder / name
@@ -249,7 +263,7 @@ class KeyRing:
 
 
 def _read_identity(path: Path) -> Identity:
-    text = _private_text(path, _READ_OR_WRITE)
+    text = _private_text(path, READ_OR_WRITE)
     keys = [line for line in text.splitlines() if line and not line.startswith("#")]
     if len(keys) != 2 or not all(map(_KEY.fullmatch, keys)):
         raise KeyFileError(f"{path} is broken", remedy="remove it; a new pair is made")
@@ -257,33 +271,10 @@ def _read_identity(path: Path) -> Identity:
 
 
 def _private_text(path: Path, forbidden: int) -> str:
-    _check_private(path, forbidden)
+    check_private(path, forbidden)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise KeyFileError(f"{path} cannot be read: {error}") from error
-
-
-def _check_private(path: Path, forbidden: int) -> None:
-    """Refuse what other users can change or, of a secret, read.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        KeyFileError: as said.
-    """
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
-    if sys.platform == "win32":  # the mode says nothing there; the user's folder is private
-        return
-    if state.st_uid not in {os.geteuid(), 0}:
-        raise KeyFileError(f"{path} belongs to another user", remedy=f"chown $(id -u) {path}")
-    if stat.S_IMODE(state.st_mode) & forbidden:
-        can = "write to" if forbidden == _WRITE else "read"
-        remedy = f"chmod go-{'w' if forbidden == _WRITE else 'rwx'} {path}"
-        raise KeyFileError(f"others can {can} {path}", remedy=remedy)
