@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 
@@ -17,9 +18,10 @@ from hotplug.errors import OutOfDeviceMemoryError, UsageError
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
-from hotplug_rpc.errors import ContentError, LimitError
+from hotplug_rpc.errors import ContentError, KeyFileError, LimitError
+from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server import transfers, unfinished
-from hotplug_rpc.server.build import Options
+from hotplug_rpc.server.build import Options, build
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.weights import WeightStore
 
@@ -293,6 +295,21 @@ def test_a_full_disk_keeps_weights_in_memory(tmp_path, offer, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "getuid"), reason="no modes")
+@pytest.mark.skipif(os.name != "posix", reason="modes say nothing there")
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path):
+    """They could change a weight after its hash was compared."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    folder.chmod(0o770)
+    options = Options(bind=Address("127.0.0.1", 0), cache=folder)
+    with pytest.raises(KeyFileError, match="others can write") as caught:
+        build(options, [], KeyRing())
+    assert "chmod go-w" in caught.value.remedy
+    folder.rmdir()
+    with in_thread([FakeDevice("fake:0")], options):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, offer):
     (tmp_path / "file").write_text("in the way")
     store = WeightStore(tmp_path / "file" / "inside")

@@ -10,7 +10,7 @@ RemoteError
 ├── DeadlineError        no answer in time
 ├── CancelledError       taken back before it began
 ├── ServerClosingError   the server admits nobody any more
-├── KeyFileError         keys that are missing, broken, or open to others
+├── KeyFileError         keys that are missing or broken, and files that are open to others
 └── ServerLostError (DeviceLostError)   the server is gone, and with it what it held
 """
 
@@ -103,7 +103,7 @@ class ServerClosingError(RemoteError):
 
 
 class KeyFileError(RemoteError):
-    """Keys that are missing, broken, or open to others."""
+    """Keys that are missing or broken, and files, of keys or weights, that are open to others."""
 
 
 class ServerLostError(RemoteError, DeviceLostError):

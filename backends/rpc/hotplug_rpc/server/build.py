@@ -16,6 +16,7 @@ from hotplug.errors import UsageError
 from hotplug.registry import Registry, default
 from hotplug.settings import settings
 from hotplug_rpc.addresses import DEFAULT_PORT, Address, is_loopback
+from hotplug_rpc.files import WRITE, check_private
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.fetching import fetch_from
 from hotplug_rpc.server.graphs import GraphStore
@@ -101,9 +102,11 @@ def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
     Raises:
         UsageError: it would listen beyond this machine with nobody allowed to come in, or the
             address cannot be bound.
-        KeyFileError: the keys cannot be used.
+        KeyFileError: the keys cannot be used, or others can write to the cache.
     """
     _check_bind(options, keys)
+    if options.cache is not None:
+        _check_cache(options.cache)
     identity = keys.identity()
     if options.isolate:
         command = [sys.executable, "-m", _CHILD, options_to_json(options)]
@@ -170,6 +173,14 @@ def options_from_json(text: str) -> Options:
         cache_bytes=values["cache_bytes"],
         models=[Path(path) for path in values["models"]],
     )
+
+
+def _check_cache(folder: Path) -> None:
+    """Whoever can write there could change a weight after its hash was compared."""
+    with contextlib.suppress(OSError):  # then what is sent stays in memory
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        check_private(folder, WRITE)
 
 
 def _check_bind(options: Options, keys: KeyRing) -> None:
