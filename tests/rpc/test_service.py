@@ -18,6 +18,7 @@ from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import LimitError, SessionError
 from hotplug_rpc.server import peers
 from hotplug_rpc.server.graphs import GraphStore
+from hotplug_rpc.server.ledger import Account, Ledger
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.peers import Peers
@@ -343,14 +344,52 @@ def test_limits_of_numbers(device):
     assert bench.fails(HELLO, peer=b"b")[0] == "LimitError"
     bench.ask(HELLO, peer=b"b", client="d" * 64)
     assert bench.fails(HELLO, peer=b"e", client="e" * 64)[0] == "LimitError"
-    for handle in (1, 2):
-        bench.does(rq.Allocate(0, handle, 4))
-    assert bench.fails(rq.Allocate(0, 3, 4))[0] == "LimitError"
     graph = doubled()
     request = rq.Compile(0, 1, graph.key, 0, None)
     assert bench.fails(request, [serialize.dump(graph)])[0] == "LimitError"
     assert bench.fails(request, [b"[]" * 20])[0] == "LimitError"  # before it is read at all
+    for handle in (1, 2):
+        bench.does(rq.Allocate(0, handle, 4))
+    assert bench.fails(rq.Allocate(0, 3, 4))[0] == "LimitError"
     bench.service.close()
+
+
+def test_handles_are_counted_over_all_sessions_of_a_client(device):
+    """Each takes memory of the host, which no budget counts."""
+    bench = Bench(device, limits=Limits(handles=4))
+    for peer in (b"a", b"b"):
+        bench.does(HELLO, peer=peer)
+    ready(bench)  # two buffers and an executable
+    bench.does(rq.Allocate(0, 9, 4), peer=b"b")
+    empty = digest_of(memoryview(b""))
+    for request in (rq.Allocate(0, 1, 4), rq.Weights(0, [(1, empty, 0)])):
+        error, message = bench.fails(request, peer=b"b")
+        assert error == "LimitError"
+        assert "at most 4 buffers and executables" in message
+    bench.ask(HELLO, peer=b"c", client="d" * 64)
+    bench.ask(rq.Allocate(0, 1, 4), peer=b"c", client="d" * 64)
+    bench.does(rq.Free(0, [], [1]))
+    bench.does(rq.Allocate(0, 1, 4), peer=b"b")
+    assert bench.fails(rq.Allocate(0, 3, 4))[0] == "LimitError"
+    bench.service.end(b"a", "")
+    eventually(lambda: bench.shared.accounts.of("c" * 64).handles == 2)
+    bench.does(rq.Allocate(0, 2, 4), peer=b"b")
+    bench.service.close()
+
+
+def test_handles_of_other_processes_count_too(tmp_path):
+    Ledger.create(tmp_path / "ledger", 3)
+    one, two, other = (
+        Account(Ledger(tmp_path / "ledger", row, client * 64)) for row, client in enumerate("ccd")
+    )
+    one.add_handles(3)
+    two.add_handles(2)
+    other.add_handles(7)
+    two.add_handles(-1)
+    assert (one.handles, two.handles, other.handles) == (4, 4, 7)
+    assert one.taken == 0
+    Ledger.clear(tmp_path / "ledger", 0)
+    assert two.handles == 1
 
 
 class Gate:

@@ -157,6 +157,7 @@ class Holdings:
         """
         with self._lock:
             if self._buffers.setdefault(handle, held) is held:
+                self._account.add_handles(1)
                 return
         held.release()
         raise _in_use("buffer", handle)
@@ -174,6 +175,7 @@ class Holdings:
         with self._lock:
             if self._executables.setdefault(handle, held) is held:
                 self._nodes += held.nodes
+                self._account.add_handles(1)
                 return
         self._end(held)
         raise _in_use("executable", handle)
@@ -197,11 +199,12 @@ class Holdings:
     def _check_new(self, table: Mapping[int, object], handle: int, what: str) -> None:
         if handle in table:
             raise _in_use(what, handle)
-        if len(table) >= self._limits.handles:
+        most, given = self._limits.handles, self._account.handles + 1
+        if given > most:
             raise LimitError(
-                f"a session has at most {self._limits.handles} {what}s",
-                limit=self._limits.handles,
-                given=len(table) + 1,
+                f"all sessions of a client have at most {most} buffers and executables together",
+                limit=most,
+                given=given,
             )
 
     def buffer(self, handle: int, offer: Offer | None = None) -> HeldBuffer:
@@ -257,6 +260,7 @@ class Holdings:
             released = [self._buffers.pop(h) for h in gone]
             finished = [self._executables.pop(h) for h in ended]
             self._nodes -= sum(held.nodes for held in finished)
+            self._account.add_handles(-len(released) - len(finished))
         for held in finished:
             self._end(held)
         for item in released:

@@ -1,9 +1,9 @@
 """What clients have taken, in all sessions of each, and in processes that know of each other.
 
 With `--isolate` sessions have processes of their own, and budgets hold over all of them together.
-They share a file of rows, one for each process: a client's key, and bytes for each device. A
-process writes to its own row alone, and before it looks at the others': of two that want the last
-bytes at once neither may get them, but never both.
+They share a file of rows, one for each process: a client's key, how many handles it has, and bytes
+for each device. A process writes to its own row alone, and before it looks at the others': of two
+that want the last bytes at once neither may get them, but never both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["Account", "Accounts", "Ledger"]
 
 _MOST_DEVICES = 60
-_ROW = np.dtype([("client", "u1", 32), ("taken", "<i8", _MOST_DEVICES)])
+_ROW = np.dtype([("client", "u1", 32), ("handles", "<i8"), ("taken", "<i8", _MOST_DEVICES)])
 
 
 class Ledger:
@@ -56,31 +56,49 @@ class Ledger:
         taken[self._row] = nbytes
         return int(taken.sum()) - nbytes
 
-    def of_client_elsewhere(self) -> int:
-        """Bytes of all devices that the client has taken in other processes."""
+    def set_handles(self, count: int) -> None:
+        """Tell how many handles there are here."""
+        self._rows["handles"][self._row] = count
+
+    def of_client_elsewhere(self, column: str) -> int:
+        """Bytes of all devices, `taken`, or `handles`, that the client has in other processes."""
         same = (self._rows["client"] == self._client).all(axis=1)
         same[self._row] = False
-        return int(self._rows["taken"][same].sum())
+        return int(self._rows[column][same].sum())
 
 
 class Account:
-    """Bytes that all sessions of one client have taken. Safe to use from several threads."""
+    """What all sessions of one client have taken. Safe to use from several threads."""
 
     def __init__(self, ledger: Ledger | None = None) -> None:
-        self._taken = 0
+        self._taken = self._handles = 0
         self._ledger = ledger
         self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
         """The bytes."""
-        elsewhere = 0 if self._ledger is None else self._ledger.of_client_elsewhere()
-        return self._taken + elsewhere
+        return self._taken + self._elsewhere("taken")
+
+    @property
+    def handles(self) -> int:
+        """How many buffers and executables there are."""
+        return self._handles + self._elsewhere("handles")
+
+    def _elsewhere(self, column: str) -> int:
+        return 0 if self._ledger is None else self._ledger.of_client_elsewhere(column)
 
     def add(self, nbytes: int) -> None:
         """Count more, or with a negative number less."""
         with self._lock:
             self._taken += nbytes
+
+    def add_handles(self, count: int) -> None:
+        """The same of buffers and executables."""
+        with self._lock:
+            self._handles += count
+            if self._ledger is not None:
+                self._ledger.set_handles(self._handles)
 
 
 class Accounts:

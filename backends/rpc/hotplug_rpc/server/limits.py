@@ -19,7 +19,8 @@ class Limits:
         nodes: of a graph.
         waiting: requests of a session that are not answered yet.
         waiting_bytes: their payloads.
-        handles: buffers, executables and bindings of a session, each.
+        handles: buffers and executables of all sessions of a client together; each takes memory of
+            the host, besides what it holds.
         compiled_nodes: of all executables of a session together.
         client_bytes: device memory of all sessions of a client, on all devices; None for no limit
             of its own.
