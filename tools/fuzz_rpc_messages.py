@@ -314,7 +314,7 @@ _MAKERS: tuple[Callable[[Fuzzer], tuple[rq.Request, list[bytes]]], ...] = (
     lambda f: (rq.Cancel(f.random.randrange(1 << 20)), []),
     lambda f: (rq.Ping(), [bytes(f.random.randrange(100))]),
     lambda f: (rq.Ticket(0, f.handle(), "f" * 64), []),
-    lambda _: (rq.Redeem("0" * 64), []),
+    lambda _: (rq.Redeem("0" * 64, None), []),
     lambda f: (rq.Lend("0" * 64, [("0" * 64, f.handle(), f.handle())]), []),
     lambda f: (rq.Fetch(0, f.handle(), "127.0.0.1:1", "0" * 64, "0" * 64), []),
     Fuzzer._compile,  # noqa: SLF001 - its own table

@@ -102,6 +102,6 @@ def test_a_ticket_lets_its_server_in(door, peers):
     ticket = peers.issue(HeldBuffer(offer, buffer, buffer.free), SERVER.hex())
     assert asks(door, SERVER)[0] == b"200"
     assert not door.knows(SERVER)
-    peers.redeem(ticket, SERVER.hex())
+    peers.redeem(ticket, SERVER.hex(), None, 8)
     assert asks(door, SERVER)[0] == b"400"
     offer.desk.close()

@@ -150,7 +150,7 @@ def rogue(router, ended):
         peer, text = router.recv_multipart()
         head = parse_head(text)
         frames = [bytes(MIB)] * 64 if head.kind is Kind.REDEEM else []
-        answer = make_head(Kind.DONE, head.id, {"devices": []})
+        answer = make_head(Kind.DONE, head.id, {"devices": [], "protocol": [1, 2]})
         router.send_multipart([peer, answer, *frames], copy=False)
 
 
@@ -164,12 +164,13 @@ def test_a_server_that_sends_more_than_it_was_asked_for_is_left(monkeypatch):
         router.curve_secretkey = identity.secret
         router.linger = 0
         port = router.bind_to_random_port("tcp://127.0.0.1")
+        where = f"127.0.0.1:{port}", identity.public.hex()
         ended = threading.Event()
         thread = threading.Thread(target=rogue, args=(router, ended))
         thread.start()
         try:
             with pytest.raises(ServerLostError, match="more than was asked for"):
-                fetch_from(identity, f"127.0.0.1:{port}", identity.public.hex(), "a" * 64, 1000)
+                list(fetch_from(identity, *where, "a" * 64, 1000))
         finally:
             ended.set()
             thread.join()

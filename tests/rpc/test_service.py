@@ -185,7 +185,7 @@ def test_sessions_do_not_see_each_other(bench):
         (rq.Compile(0, 5, "0" * 32, 0, None), [serialize.dump(doubled(5))], "ProtocolError"),
         (rq.Supports(0, "0" * 32), [], "UnknownGraphError"),
         (rq.Content("a" * 64, 5, 0), [b"12345"], "ContentError"),
-        (rq.Redeem("a" * 64), [], "SessionError"),
+        (rq.Redeem("a" * 64, None), [], "SessionError"),
         (rq.Fetch(0, 1, "127.0.0.1:9", "a" * 64, "b" * 64), [], "SessionError"),
     ],
 )
@@ -526,9 +526,39 @@ def test_tickets(bench):
     ticket = bench.does(rq.Ticket(0, 1, "c" * 64))[0]["ticket"]
     other = bench.does(rq.Ticket(0, 1, "d" * 64))[0]["ticket"]
     bench.ask(HELLO, peer=b"t", ticket_only=True)
-    assert bench.does(rq.Redeem(ticket), peer=b"t")[1] == [b"12345678"]
-    assert bench.fails(rq.Redeem(ticket), peer=b"t")[0] == "SessionError"
-    assert bench.fails(rq.Redeem(other), peer=b"t")[0] == "SessionError"
+    assert bench.does(rq.Redeem(ticket, None), peer=b"t")[1] == [b"12345678"]
+    assert bench.fails(rq.Redeem(ticket, None), peer=b"t")[0] == "SessionError"
+    assert bench.fails(rq.Redeem(other, None), peer=b"t")[0] == "SessionError"
+
+
+def test_a_ticket_gives_no_more_than_a_frame_at_once():
+    """Else a client could have a buffer of any size copied into the host's memory."""
+    bench = Bench(FakeDevice("fake:0"), limits=Limits(frame_bytes=4))
+    bench.does(HELLO)
+    bench.does(rq.Allocate(0, 1, 10))
+    for offset, data in [(0, b"1234"), (4, b"5678"), (8, b"90")]:
+        bench.does(rq.Write(0, 1, offset), [data])
+    ticket = bench.does(rq.Ticket(0, 1, "c" * 64))[0]["ticket"]
+    for nbytes in (None, 5, 1 << 40):
+        assert bench.fails(rq.Redeem(ticket, nbytes)) == (
+            "UsageError", f"{nbytes or 10} bytes are not given at once, but 4"
+        )  # fmt: skip
+    pieces = [bench.does(rq.Redeem(ticket, nbytes))[1] for nbytes in (4, 0, 3)]
+    assert pieces == [[b"1234"], [b""], [b"567"]]
+    assert bench.fails(rq.Redeem(ticket, 4))[0] == "UsageError"
+    assert bench.does(rq.Redeem(ticket, None))[1] == [b"890"]
+    assert bench.fails(rq.Redeem(ticket, 0))[0] == "SessionError"
+    bench.service.close()
+
+
+def test_a_ticket_is_good_longer_for_more_bytes(bench, monkeypatch):
+    bench.does(rq.Allocate(0, 1, 1 << 19))
+    ticket = bench.does(rq.Ticket(0, 1, "c" * 64))[0]["ticket"]
+    now = time.monotonic()
+    for later, fails in [(30.2, False), (31, True)]:
+        monkeypatch.setattr(peers.time, "monotonic", lambda later=later: now + later)
+        kind = bench.ask(rq.Redeem(ticket, 8))[0].kind
+        assert (kind is Kind.FAILED) is fails
 
 
 def test_tickets_end_and_are_few(bench, monkeypatch):
@@ -539,7 +569,7 @@ def test_tickets_end_and_are_few(bench, monkeypatch):
     assert bench.fails(rq.Ticket(0, 1, "c" * 64))[0] == "SessionError"
     now = time.monotonic()
     monkeypatch.setattr(peers.time, "monotonic", lambda: now + 31)
-    assert bench.fails(rq.Redeem(old))[0] == "SessionError"
+    assert bench.fails(rq.Redeem(old, None))[0] == "SessionError"
     assert not bench.shared.peers.expects("c" * 64)
     bench.does(rq.Ticket(0, 1, "c" * 64))
 

@@ -38,7 +38,8 @@ EXAMPLES = [
     (rq.Content(HASH, 100, 0), 1),
     (rq.Ticket(0, 1, HASH), 0),
     (rq.Fetch(0, 1, "host:1", HASH, HASH), 0),
-    (rq.Redeem(HASH), 0),
+    (rq.Redeem(HASH, None), 0),
+    (rq.Redeem(HASH, 100), 0),
     (rq.Want(0, [(HASH, 100)]), 0),
     (rq.Lend(HASH, [(HASH, 100, 32)]), 0),
 ]

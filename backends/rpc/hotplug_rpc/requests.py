@@ -286,10 +286,11 @@ class Fetch(Request):
 
 @dataclass(frozen=True, slots=True)
 class Redeem(Request):
-    """Asks for what a ticket gives."""
+    """Asks for the next bytes of what a ticket gives; without a number, for all that are left."""
 
     kind = Kind.REDEEM
     ticket: str = _hex()
+    nbytes: int | None = _read_by(lambda body, name: body.optional_count(name))
 
 
 def _contents(body: Fields, name: str) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from hotplug_rpc.errors import ProtocolError
 
 __all__ = ["MAX_HEAD", "VERSION", "Fields", "Head", "Kind", "id_of", "make_head", "parse_head"]
 
-VERSION = (1, 1)
+VERSION = (1, 2)
 """Major: ends with different ones cannot talk. Minor: kinds and fields were added."""
 
 MAX_HEAD = 1 << 20

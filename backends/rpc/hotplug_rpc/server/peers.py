@@ -5,27 +5,34 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
-from hotplug.errors import RemoteError
+from hotplug.errors import RemoteError, UsageError
 from hotplug_rpc.errors import ServerLostError, SessionError
 from hotplug_rpc.server.holdings import HeldBuffer
 
-__all__ = ["Fetcher", "Peers"]
+__all__ = ["Fetcher", "Peers", "seconds_for"]
 
 _SECONDS = 30.0
+_SLOWEST = 1 << 20
 _MOST = 1024
 
-Fetcher = Callable[[str, str, str, int], list[memoryview]]
+Fetcher = Callable[[str, str, str, int], Iterable[memoryview]]
 """Endpoint, that server's key, ticket, how many bytes -> bytes in pieces."""
 
 
-@dataclass(frozen=True, slots=True)
+def seconds_for(nbytes: int) -> float:
+    """How long another server may take for so many bytes: a MiB a second is slow."""
+    return _SECONDS + nbytes / _SLOWEST
+
+
+@dataclass(slots=True)
 class _Issued:
     held: HeldBuffer
     peer: str
     until: float
+    given: int = 0  # bytes, from the beginning on
 
 
 class Peers:
@@ -53,7 +60,8 @@ class Peers:
             self._forget_old()
             if len(self._issued) >= _MOST:
                 raise SessionError("too many tickets are out; try again later")
-            self._issued[ticket] = _Issued(held, peer, time.monotonic() + _SECONDS)
+            until = time.monotonic() + seconds_for(held.nbytes)
+            self._issued[ticket] = _Issued(held, peer, until)
         return ticket
 
     def expects(self, peer: str) -> bool:
@@ -62,22 +70,37 @@ class Peers:
             self._forget_old()
             return any(issued.peer == peer for issued in self._issued.values())
 
-    def redeem(self, ticket: str, peer: str) -> HeldBuffer:
-        """The buffer of a ticket, which is used up thereby.
+    def redeem(
+        self, ticket: str, peer: str, nbytes: int | None, most: int
+    ) -> tuple[HeldBuffer, int, int]:
+        """The next bytes of a ticket, which is used up with the last: buffer, offset, how many.
+
+        Args:
+            ticket: what `issue` gave.
+            peer: who redeems it.
+            nbytes: how many; None for all that are left.
+            most: that are given at once.
 
         Raises:
             SessionError: there is no such ticket for this peer.
+            UsageError: it gives fewer bytes, or that is too much at once.
         """
         with self._lock:
             self._forget_old()
             issued = self._issued.get(ticket)
             if issued is None or issued.peer != peer:
-                raise SessionError("there is no such ticket; one is good once, for 30 seconds")
-            del self._issued[ticket]
-            return issued.held
+                raise SessionError("there is no such ticket; one is good once, and not for long")
+            at, left = issued.given, issued.held.nbytes - issued.given
+            count = left if nbytes is None else nbytes
+            if count > min(left, most):
+                raise UsageError(f"{count} bytes are not given at once, but {min(left, most)}")
+            issued.given += count
+            if count == left:
+                del self._issued[ticket]
+            return issued.held, at, count
 
-    def fetch(self, endpoint: str, key: str, ticket: str, nbytes: int) -> list[memoryview]:
-        """So many bytes from another server.
+    def fetch(self, endpoint: str, key: str, ticket: str, nbytes: int) -> Generator[memoryview]:
+        """So many bytes from another server, in pieces.
 
         Raises:
             SessionError: this server does not do that.
@@ -86,7 +109,7 @@ class Peers:
         if self._fetch is None:
             raise SessionError("this server does not fetch from others")
         try:
-            return self._fetch(endpoint, key, ticket, nbytes)
+            yield from self._fetch(endpoint, key, ticket, nbytes)
         except ServerLostError as error:  # which is the other one, and not this
             raise RemoteError(f"it cannot fetch from another server: {error}") from error
 

@@ -330,24 +330,26 @@ class Session:
         return {"ticket": self.shared.peers.issue(held, request.peer)}, []
 
     def redeem(self, request: rq.Redeem, _: Frames) -> Answer:
-        """What a ticket is for."""
-        held = self.shared.peers.redeem(request.ticket, self.client)
-        step = self.shared.limits.frame_bytes
-        starts = range(0, held.nbytes, step)
-        return {}, [held.read(at, min(step, held.nbytes - at)) for at in starts]
+        """The next piece of what a ticket is for; more than a frame is never copied at once."""
+        most = self.shared.limits.frame_bytes
+        held, at, count = self.shared.peers.redeem(
+            request.ticket, self.client, request.nbytes, most
+        )
+        return {}, [held.read(at, count)]
 
     def fetch(self, request: rq.Fetch, _: Frames) -> Answer:
-        """A buffer filled from another server."""
+        """A buffer filled from another server, piece by piece as they come."""
         held = self.holdings.buffer(request.buffer, self.offer(request.device))
         held.check_range(0, held.nbytes)
-        pieces = self.shared.peers.fetch(request.endpoint, request.key, request.ticket, held.nbytes)
-        came = sum(piece.nbytes for piece in pieces)
+        where = request.endpoint, request.key, request.ticket
+        came = 0
+        with contextlib.closing(self.shared.peers.fetch(*where, held.nbytes)) as pieces:
+            for piece in pieces:
+                held.check_range(came, piece.nbytes)
+                held.buffer.write(came, piece)
+                came += piece.nbytes
         if came != held.nbytes:
             raise ContentError(f"{came} bytes came for a buffer of {held.nbytes}")
-        at = 0
-        for piece in pieces:
-            held.buffer.write(at, piece)
-            at += piece.nbytes
         return _NOTHING
 
 
