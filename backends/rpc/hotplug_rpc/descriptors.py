@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 
-__all__ = ["received_bytes", "shut_down"]
+__all__ = ["peer_address", "received_bytes", "shut_down"]
 
 _BYTES_RECEIVED = 128
 """Offset in struct tcp_info. Source: include/uapi/linux/tcp.h, Linux 4.1 and later."""
@@ -18,6 +18,13 @@ def received_bytes(descriptor: int) -> int | None:
     with contextlib.suppress(OSError, struct.error), _borrowed(descriptor) as connection:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
         return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
+    return None
+
+
+def peer_address(descriptor: int) -> str | None:
+    """Where a connection comes from; None where that is not known."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+        return str(connection.getpeername()[0])
     return None
 
 

@@ -5,16 +5,15 @@ Source: https://rfc.zeromq.org/spec/27/ (ZAP).
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 
 from hotplug_rpc.errors import KeyFileError
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server.metrics import Metrics
 from hotplug_rpc.server.peers import Peers
+from hotplug_rpc.server.tally import Tally, site_of
 
 __all__ = ["Door"]
 
@@ -22,8 +21,6 @@ _log = logging.getLogger("hotplug.rpc")
 
 _ADMITTED, _LATER, _REFUSED = b"200", b"300", b"400"
 _MOST_REFUSALS, _SECONDS = 20, 60.0
-_MOST_ADDRESSES = 4096
-_SITE_BITS = 64  # what a network of IPv6 gives to one site, which has all addresses within
 
 
 class Door:
@@ -44,7 +41,7 @@ class Door:
         self._metrics = metrics
         self._stamp = (-1, -1)
         self._names: dict[bytes, str] = {}
-        self._refusals: dict[str, deque[float]] = {}
+        self._refusals = Tally(_MOST_REFUSALS, _SECONDS)
         self._turned_away: dict[bytes, float] = {}
 
     def knows(self, key: bytes) -> bool:
@@ -82,10 +79,9 @@ class Door:
         # what others did from the same address must not keep it out.
         if len(key) == 32 and (self.knows(key) or self._peers.expects(key.hex())):
             return _ADMITTED
-        if self._is_banned(address):
+        if self._refusals.is_full(site_of(address)):
             return self._later()
-        refusals = self._refusals.setdefault(_site(address), deque(maxlen=_MOST_REFUSALS))
-        refusals.append(time.monotonic())
+        self._refusals.add(site_of(address))
         self._metrics.add("refused_total", 1, 'reason="key"')
         _log.warning("refused a client whose key is not allowed", extra={"address": address})
         return _REFUSED
@@ -93,20 +89,3 @@ class Door:
     def _later(self) -> bytes:
         self._metrics.add("refused_total", 1, 'reason="rate"')
         return _LATER
-
-    def _is_banned(self, address: str) -> bool:
-        if len(self._refusals) > _MOST_ADDRESSES:
-            self._refusals.pop(next(iter(self._refusals)))
-        found = self._refusals.get(_site(address))
-        if found is None or len(found) < _MOST_REFUSALS:
-            return False
-        return time.monotonic() - found[0] < _SECONDS
-
-
-def _site(address: str) -> str:
-    """What is counted as one place that clients come from."""
-    try:
-        six = ipaddress.IPv6Address(address)
-    except ValueError:
-        return address
-    return str(six.ipv4_mapped or ipaddress.IPv6Network((int(six), _SITE_BITS), strict=False))

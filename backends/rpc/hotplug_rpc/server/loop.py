@@ -22,6 +22,7 @@ from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.outgoing import Message, Outgoing
 from hotplug_rpc.server.service import Post, Service
+from hotplug_rpc.server.strangers import Strangers
 from hotplug_rpc.sockets import heartbeat_ms, prepare
 from hotplug_rpc.wire import Kind, make_head
 
@@ -34,6 +35,7 @@ _FRAME_OVERHEAD = 1024  # of CURVE
 _QUEUED = 64  # messages that ZeroMQ keeps for a client in each direction
 _MOST_FRAMES = 2 + MAX_FRAMES  # with the client's routing id, and the head
 _AT_ONCE = 64  # messages taken before answers are sent again
+_EVENTS_AT_ONCE = 1024
 _NUDGE_SECONDS = 2.0
 _STALLED_POLL_MS = 20
 _LOOK_MS = 250
@@ -76,6 +78,7 @@ class Server:
         self._until: float | None = None
         self._nudged = self._looked = time.monotonic()
         self._backlog = Backlog(_UNDER_WAY, _UNDER_WAY_TOGETHER)
+        self._strangers = Strangers()
         self._failed = 0
         self.key = keys.identity().public
         self._silence = heartbeat_ms()
@@ -148,7 +151,7 @@ class Server:
                 if self._zap in ready:
                     self._zap.send_multipart(self._door.answer(self._zap.recv_multipart()))
                 if self._monitor in ready:
-                    self._note_event()
+                    self._note_events()
                 if self._router in ready:
                     self._receive()
                 self._send_all()
@@ -163,13 +166,23 @@ class Server:
         idle = not (self.service.peers or self._outbox or self._outgoing.waits)
         return idle or time.monotonic() >= self._until
 
-    def _note_event(self) -> None:
-        event = recv_monitor_message(self._monitor)
-        if event["event"] == zmq.EVENT_ACCEPTED:
-            self._backlog.opened(event["value"])
+    def _note_events(self) -> None:
+        """All, so that a connection is known before what came by it is looked at."""
+        for _ in range(_EVENTS_AT_ONCE):
+            if not self._monitor.poll(0):
+                return
+            event = recv_monitor_message(self._monitor)
+            self._note_event(event["event"], event["value"])
+
+    def _note_event(self, event: int, value: int) -> None:
+        if event == zmq.EVENT_ACCEPTED:
+            self._backlog.opened(value)
+            if not self._strangers.opened(value):
+                self.service.metrics.add("refused_total", 1, 'reason="rate"')
             return
-        if not event["event"] & _FAILURES:
-            self._backlog.closed(event["value"])
+        if not event & _FAILURES:
+            self._backlog.closed(value)
+            self._strangers.closed(value)
             return
         self.service.metrics.add("refused_total", 1, 'reason="handshake"')
         self._failed += 1  # not a line for each, or whoever likes could fill the log
@@ -194,6 +207,7 @@ class Server:
             client = str(frames[-1].get("User-Id"))
             descriptor = int(frames[-1].get(zmq.SRCFD))
             self._backlog.delivered(descriptor)
+            self._strangers.delivered(descriptor)
             if len(frames) > _MOST_FRAMES:
                 _log.warning("a message of too many frames, from %s", client[:16])
                 self._door.turn_away(bytes.fromhex(client))
