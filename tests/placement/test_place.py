@@ -243,7 +243,7 @@ def test_told_as_table_json_and_text() -> None:
     assert {copy["bytes"] for copy in told["copies"]} == {64}
     text = plan.explain()
     assert "part 0: 1 nodes on gpu:0" in text
-    assert "memory of gpu:0: 768 B (weights 512 B, states 0 B, values 256 B, arena 0 B" in text
+    assert "memory of gpu:0: 704 B (weights 512 B, states 0 B, values 192 B, arena 0 B" in text
     assert "2 node(s) on cpu:0: gpu:0 does not: gpu:0 refuses relu" in text
 
 

@@ -13,7 +13,8 @@ from hotplug.amounts import size_text, time_text
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Link, Rates, copy_seconds, node_seconds
-from hotplug.placement.schedule import Cost, Event, Task, simulate, tasks
+from hotplug.placement.rooms import Held, rooms
+from hotplug.placement.schedule import Cost, Event, Task, simulate, tasks, within_a_run
 
 __all__ = ["Choice", "Copy", "MemoryUse", "Part", "PartTime", "Plan", "Stats"]
 
@@ -75,7 +76,7 @@ class MemoryUse:
     Attributes:
         weights: weights used there; mapped files count, though they may take none of their own.
         states: states that live there.
-        values: inputs, outputs, and values that cross.
+        values: inputs, outputs, and values that cross, of which some share memory.
         arena: intermediate values of the largest part.
         budget: bytes the plan may take there; None for no limit.
     """
@@ -174,6 +175,11 @@ class Plan:
         return tuple(copy for part in self.parts for copy in part.receives)
 
     @cached_property
+    def rooms(self) -> dict[Held, str]:
+        """Values that cross -> the one whose memory each has; see `hotplug.placement.rooms`."""
+        return rooms(self.parts, within_a_run(self.parts))
+
+    @cached_property
     def memory(self) -> dict[str, MemoryUse]:
         """Bytes by device."""
         return {device: self._use(device) for device in self.devices}
@@ -181,12 +187,13 @@ class Plan:
     def _use(self, device: str) -> MemoryUse:
         parts = [part for part in self.parts if part.device == device]
         leaves = {n.name: n for part in parts for n in part.graph.nodes if n.is_leaf}
-        results = {name: node for part in parts for name, node in part.graph.outputs}
+        values = {name: node for name, node in leaves.items() if node.op == "input"}
+        values |= {name: node for part in parts for name, node in part.graph.outputs}
+        placed = {self.rooms.get((device, name), name): node for name, node in values.items()}
         return MemoryUse(
             weights=_bytes(node for node in leaves.values() if node.op == "weight"),
             states=_bytes(node for node in leaves.values() if node.op == "state"),
-            values=_bytes(node for node in leaves.values() if node.op == "input")
-            + _bytes(results.values()),
+            values=_bytes(placed.values()),
             arena=max(part.arena_bytes for part in parts),
             budget=self.budgets[device],
         )

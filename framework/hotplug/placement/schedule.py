@@ -1,9 +1,10 @@
 """When parts of a plan may run, and when they will: several runs of one plan in flight at once.
 
 A *task* is one part in one of several runs, such as the micro-batches of a long prompt. It waits
-for the parts that make what it takes; for itself in the run before, since an executable has one
-arena; for whoever of the run before still reads or updates its states; and, as there are only
-`depth` sets of buffers, for whoever still uses those that it writes. All else may overlap.
+for the parts that make what it takes, or bring it to its device before it does; for itself in the
+run before, since an executable has one arena; for whoever of the run before still reads or updates
+its states; and, as there are only `depth` sets of buffers, for whoever still uses those that it
+writes, also for other values in the same memory (`hotplug.placement.rooms`). All else may overlap.
 
 `simulate` plays tasks on devices that each do one at a time, the earliest run first. So a session
 chooses how many sets of buffers to have, and `hotplug.testing.simulator` looks at machines that are
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Rates, work, work_seconds
+from hotplug.placement.rooms import Held, rooms, uses
 from hotplug.verify import CROSSING
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "part_cost",
     "simulate",
     "tasks",
+    "within_a_run",
 ]
 
 _WORTH = 0.99
@@ -97,14 +100,13 @@ def tasks(parts: Sequence[Part], runs: int, depth: int) -> dict[Task, set[Task]]
         runs: how many.
         depth: sets of buffers, which runs take in turn.
     """
-    takes = _takes(parts)
-    users = _users(parts, takes)
-    touching = _touching(parts)
+    held, touching = uses(parts), _touching(parts)
+    within = _within(parts, held, touching)
+    users = _users(parts, held, rooms(parts, within))
     waits: dict[Task, set[Task]] = {}
     for run in range(runs):
         for part in range(len(parts)):
-            needed = {Task(run, other) for other in takes[part]}
-            needed |= {Task(run, other) for other in touching[part] if other < part}
+            needed = {Task(run, other) for other in within[part]}
             needed |= {Task(run - 1, other) for other in touching[part] if other > part}
             needed.add(Task(run - 1, part))
             needed |= {Task(run - depth, other) for other in users[part]}
@@ -112,25 +114,40 @@ def tasks(parts: Sequence[Part], runs: int, depth: int) -> dict[Task, set[Task]]
     return waits
 
 
-def _takes(parts: Sequence[Part]) -> list[set[int]]:
-    """For each part those that make what it takes."""
-    made: dict[str, int] = {}
-    takes = []
-    for number, part in enumerate(parts):
-        takes.append({made[name] for name in part.graph.inputs if name.startswith(CROSSING)})
-        made.update((name, number) for name, _ in part.graph.outputs)
-    return takes
+def within_a_run(parts: Sequence[Part]) -> list[set[int]]:
+    """For each part the earlier ones of the same run that it waits for."""
+    return _within(parts, uses(parts), _touching(parts))
 
 
-def _users(parts: Sequence[Part], takes: Sequence[set[int]]) -> list[set[int]]:
-    """For each part those that use buffers which it writes: results, and what it brings."""
-    users: list[set[int]] = [set() for _ in parts]
-    first: dict[tuple[str, str], int] = {}
+def _within(
+    parts: Sequence[Part], held: Mapping[Held, Sequence[int]], touching: Sequence[set[int]]
+) -> list[set[int]]:
+    """Those that make what a part brings, bring what it finds, or were to use its states first."""
+    makers = {name: number for number, part in enumerate(parts) for name, _ in part.graph.outputs}
+    found = []
     for number, part in enumerate(parts):
-        for other in takes[number]:
-            users[other].add(number)
+        needed = {other for other in touching[number] if other < number}
         for name in part.graph.inputs:
-            users[first.setdefault((part.device, name), number)].add(number)
+            writer = held[part.device, name][0]
+            if writer != number:
+                needed.add(writer)
+            elif name.startswith(CROSSING):
+                needed.add(makers[name])
+        found.append(needed)
+    return found
+
+
+def _users(
+    parts: Sequence[Part], held: Mapping[Held, Sequence[int]], shared: Mapping[Held, str]
+) -> list[set[int]]:
+    """For each part those that use memory which it writes: of what it makes, and what it brings."""
+    rooms_users: dict[Held, set[int]] = {}
+    for (device, name), numbers in held.items():
+        room = device, shared.get((device, name), name)
+        rooms_users.setdefault(room, set()).update(numbers)
+    users: list[set[int]] = [set() for _ in parts]
+    for (device, name), numbers in held.items():
+        users[numbers[0]] |= rooms_users[device, shared.get((device, name), name)]
     return users
 
 

@@ -15,6 +15,7 @@ from hotplug.errors import DeviceHungError, OutOfDeviceMemoryError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Copy, Part, Plan
+from hotplug.placement.rooms import Held
 from hotplug.placement.schedule import Task, tasks
 from hotplug.session.control import Control
 from hotplug.session.experts import PLACES, Pooled
@@ -68,7 +69,9 @@ class Compiled:
         self._storage = storage
         self._threads = threads
         self._inputs: list[tuple[str, Slot]] = []
-        self._values: dict[tuple[str, str], Buffer] = {}  # (device, name) -> input or made value
+        self._values: dict[Held, Buffer] = {}  # inputs and made values, by whose memory they have
+        self._held: dict[Held, Buffer] = {}  # the same by their own names
+        self._staged: dict[Held, memoryview] = {}
         self._made: dict[str, tuple[Step, Slot]] = {}
         self.names: list[str] = []
         self._lanes: list[Lane] = [self.steps]
@@ -136,12 +139,17 @@ class Compiled:
 
     def _receive(self, copy: Copy, device: Device, step: Step) -> None:
         """A value from another device: brought by the first part that needs it here."""
-        if (device.id, copy.name) not in self._values:
-            maker, slot = self._made[copy.name]
-            received = self._allocate(copy.name, copy.node, device)
-            step.transfers.append(
-                Transfer.between(copy.name, copy.source, slot.buffer, received, maker.handed)
-            )
+        if (device.id, copy.name) in self._held:
+            return
+        maker, slot = self._made[copy.name]
+        received = self._allocate(copy.name, copy.node, device)
+        staged = None
+        if not Transfer.is_direct(slot.buffer, received):
+            room = self._room(copy.source, copy.name)
+            staged = self._staged.setdefault(room, memoryview(bytearray(copy.nbytes)))
+            maker.handed[copy.name] = staged
+        transfer = Transfer(copy.name, copy.source, slot.buffer, received, staged)
+        step.transfers.append(transfer)
 
     def _select(self, copy: Copy, shelf: Shelf, step: Step) -> None:
         """Experts in a pool, to which those that are missing are brought."""
@@ -151,13 +159,14 @@ class Compiled:
         pool = shelf.pool(weight, tensor, self._pooled.rooms[copy.name])
         ids = self._made[copy.name][1]
         places = shelf.device.buffers.allocate(ids.type.nbytes)
-        self._values[shelf.device.id, PLACES + copy.name] = places
+        held = shelf.device.id, PLACES + copy.name
+        self._values[held] = self._held[held] = places
         step.bindings[copy.name] = pool.buffer
         step.selections.append(Selection(pool, copy.source, ids, places))
 
     def _input(self, node: Node, device: Device, step: Step) -> Buffer:
         """The buffer of an input of the whole graph, or of a value that an earlier part made."""
-        held = self._values.get((device.id, node.name))
+        held = self._held.get((device.id, node.name))
         if held is None:
             held = self._allocate(node.name, node, device)
             slot = Slot(node.name, node.type, held)
@@ -166,8 +175,17 @@ class Compiled:
         return held
 
     def _allocate(self, name: str, node: Node, device: Device) -> Buffer:
-        buffer = self._values[device.id, name] = device.buffers.allocate(node.type.nbytes)
+        room = self._room(device.id, name)
+        if room not in self._values:
+            self._values[room] = device.buffers.allocate(node.type.nbytes)
+        buffer = self._held[device.id, name] = self._values[room]
         return buffer
+
+    def _room(self, device: str, name: str) -> Held:
+        """Whose memory a value has; one that a pool takes the place of has its own, and less."""
+        if name in self._pooled.rooms:
+            return device, f"names of {name}"
+        return device, self.plan.rooms.get((device, name), name)
 
     def run(
         self,

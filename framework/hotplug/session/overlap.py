@@ -169,11 +169,13 @@ def new_lane(
     def slot(device: str, old: Slot) -> Slot:
         return Slot(old.name, old.type, own(device, old.buffer))
 
-    handed = {
-        name: memoryview(bytearray(staged.nbytes))
-        for step in steps
-        for name, staged in step.handed.items()
-    }
+    staged: dict[int, memoryview] = {}
+
+    def stage(old: memoryview) -> memoryview:
+        if id(old) not in staged:
+            staged[id(old)] = memoryview(bytearray(old.nbytes))
+        return staged[id(old)]
+
     return [
         replace(
             step,
@@ -184,12 +186,12 @@ def new_lane(
                     old,
                     made=own(old.source, old.made),
                     received=own(step.device, old.received),
-                    staged=handed.get(old.name) if old.staged is not None else None,
+                    staged=None if old.staged is None else stage(old.staged),
                 )
                 for old in step.transfers
             ],
             made={name: slot(step.device, old) for name, old in step.made.items()},
-            handed={name: handed[name] for name in step.handed},
+            handed={name: stage(old) for name, old in step.handed.items()},
             selections=[
                 replace(old, ids=slot(old.source, old.ids), places=own(step.device, old.places))
                 for old in step.selections

@@ -37,25 +37,14 @@ class Transfer:
     received: Buffer
     staged: memoryview | None
 
-    @classmethod
-    def between(
-        cls, name: str, source: str, made: Buffer, received: Buffer, handed: dict[str, memoryview]
-    ) -> Transfer:
-        """Devices of one backend may copy to each other; others go through the host.
+    @staticmethod
+    def is_direct(made: Buffer, received: Buffer) -> bool:
+        """Whether devices may copy to each other, as those of one backend may, or one is the host.
 
-        Args:
-            name: of the value.
-            source: id of the device it comes from.
-            made: where it lies there.
-            received: where it is put.
-            handed: of the part that makes it, see `Step`; gets what is to be in the host's memory.
+        Others go through the host.
         """
         peers = isinstance(received, type(made)) and type(received).copy_from != Buffer.copy_from
-        if made.host() is not None or peers:
-            return cls(name, source, made, received, None)
-        if name not in handed:
-            handed[name] = memoryview(bytearray(made.nbytes))
-        return cls(name, source, made, received, handed[name])
+        return made.host() is not None or peers
 
 
 @dataclass(slots=True)
