@@ -69,6 +69,10 @@ class ServeCommand:
             "device, if nobody needs the room (%(default)g)",
         )  # fmt: skip
         parser.add_argument(
+            "--run-limit", type=float, metavar="SECONDS",
+            help="how long one run may keep a device from other clients (no limit)",
+        )  # fmt: skip
+        parser.add_argument(
             "--metrics", metavar="ADDRESS", help="serve /metrics and /healthz by HTTP, as host:port"
         )
         parser.add_argument(
@@ -141,11 +145,14 @@ def _options(arguments: argparse.Namespace) -> Options:
         seconds = getattr(arguments, name)
         if not 0 <= seconds <= threading.TIMEOUT_MAX:  # NaN compares false
             raise UsageError(f"--{name} takes a number of seconds, not {seconds:g}")
+    limit = arguments.run_limit
+    if limit is not None and not 0 < limit <= threading.TIMEOUT_MAX:
+        raise UsageError(f"--run-limit takes a number of seconds above 0, not {limit:g}")
     return Options(
         bind=parse_bind(arguments.bind),
         devices=arguments.devices,
         budget=arguments.budget,
-        limits=Limits(client_bytes=arguments.client_budget),
+        limits=Limits(client_bytes=arguments.client_budget, run_seconds=limit),
         cache=(arguments.cache or cache_folder()) if arguments.cache_bytes else None,
         cache_bytes=arguments.cache_bytes,
         models=arguments.models,

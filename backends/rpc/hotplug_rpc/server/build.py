@@ -155,6 +155,7 @@ def options_to_json(options: Options) -> str:
             "devices": options.devices,
             "budget": options.budget,
             "client_bytes": options.limits.client_bytes,
+            "run_seconds": options.limits.run_seconds,
             "cache": options.cache and str(options.cache),
             "cache_bytes": options.cache_bytes,
             "models": [str(path) for path in options.models],
@@ -168,7 +169,7 @@ def options_from_json(text: str) -> Options:
     return Options(
         devices=values["devices"],
         budget=values["budget"],
-        limits=Limits(client_bytes=values["client_bytes"]),
+        limits=Limits(client_bytes=values["client_bytes"], run_seconds=values["run_seconds"]),
         cache=values["cache"] and Path(values["cache"]),
         cache_bytes=values["cache_bytes"],
         models=[Path(path) for path in values["models"]],

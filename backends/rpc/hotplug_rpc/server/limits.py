@@ -26,6 +26,7 @@ class Limits:
             of its own.
         sessions: of a server.
         client_sessions: of one client.
+        run_seconds: that a run may keep a device for; None for no limit.
         stalled_seconds: how long a client may leave its answers unread.
     """
 
@@ -38,6 +39,7 @@ class Limits:
     client_bytes: int | None = None
     sessions: int = 256
     client_sessions: int = 128
+    run_seconds: float | None = None
     stalled_seconds: float = 30.0
 
     def check_sessions(self, client: str, open_: Collection[str]) -> None:

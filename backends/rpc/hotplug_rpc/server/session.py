@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ from hotplug_rpc.server.ledger import Accounts
 from hotplug_rpc.server.lent import Lent
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.server.offers import Offer
+from hotplug_rpc.server.overdue import ended_after
 from hotplug_rpc.server.peers import Peers
 from hotplug_rpc.server.weights import SharedWeight, WeightStore
 
@@ -82,6 +84,9 @@ class Session:
             yield
         finally:
             self._running.pop(number, None)  # a client may have given two runs one number
+
+    def _in_time(self, executable: Executable, offer: Offer) -> AbstractContextManager[None]:
+        return ended_after(executable, self.shared.limits.run_seconds, offer.id)
 
     def stop(self, number: int | None = None) -> None:
         """Have a run end as soon as its device can, or all of them."""
@@ -229,7 +234,7 @@ class Session:
         self._check_answer(sum(held.nbytes for held in sources))
         for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
             held.buffer.write(offset, data)
-        with self._stoppable(number, executable):
+        with self._stoppable(number, executable), self._in_time(executable, offer):
             executable.run(buffers)
         return {}, [held.read(0, held.nbytes) for held in sources]
 
@@ -242,7 +247,8 @@ class Session:
         """A run with clocks."""
         offer = self.offer(request.device)
         executable, buffers = self.holdings.bound(request.executable, offer)
-        return {"seconds": executable.profile(buffers)}, []
+        with self._in_time(executable, offer):
+            return {"seconds": executable.profile(buffers)}, []
 
     # Weights
 
