@@ -204,15 +204,19 @@ class Plan:
         sent: set[tuple[str, str]] = set()
         return tuple(self._time(part, sent) for part in self.parts)
 
+    @property
+    def costs(self) -> list[Cost]:
+        """The same, as schedules take it."""
+        pairs = zip(self.parts, self.times, strict=True)
+        return [Cost(part.device, time.copies, time.compute) for part, time in pairs]
+
     @cached_property
     def timeline(self) -> tuple[Event, ...]:
         """When each part is expected to run, one run alone, in the order in which they begin."""
-        pairs = zip(self.parts, self.times, strict=True)
-        costs = [Cost(part.device, time.copies, time.compute) for part, time in pairs]
         waits = tasks(self.parts, 1, 1)
         if not self.at_once:
             waits = {task: {Task(0, task.part - 1)} & waits.keys() for task in waits}
-        return tuple(simulate(waits, costs))
+        return tuple(simulate(waits, self.costs))
 
     @property
     def seconds(self) -> float:

@@ -35,7 +35,6 @@ __all__ = [
     "Task",
     "balanced_shares",
     "best_depth",
-    "part_cost",
     "simulate",
     "tasks",
     "within_a_run",
@@ -165,23 +164,6 @@ def _touching(parts: Sequence[Part]) -> list[set[int]]:
             others = {n for n in numbers if n != one and name in changed[one] | changed[n]}
             found[one] |= others
     return found
-
-
-def part_cost(part: Part, rates: Mapping[str, Rates]) -> Cost:
-    """What a part takes by the cost model, its copies by way of the host.
-
-    Args:
-        part: of a plan.
-        rates: device id -> how fast it is.
-    """
-    here = rates[part.device]
-    nodes = [node for node in part.graph.nodes if not node.is_leaf]
-    compute = here.launch + sum(work_seconds(work(node), here) for node in nodes)
-    receive = sum(
-        rates[copy.source].download.seconds(copy.nbytes) + here.upload.seconds(copy.nbytes)
-        for copy in part.receives
-    )
-    return Cost(part.device, receive, compute)
 
 
 def balanced_shares(graph: Graph, speeds: Sequence[Rates]) -> list[float]:

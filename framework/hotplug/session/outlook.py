@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hotplug.placement import Part, Plan
-from hotplug.placement.schedule import Cost, best_depth, part_cost
+from hotplug.placement.schedule import Cost, best_depth
 
 __all__ = ["Outlook"]
 
@@ -18,17 +18,19 @@ class Outlook:
     Attributes:
         parts: of the plan.
         costs: of the parts.
+        alone: seconds of one run, with none beside it.
         in_flight: whether several runs may be in flight.
     """
 
     parts: Sequence[Part]
     costs: Sequence[Cost]
+    alone: float
     in_flight: bool
 
     @classmethod
     def of(cls, plan: Plan, *, in_flight: bool) -> Outlook:
         """What lies ahead of a plan, at the speeds that it was made for."""
-        return cls(plan.parts, [part_cost(part, plan.rates) for part in plan.parts], in_flight)
+        return cls(plan.parts, plan.costs, plan.seconds, in_flight)
 
     def depth(self, runs: int) -> int:
         """How many sets of buffers so many runs should take in turn."""
@@ -38,4 +40,4 @@ class Outlook:
         """How long so many runs should take."""
         if self.in_flight:
             return best_depth(self.parts, self.costs, runs)[1]
-        return runs * sum(cost.receive + cost.compute for cost in self.costs)
+        return runs * self.alone

@@ -21,7 +21,7 @@ from hotplug.placement import Plan, Rates, Wishes, place
 from hotplug.placement.cost import NO_LINK, Link
 from hotplug.placement.parallel import parallelise
 from hotplug.placement.plan import Choice, Copy
-from hotplug.placement.schedule import Event, balanced_shares, part_cost, simulate, tasks
+from hotplug.placement.schedule import Event, balanced_shares, simulate, tasks
 from hotplug.placement.split import split
 from hotplug.testing.hardware import EFFICIENCY, GPU, GPUS, LINKS
 from hotplug.testing.reference import ReferenceDevice
@@ -134,7 +134,7 @@ class Cluster:
             depth: sets of buffers; None for more than can be of use.
         """
         depth = len(self.ids) + 1 if depth is None else depth
-        costs = [part_cost(part, self.rates) for part in plan.parts]
+        costs = plan.costs
         links = _Links(self)
 
         def receive(part: int, now: float) -> float:

@@ -307,3 +307,11 @@ def test_the_outlook_of_a_pipeline() -> None:
     assert outlook.seconds(1) < outlook.seconds(20) < alone.seconds(20)
     assert outlook.depth(20) > 1
     assert alone.depth(20) == 1
+
+
+def test_the_outlook_of_pieces_is_that_of_devices_at_once() -> None:
+    graph = decoder(SHAPE)
+    with Session(devices(2), weights(graph), mode="tensor") as session:
+        plan, outlook = session.plan(graph), session.outlook(graph)
+    assert outlook.seconds(3) == pytest.approx(3 * plan.seconds)
+    assert plan.seconds < sum(time.total for time in plan.times)

@@ -14,7 +14,6 @@ from hotplug.placement.schedule import (
     Cost,
     Task,
     best_depth,
-    part_cost,
     simulate,
     tasks,
 )
@@ -37,7 +36,7 @@ def graph(**changes: object) -> Graph:
 def test_one_device_does_one_thing_after_the_other() -> None:
     cluster = Cluster.of("L4", 1)
     plan = cluster.plan(graph())
-    one = part_cost(plan.parts[0], cluster.rates).compute
+    one = plan.times[0].compute
     done = cluster.run(plan, 5)
     assert done.seconds == pytest.approx(5 * one)
     assert done.busy == pytest.approx({"sim:0": 1.0})
