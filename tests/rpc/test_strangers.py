@@ -74,6 +74,9 @@ def test_addresses_of_connections():
             number = one.fileno()
         assert peer_address(number) is None
         assert peer_address(listener.fileno()) is None
+    for one in (*socket.socketpair(), *map(os.fdopen, os.pipe())):
+        with one:
+            assert peer_address(one.fileno()) is None
 
 
 def noise(server):

@@ -22,9 +22,14 @@ def received_bytes(descriptor: int) -> int | None:
 
 
 def peer_address(descriptor: int) -> str | None:
-    """Where a connection comes from; None where that is not known."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        return str(connection.getpeername()[0])
+    """Where a connection comes from; None where that is not known.
+
+    One that has ended may have left its number to anything, such as a socket without addresses.
+    """
+    with contextlib.suppress(OSError), _borrowed(descriptor) as connection:
+        name = connection.getpeername()
+        if isinstance(name, tuple) and isinstance(name[0], str):
+            return name[0]
     return None
 
 
