@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hotplug import ops
@@ -14,6 +16,17 @@ from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder, layers
 
 LINK = Link(1e-5, 1e10)
+TINY = DecoderShape(
+    layers=1,
+    width=32,
+    hidden=64,
+    heads=2,
+    kv_heads=1,
+    head=16,
+    vocabulary=64,
+    context=8,
+    weights="q8_0",
+)
 
 
 def device(name: str, **options: object) -> FakeDevice:
@@ -85,19 +98,7 @@ def test_pins_that_contradict_each_other_are_refused() -> None:
 
 
 def test_a_pinned_state_stays_where_it_is_pinned_and_is_copied_to_its_reader() -> None:
-    graph = decoder(
-        DecoderShape(
-            layers=1,
-            width=32,
-            hidden=64,
-            heads=2,
-            kv_heads=1,
-            head=16,
-            vocabulary=64,
-            context=8,
-            weights="q8_0",
-        )
-    )
+    graph = decoder(TINY)
     refuses = device("b:0", unsupported={"scaled_dot_product_attention"})
     plan = place(graph, [device("a:0"), refuses], wishes=Wishes({"^[kv][0-9]": "b:0"}))
     at = {node.op: choice.device for node, choice in plan.choices.items()}
@@ -226,19 +227,7 @@ def test_what_was_chosen_before_is_kept_and_takes_memory() -> None:
 
 
 def test_states_live_with_those_who_read_them_by_cost_too() -> None:
-    graph = decoder(
-        DecoderShape(
-            layers=4,
-            width=64,
-            hidden=128,
-            heads=2,
-            kv_heads=1,
-            head=32,
-            vocabulary=64,
-            context=64,
-            weights="q8_0",
-        )
-    )
+    graph = decoder(replace(TINY, layers=4, width=64, hidden=128, head=32, context=64))
     speeds = {
         "a:0": Rates(1e12, 1e11, Link(1e-7, 1e10), Link(1e-7, 1e10), 1e-7, 1e-7),
         "b:0": Rates(1e9, 1e9, Link(1e-7, 1e10), Link(1e-7, 1e10), 1e-7, 1e-7),
@@ -255,19 +244,7 @@ def test_states_live_with_those_who_read_them_by_cost_too() -> None:
 
 def test_a_tied_weight_counts_where_it_is_used() -> None:
     info = DeviceInfo("a", 0, "A", DeviceType.GPU)
-    graph = decoder(
-        DecoderShape(
-            layers=1,
-            width=32,
-            hidden=64,
-            heads=2,
-            kv_heads=1,
-            head=16,
-            vocabulary=256,
-            context=8,
-            weights="q8_0",
-        )
-    )
+    graph = decoder(replace(TINY, vocabulary=256))
     plan = place(graph, [FakeDevice(info)])
     held = sum(node.type.nbytes for node in graph.weights.values())
     assert plan.memory["a:0"].weights == held
