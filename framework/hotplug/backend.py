@@ -24,13 +24,10 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from hotplug.graph import Graph
 from hotplug.node import Node
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 __all__ = [
     "API_VERSION",
@@ -253,12 +250,7 @@ class Device(abc.ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -11,7 +11,6 @@ import queue
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 __all__ = ["Link"]
@@ -61,12 +60,7 @@ class Link:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _accept(self) -> None:
