@@ -47,7 +47,7 @@ __all__ = [
     "no",
 ]
 
-API_VERSION = (1, 1)
+API_VERSION = (1, 2)
 """Major: a change that breaks backends. Minor: an addition; older backends go on working."""
 
 
@@ -225,6 +225,19 @@ class Device(abc.ABC):
     def supports_graph(self, graph: Graph) -> Sequence[Support]:
         """(optional) Answers about all nodes of a graph, where one question is faster than many."""
         return [self.supports(node) for node in graph.nodes]
+
+    def direct_from(self, source: Device) -> int | None:
+        """(optional, since 1.2) From how many bytes on copies come from another device directly.
+
+        That is, without the host's memory in between, by `Buffer.copy_from`. What is smaller, and
+        all where the answer is None, sessions bring by way of the host. They ask while planning,
+        about two devices of one backend; what it takes to be sure may be tried then.
+
+        Raises:
+            DeviceLostError: one of the two is gone.
+        """
+        del source
+        return None
 
     @property
     @abc.abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -84,6 +85,21 @@ def test_shares_and_pins(devices, deep_model, capsys):
     pinned = [node for node in told["nodes"] if node["name"].startswith("blk.0.")]
     assert {node["device"] for node in pinned} == {"cpu:0"}
     assert {node["reason"] for node in pinned} == {r"pinned by 'blk\\.0\\.'"}
+
+
+def test_it_is_shown_which_way_copies_go(devices, deep_model, capsys, monkeypatch, tmp_path):
+    near = lambda source: 0 if source.id == "fake:0" else None  # noqa: E731
+    monkeypatch.setattr(devices[1], "direct_from", near, raising=False)
+    options = ["--devices", "fake:0,fake:1,cpu", "--split", "1,1,1"]
+    assert plan_of(*options, "--json", model=deep_model) == 0
+    told = json.loads(capsys.readouterr().out)
+    ways = {(copy["from"], copy["to"]): copy["direct"] for copy in told["copies"]}
+    assert ways["fake:0", "fake:1"] is True
+    assert ways["fake:1", "cpu:0"] is False
+    picture = tmp_path / "plan.svg"
+    assert plan_of(*options, "--svg", str(picture), model=deep_model) == 0
+    assert {"direct", "by the host"} <= set(re.split(r" *│ *", capsys.readouterr().out))
+    assert "from fake:0 to fake:1 directly" in picture.read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,17 @@ import pytest
 
 from hotplug import kernel_cache
 from hotplug.backend import DeviceInfo, DeviceType, Executable, Partition
-from hotplug.placement import Rates, calibrate, known_rates, store_rates
-from hotplug.placement.calibrate import forget
+from hotplug.placement import (
+    Rates,
+    calibrate,
+    calibrate_link,
+    known_link,
+    known_rates,
+    store_link,
+    store_rates,
+)
 from hotplug.placement.cost import Link
+from hotplug.placement.measured import forget_link, forget_rates
 from hotplug.session import Session
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import layers
@@ -63,6 +71,31 @@ def test_a_device_of_known_rates_is_measured_right() -> None:
     assert found.gemm == {name: pytest.approx(rate, rel=0.05) for name, rate in LIMITS.gemm.items()}
 
 
+@pytest.mark.parametrize("least", [0, 3 << 20])
+def test_a_link_of_known_speed_is_measured_right(least: int) -> None:
+    clock = SimulatedClock()
+    one = LimitedDevice("card:0", Idle(INFO), LIMITS, clock, memory_bytes=1 << 28)
+    way = {"card:0": Link(2e-3, 4e9, least)}
+    two = LimitedDevice("card:1", Idle(INFO), LIMITS, clock, memory_bytes=1 << 28, peers=way)
+    found = calibrate_link(one, two, seconds=1e6, clock=clock)
+    assert found is not None
+    assert found.latency == pytest.approx(2e-3, rel=1e-3)
+    assert found.bandwidth == pytest.approx(4e9, rel=1e-3)
+    assert found.least == least
+    assert calibrate_link(two, one, clock=clock) is None
+    assert one.memory().free == two.memory().free == 1 << 28
+
+
+def test_a_slow_link_is_measured_for_no_longer_than_it_may_be() -> None:
+    clock = SimulatedClock()
+    one = LimitedDevice("card:0", Idle(INFO), LIMITS, clock)
+    two = LimitedDevice("card:1", Idle(INFO), LIMITS, clock, peers={"card:0": Link(1.0, 1e7)})
+    found = calibrate_link(one, two, seconds=4, clock=clock)
+    assert found is not None
+    assert found.bandwidth == pytest.approx(1e7, rel=1e-3)
+    assert clock() < 10
+
+
 def test_it_ends_when_its_time_is_over() -> None:
     clock = SimulatedClock()
     slow = Rates(1e6, 1e6, Link(0.1, 1e6), Link(0.1, 1e6), launch=0.5)
@@ -112,8 +145,8 @@ def test_what_was_measured_is_kept_for_the_device_and_its_threads(cache: Path) -
     assert (found.launch, found.gemv, found.source) == (2e-3, LIMITS.gemv, "measured")
     assert known_rates(INFO) is None
     assert known_rates(DeviceInfo("inner", 0, "Inner", DeviceType.CPU, driver="2"), 4) is None
-    assert forget(INFO, 4)
-    assert not forget(INFO, 4)
+    assert forget_rates(INFO, 4)
+    assert not forget_rates(INFO, 4)
     assert known_rates(INFO, 4) is None
 
 
@@ -127,7 +160,19 @@ def test_what_was_measured_is_found_with_another_number_of_threads_that_is_none(
     assert known_rates(processor, 8) is not None  # all there are
     assert known_rates(processor, 3) is None
     assert known_rates(card, 5) is not None
-    assert forget(card)
+    assert forget_rates(card)
+
+
+def test_a_measured_link_is_kept_for_its_direction(cache: Path) -> None:
+    other = DeviceInfo("inner", 1, "Inner", DeviceType.CPU)
+    store_link(INFO, other, Link(1e-5, 3e9))
+    assert known_link(INFO, other) == Link(1e-5, 3e9)
+    assert known_link(other, INFO) is None
+    (path,) = cache.glob("inner/link-*.json")
+    kernel_cache.write(path, b'{"version": 1, "link": [-1, 3e9]}')
+    assert known_link(INFO, other) is None
+    assert forget_link(INFO, other)
+    assert not forget_link(INFO, other)
 
 
 def kept(cache: Path) -> Path:

@@ -75,6 +75,22 @@ def test_on_one_server(two, connect):
     assert asked(servers[0], "copy") == 2
 
 
+def test_devices_know_from_how_many_bytes_on_copies_do_not_come_through_here(two, connect):
+    (one, other), servers = two
+    neighbour = connect(f"{servers[0].address.server}/a:1")
+    assert one.direct_from(FakeDevice("rpc:7")) is None
+    for origin, target, kind in ((one, other, "fetch"), (one, neighbour, "copy")):
+        least = target.direct_from(origin)
+        server = servers[0 if target is neighbour else 1]
+        for nbytes in (least - 1, least):
+            source, data = filled(origin, nbytes)
+            received = target.buffers.allocate(nbytes)
+            before = asked(server, kind)
+            received.copy_from(source)
+            assert content(received) == data
+        assert asked(server, kind) == before + 1
+
+
 def test_what_is_known_here_is_not_asked_for(two):
     (one, other), servers = two
     source, data = filled(one, 100)

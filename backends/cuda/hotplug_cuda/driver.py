@@ -231,6 +231,10 @@ class CUDADriver(Driver):
                     target.address, source.address, nbytes, Direction.ON_DEVICE, self.stream
                 )
 
+    def reaches(self, origin: Driver) -> bool:
+        """Whether another CUDA device's memory can be read from here, and comes as it is."""
+        return isinstance(origin, CUDADriver) and self._peers.are_direct(origin)
+
     def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
         """Queue a copy from another CUDA device; each stream waits for the other by an event."""
         if not isinstance(origin, CUDADriver) or not self._peers.receive_from(origin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from hotplug.errors import ExecutionError, OutOfDeviceMemoryError
@@ -18,6 +19,14 @@ _log = logging.getLogger(__name__)
 _TRIAL = bytes(range(256)) * 16
 
 
+class Way(Enum):
+    """How copies come from one device to another: not, by CUDA through the host, or directly."""
+
+    NONE = auto()
+    BY_CUDA = auto()
+    DIRECT = auto()
+
+
 class Peers:
     """What is known of other devices' copies to one. Safe to use from several threads.
 
@@ -27,7 +36,7 @@ class Peers:
 
     def __init__(self, driver: CUDADriver) -> None:
         self._driver = driver
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, Way] = {}
         self._trying = threading.Lock()
 
     def receive_from(self, origin: CUDADriver) -> bool:
@@ -36,13 +45,24 @@ class Peers:
         Raises:
             DeviceLostError: one of the two is gone.
         """
+        return self._way_from(origin) is not Way.NONE
+
+    def are_direct(self, origin: CUDADriver) -> bool:
+        """Whether they arrive without the host's memory in between.
+
+        Raises:
+            DeviceLostError: one of the two is gone.
+        """
+        return self._way_from(origin) is Way.DIRECT
+
+    def _way_from(self, origin: CUDADriver) -> Way:
         with self._trying:
             known = self._known.get(origin.index)
             if known is None:
                 known = self._known[origin.index] = self._try(origin)
             return known
 
-    def _try(self, origin: CUDADriver) -> bool:
+    def _try(self, origin: CUDADriver) -> Way:
         """Copy a few bytes: some systems let devices reach each other and lose what they send."""
         way = f"copies from {origin.id} to {self._driver.id}"
         try:
@@ -50,12 +70,12 @@ class Peers:
             arrived = self._sent(origin)
         except (ExecutionError, OutOfDeviceMemoryError) as error:
             _log.warning("%s go through the host: %s", way, error)
-            return False
+            return Way.NONE
         if arrived != _TRIAL:
             _log.warning("%s go through the host: others do not arrive as they were sent", way)
-            return False
+            return Way.NONE
         _log.info("%s are %s", way, "direct" if direct else "left to CUDA: no direct way is there")
-        return True
+        return Way.DIRECT if direct else Way.BY_CUDA
 
     def _sent(self, origin: CUDADriver) -> bytes:
         """What arrives of the trial."""

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import permutations
+from typing import Any, TypeVar
 
+from hotplug.amounts import size_text
 from hotplug.backend import DeviceInfo
 from hotplug.cli.render import console, table
 from hotplug.devices import list_devices, wanted
 from hotplug.dtypes import Kind, get
 from hotplug.errors import HotplugError, PlacementError, UsageError
-from hotplug.placement import Link, Rates, calibrate, known_rates, store_rates
-from hotplug.placement.calibrate import DTYPES, forget
+from hotplug.placement import (
+    Link,
+    Rates,
+    calibrate,
+    calibrate_link,
+    known_link,
+    known_rates,
+    store_link,
+    store_rates,
+)
+from hotplug.placement.calibrate import DTYPES
+from hotplug.placement.measured import forget_link, forget_rates
 from hotplug.registry import default
 from hotplug.settings import wanted_threads
 
@@ -25,7 +40,7 @@ class CalibrateCommand:
     """Runs small graphs on every device, or those that are named, and keeps how fast they were."""
 
     name = "calibrate"
-    help = "measure how fast devices are, for placing graphs"
+    help = "measure how fast devices are, and links between them, for placing graphs"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options."""
@@ -62,21 +77,47 @@ class CalibrateCommand:
         if not 0 < arguments.seconds < math.inf:
             raise UsageError(f"--seconds must be above 0, not {arguments.seconds:g}")
         threads, names = wanted_threads(arguments.threads), _names(arguments.dtypes)
-        found, failed = {}, {}
-        for info in _infos(arguments.device):
-            try:
-                rates = _rates(info, arguments, threads, names)
-            except HotplugError as error:
-                failed[info.id] = str(error)
-            else:
-                if rates is not None:
-                    found[info.id] = rates
+        infos = _infos(arguments.device)
+        found, failed = _each(
+            {info.id: partial(_rates, info, arguments, threads, names) for info in infos}
+        )
+        usable = [info for info in infos if info.id not in failed]
+        links, broken = _each(
+            {
+                f"{source.id} -> {target.id}": partial(_link, source, target, arguments)
+                for source, target in permutations(usable, 2)
+                if source.backend == target.backend
+            }
+        )
+        failed |= broken
         if arguments.json:
-            measured = {name: to_json(rates) for name, rates in found.items()}
-            print(json.dumps({"devices": measured, "failed": failed}))
+            told = {
+                "devices": {name: to_json(rates) for name, rates in found.items()},
+                "links": {way: asdict(link) for way, link in links.items()},
+                "failed": failed,
+            }
+            print(json.dumps(told))
         else:
-            _print(found, failed, forgotten=arguments.forget)
+            _print(found, links, failed, forgotten=arguments.forget)
         return 1 if failed else 0
+
+
+T = TypeVar("T")
+
+
+def _each(work: Mapping[str, Callable[[], T | None]]) -> tuple[dict[str, T], dict[str, str]]:
+    """What came of each piece of work, where anything did; and what went wrong with others."""
+    found: dict[str, T] = {}
+    failed: dict[str, str] = {}
+    for name, do in work.items():
+        try:
+            result = do()
+        except HotplugError as error:
+            failed[name] = str(error)
+        else:
+            if result is not None:
+                found[name] = result
+    return found, failed
 
 
 def _infos(selector: str | None) -> list[DeviceInfo]:
@@ -105,21 +146,42 @@ def _rates(
     info: DeviceInfo, arguments: argparse.Namespace, threads: int | None, names: Sequence[str]
 ) -> Rates | None:
     if arguments.forget:
-        forget(info, threads)
+        forget_rates(info, threads)
         return None
     if arguments.show:
         return known_rates(info, threads)
-    with default().open(info, "hotplug calibrate") as handle:
-        try:
-            rates = calibrate(
-                handle.device, seconds=arguments.seconds, weights=names, threads=threads
-            )
-        except HotplugError:
-            raise
-        except Exception as error:
-            raise PlacementError(f"{info.id} cannot be measured: {error!r}") from error
+    with default().open(info, _HOLDER) as handle, _failing(info.id):
+        rates = calibrate(handle.device, seconds=arguments.seconds, weights=names, threads=threads)
     store_rates(info, rates, threads)
     return rates
+
+
+def _link(source: DeviceInfo, target: DeviceInfo, arguments: argparse.Namespace) -> Link | None:
+    if arguments.forget:
+        forget_link(source, target)
+        return None
+    if arguments.show:
+        return known_link(source, target)
+    with (
+        default().open(source, _HOLDER) as one,
+        default().open(target, _HOLDER) as other,
+        _failing(f"the way from {source.id} to {target.id}"),
+    ):
+        link = calibrate_link(one.device, other.device, seconds=arguments.seconds / 5)
+    if link is not None:
+        store_link(source, target, link)
+    return link
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Whatever a plug-in raises becomes an error of ours."""
+    try:
+        yield
+    except HotplugError:
+        raise
+    except Exception as error:
+        raise PlacementError(f"{what} cannot be measured: {error!r}") from error
 
 
 def to_json(rates: Rates) -> dict[str, Any]:
@@ -137,12 +199,18 @@ def to_json(rates: Rates) -> dict[str, Any]:
     }
 
 
-def _print(found: dict[str, Rates], failed: dict[str, str], *, forgotten: bool) -> None:
+def _print(
+    found: Mapping[str, Rates],
+    links: Mapping[str, Link],
+    failed: Mapping[str, str],
+    *,
+    forgotten: bool,
+) -> None:
     screen = console()
     for name, rates in found.items():
         screen.print(
             f"{name}: memory {_rate(rates.bandwidth, 'B/s')}; "
-            f"to it {_link(rates.upload)}, from it {_link(rates.download)}; "
+            f"to it {_told(rates.upload)}, from it {_told(rates.download)}; "
             f"{rates.launch * 1e6:.3g} us to launch a part, {rates.step * 1e6:.3g} us a node",
             markup=False,
         )
@@ -152,18 +220,23 @@ def _print(found: dict[str, Rates], failed: dict[str, str], *, forgotten: bool) 
         ]
         headings = ("weights", "times one row", "times many rows")
         screen.print(table("", headings, rows, headings[1:]))
+    for way, link in links.items():
+        least = f", for {size_text(link.least)} and more" if link.least else ""
+        screen.print(f"{way} directly: {_told(link)}{least}", markup=False)
     for name, why in failed.items():
         screen.print(f"{name}: {why}", markup=False)
-    if not found and not failed:
+    if not (found or links or failed):
         screen.print("Forgotten." if forgotten else "Nothing was measured yet.")
 
 
-def _link(link: Link) -> str:
+def _told(link: Link) -> str:
     return f"{link.latency * 1e6:.3g} us and {_rate(link.bandwidth, 'B/s')}"
 
 
 def _rate(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value / 1e9:.3g} G{unit}"
 
+
+_HOLDER = "hotplug calibrate"
 
 command = CalibrateCommand()

@@ -49,6 +49,11 @@ class GPUDevice(Device):
         """What the catalog has for the node."""
         return catalog.supports(node, self.driver.capabilities)
 
+    def direct_from(self, source: Device) -> int | None:
+        """Whatever the two drivers can do; that is tried."""
+        near = isinstance(source, GPUDevice) and self.driver.reaches(source.driver)
+        return 0 if near else None
+
     @property
     def buffers(self) -> GPUBufferType:
         """Device memory."""

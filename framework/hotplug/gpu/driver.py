@@ -225,6 +225,11 @@ class Driver(abc.ABC):
             seconds.append(time.perf_counter() - began)
         return seconds
 
+    def reaches(self, origin: Driver) -> bool:
+        """(optional) Whether `copy_peer` brings bytes of that device without the host between."""
+        del origin
+        return False
+
     def copy_peer(self, origin: Driver, source: Memory, target: Memory, nbytes: int) -> bool:
         """(optional) Queue a copy of the first bytes from another device's memory.
 

@@ -4,7 +4,8 @@
     outline     the graph as numbered steps
     rules       pins, and weights that live somewhere already
     cost        what a node, a part and a copy take, by a device's rates
-    calibrate   rates, measured and kept
+    calibrate   rates and links, measured,
+    measured    and kept from process to process
     build       all of it as a problem in seconds and bytes
     residence   where speeds do not decide: devices filled in order, or by given shares
     search      the assignment that takes least, by dynamic programming over
@@ -22,10 +23,9 @@ Each is a function from values to values. `place` calls them in order.
 
 from __future__ import annotations
 
-from hotplug.placement.calibrate import calibrate
-from hotplug.placement.calibrate import known as known_rates
-from hotplug.placement.calibrate import store as store_rates
+from hotplug.placement.calibrate import calibrate, calibrate_link
 from hotplug.placement.cost import Link, Rates
+from hotplug.placement.measured import known_link, known_rates, store_link, store_rates
 from hotplug.placement.picture import dot, svg
 from hotplug.placement.place import Wishes, checked_shares, place
 from hotplug.placement.plan import Choice, Copy, MemoryUse, Part, Plan
@@ -41,11 +41,14 @@ __all__ = [
     "Rates",
     "Wishes",
     "calibrate",
+    "calibrate_link",
     "checked_shares",
     "dot",
+    "known_link",
     "known_rates",
     "pins_something",
     "place",
+    "store_link",
     "store_rates",
     "svg",
 ]

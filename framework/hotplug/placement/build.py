@@ -14,16 +14,13 @@ from dataclasses import dataclass, field
 from hotplug.backend import Device
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement.cost import Link, Rates, copy_seconds, work, work_seconds
+from hotplug.placement.cost import Link, Peers, Rates, copy_seconds, work, work_seconds
 from hotplug.placement.outline import Outline
 from hotplug.placement.problem import Matrix, Problem, Step
 from hotplug.placement.rules import Rule, Rules, refuse_pins
 from hotplug.placement.support import SupportTable
 
-__all__ = ["Built", "Peers", "build"]
-
-Peers = Mapping[tuple[str, str], Link]
-"""(from, to) -> the link of two devices whose copies do not go by way of the host."""
+__all__ = ["Built", "build"]
 
 
 @dataclass(slots=True)
@@ -178,7 +175,7 @@ class _Table:
         # Processors usually have no link at all; but a copy ends one part and begins another.
         least = 0.0 if self.known else _COPY
         return least + sum(
-            times * (peer.seconds(nbytes) if peer else copy_seconds(nbytes, a, b))
+            times * copy_seconds(nbytes, a, b, peer)
             for nbytes, (_, times) in zip(sizes, self.workload, strict=True)
         )
 

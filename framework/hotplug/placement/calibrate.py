@@ -5,38 +5,33 @@ contract, so that it works for any backend, devices of other machines included. 
 best of a few runs: what disturbs a run makes it slower, never faster. Sizes grow until a run takes
 long enough to be told from its launch, or the time is used up; a dtype that was not reached, or
 that the device has no kernel for, is left out, and placement takes the general rate for it.
-
-Results are kept beside the compiled kernels, a file for each device, driver and, of processors,
-number of threads. A file of another version, or that is broken, counts as absent.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from hotplug import dtypes, kernel_cache, memory, ops
-from hotplug.backend import Buffer, Device, DeviceInfo, DeviceType, Partition
+from hotplug import memory, ops
+from hotplug.backend import Buffer, Device, Partition
 from hotplug.errors import HotplugError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.cost import Link, Rates, rates, work
 
-__all__ = ["DTYPES", "calibrate", "forget", "known", "store"]
+__all__ = ["DTYPES", "calibrate", "calibrate_link"]
 
 DTYPES = ("q4_0", "q8_0", "f16", "f32", "q4_k", "q6_k", "q4_1", "q5_0", "bf16", "q5_k")
 """Dtypes of weights that are tried unless others are asked for, the most frequent first."""
 
-_VERSION = 1
 _RUNS = 5
 _ENOUGH = 2e-3  # seconds of a run that is told from its launch
 _LARGEST = 128 << 20  # bytes of one weight
+_SMALL_COPY, _LARGE_COPY = 64, 8 << 20
 _CHAIN = 17  # nodes of the graph that tells a node's own cost
 _FILL = b"\x3c"  # of such bytes every dtype makes plain numbers, and no page is all zeros
 
@@ -137,12 +132,12 @@ class _Bench:
 
     def links(self) -> tuple[Link, Link]:
         """To the device and back."""
-        small, large = self._allocate(64), self._allocate(8 << 20)
+        small, large = self._allocate(_SMALL_COPY), self._allocate(_LARGE_COPY)
         try:
             ways = []
             for copy in (Buffer.write, Buffer.read):
                 name = copy.__name__
-                latency = self._best(self._copying(small, name, 64))
+                latency = self._best(self._copying(small, name, small.nbytes))
                 whole = self._best(self._copying(large, name, large.nbytes))
                 ways.append(Link(latency, large.nbytes / max(whole - latency, 1e-9)))
             return ways[0], ways[1]
@@ -210,15 +205,7 @@ class _Bench:
         return bindings
 
     def _best(self, work: Callable[[], object], repeat: int = 1) -> float:
-        work()  # what is made when it is first needed is made now
-        best = math.inf
-        for _ in range(_RUNS * repeat):
-            began = self.clock()
-            work()
-            best = min(best, self.clock() - began)
-            if self.clock() >= self.deadline:
-                break
-        return best
+        return _best(work, _RUNS * repeat, self.clock, self.deadline)
 
     def _allocate(self, nbytes: int) -> Buffer:
         buffer = self.device.buffers.allocate(nbytes)
@@ -231,87 +218,62 @@ class _Bench:
         self._buffers.clear()
 
 
-def known(info: DeviceInfo, threads: int | None = None) -> Rates | None:
-    """What was measured of a device, or None."""
-    content = kernel_cache.read(_path(info, threads))
-    return None if content is None else _parsed(content)
+def _best(work: Callable[[], object], runs: int, clock: Callable[[], float], until: float) -> float:
+    """Seconds of the fastest of some runs, of which those that it is too late for are left out."""
+    work()  # what is made when it is first needed is made now
+    best = math.inf
+    for _ in range(runs):
+        began = clock()
+        work()
+        best = min(best, clock() - began)
+        if clock() >= until:
+            break
+    return best
 
 
-def store(info: DeviceInfo, measured: Rates, threads: int | None = None) -> None:
-    """Keep what was measured of a device."""
-    kernel_cache.write(_path(info, threads), json.dumps(_plain(measured)).encode())
+def calibrate_link(
+    source: Device,
+    target: Device,
+    *,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Link | None:
+    """Measure the way from one device to another; None where it is that by way of the host.
 
+    Args:
+        source: where copies come from.
+        target: where they go.
+        seconds: how long copying may take; the copy that is on its way then is ended.
+        clock: what tells the time.
 
-def forget(info: DeviceInfo, threads: int | None = None) -> bool:
-    """Remove what was kept of a device; whether there was anything."""
-    path = _path(info, threads)
-    if path is None or not path.is_file():
-        return False
-    path.unlink(missing_ok=True)
-    return True
-
-
-_THREADED = frozenset({DeviceType.CPU, DeviceType.REMOTE})
-"""Devices for whose speed it matters how many threads they get; None and all there are is one."""
-
-
-def _path(info: DeviceInfo, threads: int | None) -> Path | None:
-    which = info.uuid or info.pci or f"{info.index}"
-    few = threads if info.type in _THREADED and threads != info.units else None
-    facts = (info.name, which, info.architecture, info.units, info.driver, info.kernels, few)
-    folder = kernel_cache.folder(info.backend)
-    return kernel_cache.path(folder, "rates", f"{_VERSION} {facts!r}", "json")
-
-
-def _plain(measured: Rates) -> dict[str, Any]:
-    def link(way: Link) -> list[float]:
-        return [way.latency, way.bandwidth]
-
-    return {
-        "version": _VERSION,
-        "flops": measured.flops,
-        "bandwidth": measured.bandwidth,
-        "upload": link(measured.upload),
-        "download": link(measured.download),
-        "launch": measured.launch,
-        "step": measured.step,
-        "gemv": dict(measured.gemv),
-        "gemm": dict(measured.gemm),
-    }
-
-
-def _parsed(content: bytes) -> Rates | None:
-    try:
-        plain = json.loads(content)
-        if plain["version"] != _VERSION:
-            return None
-        found = Rates(
-            flops=_rate(plain["flops"]),
-            bandwidth=_rate(plain["bandwidth"]),
-            upload=Link(_time(plain["upload"][0]), _rate(plain["upload"][1])),
-            download=Link(_time(plain["download"][0]), _rate(plain["download"][1])),
-            launch=_time(plain["launch"]),
-            step=_time(plain["step"]),
-            gemv={name: _rate(rate) for name, rate in _known_dtypes(plain["gemv"])},
-            gemm={name: _rate(rate) for name, rate in _known_dtypes(plain["gemm"])},
-            source="measured",
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    Raises:
+        HotplugError: one of the devices fails at it.
+    """
+    least = target.direct_from(source)
+    if least is None:
         return None
-    return found
+    sizes = max(_SMALL_COPY, least), max(_LARGE_COPY, 2 * least)
+    times = [_copying_seconds(source, target, size, clock, clock() + seconds / 2) for size in sizes]
+    pace = max(times[1] - times[0], 1e-9) / (sizes[1] - sizes[0])
+    return Link(max(0.0, times[0] - pace * sizes[0]), 1 / pace, least)
 
 
-def _known_dtypes(table: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    return ((name, rate) for name, rate in table.items() if name in dtypes.DTYPES)
+def _copying_seconds(
+    source: Device, target: Device, nbytes: int, clock: Callable[[], float], until: float
+) -> float:
+    queue = target.stream()
+    made = source.buffers.allocate(nbytes)
+    try:
+        received = target.buffers.allocate(nbytes)
+        made.write(0, memoryview(_FILL * nbytes))
 
+        def copy() -> None:
+            received.copy_from(made)
+            queue.synchronise()
 
-def _rate(value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(value)
-    return float(value)
-
-
-def _time(value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(value)
-    return float(value)
+        try:
+            return _best(copy, _RUNS, clock, until)
+        finally:
+            received.free()
+    finally:
+        made.free()

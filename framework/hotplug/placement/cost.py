@@ -13,9 +13,10 @@ type, which is a guess.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import permutations
 from typing import Literal, TypeAlias
 
 from hotplug import ops
@@ -27,10 +28,12 @@ __all__ = [
     "FILLED",
     "NO_LINK",
     "Link",
+    "Peers",
     "Rates",
     "Source",
     "Work",
     "copy_seconds",
+    "direct_link",
     "node_seconds",
     "rates",
     "slowest_link",
@@ -51,10 +54,12 @@ class Link:
     Attributes:
         latency: seconds that a copy takes however small it is.
         bandwidth: bytes a second.
+        least: bytes of the smallest copy that takes it.
     """
 
     latency: float
     bandwidth: float
+    least: int = 0
 
     def seconds(self, nbytes: int) -> float:
         """Time of one copy."""
@@ -215,15 +220,36 @@ def node_seconds(node: Node, on: Rates, filled: float = FILLED) -> float:
     return work_seconds(work(node, filled), on)
 
 
-def slowest_link(devices: Sequence[Rates]) -> Link:
-    """A link as slow as the slowest between two devices, by way of host memory."""
-    down = [device.download for device in devices]
-    up = [device.upload for device in devices]
-    pace = max(1 / link.bandwidth for link in down) + max(1 / link.bandwidth for link in up)
-    latency = max(link.latency for link in down) + max(link.latency for link in up)
-    return Link(latency, 1 / pace if pace else math.inf)
+Peers: TypeAlias = Mapping[tuple[str, str], Link]
+"""(from, to) -> the link of two devices whose copies do not go by way of the host."""
 
 
-def copy_seconds(nbytes: int, source: Rates, target: Rates) -> float:
-    """Time of one copy between two devices, by way of host memory."""
+def slowest_link(devices: Mapping[str, Rates], peers: Peers) -> Link:
+    """A link as slow as the slowest between any two of some devices."""
+    pairs = [_way(devices[a], devices[b], peers.get((a, b))) for a, b in permutations(devices, 2)]
+    return Link(max(link.latency for link in pairs), min(link.bandwidth for link in pairs))
+
+
+def _way(source: Rates, target: Rates, direct: Link | None) -> Link:
+    """The link of small copies between two devices, which goes by way of the host or not."""
+    if direct is not None and not direct.least:
+        return direct
+    down, up = source.download, target.upload
+    pace = 1 / down.bandwidth + 1 / up.bandwidth
+    return Link(down.latency + up.latency, 1 / pace if pace else math.inf)
+
+
+def copy_seconds(nbytes: int, source: Rates, target: Rates, direct: Link | None = None) -> float:
+    """Time of one copy between two devices: by a direct way that takes it, else by the host."""
+    if direct is not None and nbytes >= direct.least:
+        return direct.seconds(nbytes)
     return source.download.seconds(nbytes) + target.upload.seconds(nbytes)
+
+
+def direct_link(source: Rates, target: Rates, least: int = 0) -> Link:
+    """A guess of a link that was not measured: as slow as the slower way of the two to the host.
+
+    Cards on one bus send to each other by the ways that they have to the host, but once.
+    """
+    ways = source.download, target.upload
+    return Link(max(way.latency for way in ways), min(way.bandwidth for way in ways), least)

@@ -170,7 +170,7 @@ def _name_rows(
 def _tip(plan: Plan, node: Node, received: Iterable[Copy]) -> str:
     choice = plan.choices[node]
     lines = [f"{node.label} {node.type}", f"{choice.device}: {choice.reason}"]
-    lines += [f"{size_text(copy.nbytes)} brought from {copy.source}" for copy in received]
+    lines += [f"{size_text(c.nbytes)} brought from {c.source}{_way(plan, c)}" for c in received]
     return "\n".join(lines)
 
 
@@ -222,7 +222,9 @@ def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> N
         y = lanes[part.device]
         for copy in part.receives:
             if copy.name in ends:
-                _draw_copy(canvas, ends[copy.name], (begin, y + 10), copy)
+                size, way = size_text(copy.nbytes), _way(plan, copy)
+                tip = f"{copy.node.name}: {size} from {copy.source} to {copy.target}{way}"
+                _draw_copy(canvas, ends[copy.name], (begin, y + 10), tip)
         count = sum(not node.is_leaf for node in part.graph.nodes)
         what = f"part {event.task.part} on {part.device}: {count} nodes"
         tip = f"{what}, {time_text(seconds)} computing"
@@ -235,10 +237,13 @@ def _draw_schedule(canvas: _Canvas, plan: Plan, colours: Mapping[str, str]) -> N
     _draw_axis(canvas, left, width, total)
 
 
+def _way(plan: Plan, copy: Copy) -> str:
+    return " directly" if plan.is_direct(copy) else ""
+
+
 def _draw_copy(
-    canvas: _Canvas, begin: tuple[float, float], end: tuple[float, float], copy: Copy
+    canvas: _Canvas, begin: tuple[float, float], end: tuple[float, float], tip: str
 ) -> None:
-    tip = f"{copy.node.name}: {size_text(copy.nbytes)} from {copy.source} to {copy.target}"
     (x, y), (u, v) = begin, end
     middle = (y + v) / 2
     canvas.add(

@@ -13,8 +13,8 @@ from hotplug.errors import PlacementError, UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.assign import assign, no_room
-from hotplug.placement.build import Built, Peers, build
-from hotplug.placement.cost import Rates, rates
+from hotplug.placement.build import Built, build
+from hotplug.placement.cost import Peers, Rates, rates
 from hotplug.placement.outline import Outline, alike, outline
 from hotplug.placement.plan import Plan, Stats
 from hotplug.placement.residence import Homes, in_one, in_order, in_shares, restricted

@@ -12,7 +12,7 @@ from hotplug import memory
 from hotplug.amounts import size_text, time_text
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement.cost import Link, Rates, copy_seconds, node_seconds
+from hotplug.placement.cost import Peers, Rates, copy_seconds, node_seconds
 from hotplug.placement.rooms import Held, rooms
 from hotplug.placement.schedule import Cost, Event, Task, simulate, tasks, within_a_run
 
@@ -159,7 +159,7 @@ class Plan:
     budgets: Mapping[str, int | None]
     rates: Mapping[str, Rates]
     stats: Stats
-    peers: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    peers: Peers = field(default_factory=dict)
     free: Mapping[str, int | None] = field(default_factory=dict)
     at_once: bool = False
 
@@ -223,12 +223,15 @@ class Plan:
         """Seconds that a run is expected to take."""
         return max([event.ended for event in self.timeline], default=0.0)
 
+    def is_direct(self, copy: Copy) -> bool:
+        """Whether a copy goes from device to device, and not by way of the host's memory."""
+        peer = self.peers.get((copy.source, copy.target))
+        return peer is not None and copy.nbytes >= peer.least
+
     def copy_seconds(self, copy: Copy) -> float:
         """Seconds that a copy is expected to take."""
         peer = self.peers.get((copy.source, copy.target))
-        if peer is not None:
-            return peer.seconds(copy.nbytes)
-        return copy_seconds(copy.nbytes, self.rates[copy.source], self.rates[copy.target])
+        return copy_seconds(copy.nbytes, self.rates[copy.source], self.rates[copy.target], peer)
 
     def _time(self, part: Part, sent: set[tuple[str, str]]) -> PartTime:
         rates = self.rates[part.device]
@@ -281,6 +284,7 @@ class Plan:
                     "from": copy.source,
                     "to": copy.target,
                     "bytes": copy.nbytes,
+                    "direct": self.is_direct(copy),
                     "seconds": self.copy_seconds(copy),
                 }
                 for copy in self.copies

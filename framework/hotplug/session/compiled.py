@@ -144,7 +144,7 @@ class Compiled:
         maker, slot = self._made[copy.name]
         received = self._allocate(copy.name, copy.node, device)
         staged = None
-        if not Transfer.is_direct(slot.buffer, received):
+        if slot.buffer.host() is None and not self.plan.is_direct(copy):
             room = self._room(copy.source, copy.name)
             staged = self._staged.setdefault(room, memoryview(bytearray(copy.nbytes)))
             maker.handed[copy.name] = staged

@@ -19,11 +19,13 @@ from hotplug.placement import (
     pins_something,
     place,
 )
+from hotplug.placement.cost import Peers
 from hotplug.placement.cost import rates as stated
 from hotplug.placement.outline import alike
 from hotplug.placement.schedule import balanced_shares
 from hotplug.registry.choice import among
 from hotplug.session.fleet import Fleet
+from hotplug.session.links import Links
 from hotplug.session.recovery import Recovery
 from hotplug.session.sharing import Shared, Sharing
 from hotplug.session.storage import Storage
@@ -54,6 +56,7 @@ class Planner:
         self._sharing = sharing
         self._watch = watch
         self._threads = threads
+        self._links = Links(fleet)
         self._rates: dict[str, Rates | None] = {}
         self._chosen: dict[str, str] = {}
         self._workload: Mapping[Graph, float] = {}
@@ -143,9 +146,12 @@ class Planner:
             reasons = {name: str(q.error) for name, q in self._fleet.quarantined.items()}
             raise PlacementError("no device is left", reasons=reasons)
         rates = {device.id: self._known(device) or stated(device.info) for device in devices}
+        peers = self._links.among(rates)
         wishes = self._wishes_for(graph, rates)
-        shared = self._shared(graph, rates, wishes)
-        others = {self._shared(one, rates, wishes).graph: n for one, n in (workload or {}).items()}
+        shared = self._shared(graph, rates, peers, wishes)
+        others = {
+            self._shared(one, rates, peers, wishes).graph: n for one, n in (workload or {}).items()
+        }
         self._storage.cut(shared.cuts)
         if self._storage.is_divided_otherwise(shared.graph):
             self._recovery.lose_states("they are divided anew among devices")
@@ -164,6 +170,7 @@ class Planner:
                 chosen=chosen,
                 speeds=rates,
                 workload={one: n for one, n in others.items() if alike(one, shared.graph)} or None,
+                peers=peers,
                 fixed=shared.devices,
                 eager=self._sharing.mode == "tensor",
             )
@@ -233,10 +240,12 @@ class Planner:
             self._balanced = dict(zip(rates, shares, strict=True))
         return list(self._balanced.values())
 
-    def _shared(self, graph: Graph, rates: Mapping[str, Rates], wishes: Wishes) -> Shared:
+    def _shared(
+        self, graph: Graph, rates: Mapping[str, Rates], peers: Peers, wishes: Wishes
+    ) -> Shared:
         """The form in which a graph runs; of one that is looked at, pieces are looked at."""
         base = self._watch.base(graph)
-        shared = self._sharing.of(base, self._fleet.devices, rates, wishes.shares)
+        shared = self._sharing.of(base, self._fleet.devices, rates, peers, wishes.shares)
         return shared if base is graph else replace(shared, graph=self._watch.form(shared.graph))
 
     def _budget(self, device: Device, memory: MemoryInfo) -> int | None:

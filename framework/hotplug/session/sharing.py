@@ -10,7 +10,7 @@ from hotplug.backend import Device
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Rates
-from hotplug.placement.cost import slowest_link
+from hotplug.placement.cost import Peers, slowest_link
 from hotplug.placement.experts import send_experts
 from hotplug.placement.parallel import parallelise
 from hotplug.placement.shards import Cut
@@ -52,6 +52,7 @@ class Sharing:
         graph: Graph,
         devices: Sequence[Device],
         speeds: Mapping[str, Rates],
+        peers: Peers,
         shares: Sequence[float] | None,
     ) -> Shared:
         """The form in which a graph runs.
@@ -60,6 +61,7 @@ class Sharing:
             graph: any graph.
             devices: in order of preference.
             speeds: how fast they are.
+            peers: links between them that need no host in between.
             shares: of each device, in mode "tensor"; None for as much as it has bandwidth.
         """
         if self.mode == "tensor" and len(devices) > 1:
@@ -68,7 +70,7 @@ class Sharing:
             parallel = parallelise(
                 graph,
                 dict(zip(names, given, strict=True)),
-                link=slowest_link([speeds[name] for name in names]),
+                link=slowest_link({name: speeds[name] for name in names}, peers),
                 launch=max(speeds[name].launch for name in names),
             )
             return Shared(parallel.graph, parallel.devices, parallel.cuts)

@@ -37,15 +37,6 @@ class Transfer:
     received: Buffer
     staged: memoryview | None
 
-    @staticmethod
-    def is_direct(made: Buffer, received: Buffer) -> bool:
-        """Whether devices may copy to each other, as those of one backend may, or one is the host.
-
-        Others go through the host.
-        """
-        peers = isinstance(received, type(made)) and type(received).copy_from != Buffer.copy_from
-        return made.host() is not None or peers
-
 
 @dataclass(slots=True)
 class Step:

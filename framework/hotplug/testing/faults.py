@@ -202,6 +202,7 @@ class FaultyDevice(Device):
         script: counts calls, and takes further faults.
         held: bytes of its buffers that are not freed.
         executables: how many are not freed.
+        inner: as given.
     """
 
     def __init__(self, inner: Device, faults: Iterable[Fault] = ()) -> None:
@@ -209,7 +210,7 @@ class FaultyDevice(Device):
         self.script = Script(faults)
         self.held = 0
         self.executables = 0
-        self._inner = inner
+        self.inner = inner
         self._alive: set[int] = set()
         self._lock = threading.Lock()
         self._buffers = _FaultyMemory(inner.buffers, self)
@@ -244,11 +245,15 @@ class FaultyDevice(Device):
     def memory(self) -> MemoryInfo:
         """The device's."""
         self.enter("memory")
-        return self._inner.memory()
+        return self.inner.memory()
 
     def supports(self, node: Node) -> Support:
         """The device's answer."""
-        return self._inner.supports(node)
+        return self.inner.supports(node)
+
+    def direct_from(self, source: Device) -> int | None:
+        """The device's answer, about what the other one wraps if it fails on cue as well."""
+        return self.inner.direct_from(source.inner if isinstance(source, FaultyDevice) else source)
 
     @property
     def buffers(self) -> BufferType:
@@ -258,14 +263,14 @@ class FaultyDevice(Device):
     def compile(self, partition: Partition) -> Executable:
         """The device's executable, which fails on cue."""
         self.enter("compile")
-        made = _FaultyExecutable(self._inner.compile(partition), self)
+        made = _FaultyExecutable(self.inner.compile(partition), self)
         self.executables += 1
         return made
 
     def stream(self) -> Stream:
         """The device's."""
-        return self._inner.stream()
+        return self.inner.stream()
 
     def close(self) -> None:
         """Close the device."""
-        self._inner.close()
+        self.inner.close()

@@ -86,6 +86,7 @@ class LimitedDevice(Device):
         clock: what lets time pass.
         memory_bytes: how much can be allocated; None for no limit.
         type: what kind of device it calls itself.
+        peers: id of another such device -> how copies come from there directly.
     """
 
     def __init__(
@@ -97,11 +98,13 @@ class LimitedDevice(Device):
         *,
         memory_bytes: int | None = None,
         type: DeviceType = DeviceType.GPU,  # noqa: A002 - as in DeviceInfo
+        peers: Mapping[str, Link] | None = None,
     ) -> None:
         backend, _, index = name.partition(":")
         self.info = DeviceInfo(backend, int(index or 0), f"Limited {inner.info.name}", type)
         self.limits = limits
         self.clock = clock
+        self.peers = dict(peers or {})
         self._inner = inner
         self._memory = _Memory(self, inner.buffers, memory_bytes)
 
@@ -118,6 +121,16 @@ class LimitedDevice(Device):
     def supports(self, node: Node) -> Support:
         """What the device within does."""
         return self._inner.supports(node)
+
+    def direct_from(self, source: Device) -> int | None:
+        """As its peers say."""
+        link = self.peers.get(source.id)
+        return None if link is None else link.least
+
+    def takes(self, source: Device, nbytes: int) -> bool:
+        """Whether so many bytes come from there directly."""
+        least = self.direct_from(source)
+        return least is not None and nbytes >= least
 
     def compile(self, partition: Partition) -> Executable:
         """Make it ready on the device within."""
@@ -149,18 +162,27 @@ class _Buffer(Buffer):
     def __init__(self, device: LimitedDevice, memory: _Memory, inner: Buffer) -> None:
         self.nbytes = inner.nbytes
         self.inner = inner
-        self._device = device
+        self.device = device
         self._memory: _Memory | None = memory
 
     def read(self, offset: int, target: memoryview) -> None:
-        began = self._device.clock()
+        began = self.device.clock()
         self.inner.read(offset, target)
-        self._wait(began, self._device.limits.download, target.nbytes)
+        self._wait(began, self.device.limits.download, target.nbytes)
 
     def write(self, offset: int, source: memoryview) -> None:
-        began = self._device.clock()
+        began = self.device.clock()
         self.inner.write(offset, source)
-        self._wait(began, self._device.limits.upload, source.nbytes)
+        self._wait(began, self.device.limits.upload, source.nbytes)
+
+    def copy_from(self, source: Buffer) -> None:
+        if not isinstance(source, _Buffer) or not self.device.takes(source.device, source.nbytes):
+            super().copy_from(source)
+            return
+        link = self.device.peers[source.device.id]
+        began = self.device.clock()
+        self.inner.copy_from(source.inner)
+        self._wait(began, link, source.nbytes)
 
     def free(self) -> None:
         if self._memory is not None:
@@ -169,7 +191,7 @@ class _Buffer(Buffer):
         self.inner.free()
 
     def _wait(self, began: float, link: Link, nbytes: int) -> None:
-        self._device.clock.wait_until(began + link.seconds(nbytes))
+        self.device.clock.wait_until(began + link.seconds(nbytes))
 
 
 class _Executable(Executable):

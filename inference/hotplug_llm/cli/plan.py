@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 
 from hotplug.amounts import time_text
 from hotplug.cli.render import amount, console, table
 from hotplug.errors import UsageError
-from hotplug.placement import Part, Plan, dot, svg
+from hotplug.placement import Copy, Part, Plan, dot, svg
 from hotplug_llm.cli.options import add_model, open_model
 from hotplug_llm.evaluation import BATCH
 from hotplug_llm.model import Model
@@ -131,14 +130,16 @@ def _ends(part: Part) -> tuple[str, str]:
 
 
 def _copies(plan: Plan) -> _Table:
-    headings = ["copies", "from", "to", "bytes", "expected"]
-    ways = Counter((copy.source, copy.target) for copy in plan.copies)
+    headings = ["copies", "from", "to", "way", "bytes", "expected"]
+    ways: dict[tuple[str, str, bool], list[Copy]] = {}
+    for copy in plan.copies:
+        ways.setdefault((copy.source, copy.target, plan.is_direct(copy)), []).append(copy)
     rows: list[tuple[str, ...]] = []
-    for (source, target), count in ways.items():
-        mine = [copy for copy in plan.copies if (copy.source, copy.target) == (source, target)]
-        nbytes = sum(copy.nbytes for copy in mine)
-        seconds = sum(plan.copy_seconds(copy) for copy in mine)
-        rows.append((str(count), source, target, amount(nbytes), time_text(seconds)))
+    for (source, target, direct), copies in ways.items():
+        way = "direct" if direct else "by the host"
+        nbytes = sum(copy.nbytes for copy in copies)
+        seconds = sum(plan.copy_seconds(copy) for copy in copies)
+        rows.append((str(len(copies)), source, target, way, amount(nbytes), time_text(seconds)))
     return headings, rows, ["copies", "bytes", "expected"]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from hotplug.cli import main
-from hotplug.placement import known_rates
+from hotplug.errors import DeviceLostError
+from hotplug.placement import known_link, known_rates
 from hotplug.testing.fakes import FakeDevice, Fault, fake_backend, fake_registry
 
 
@@ -41,6 +43,37 @@ def test_a_device_is_measured_shown_and_forgotten(devices, capsys):
     assert known_rates(good.info) is None
     assert main(["calibrate", "--show", "-d", "fake:0"]) == 0
     assert "Nothing was measured" in capsys.readouterr().out
+
+
+class Neighbour(FakeDevice):
+    """Receives from the first device directly."""
+
+    def direct_from(self, source):
+        if source.id == "broken:1":
+            raise DeviceLostError("it fell off the bus", device=source.id)
+        return 4096 if source.id == "fake:0" else None
+
+
+def test_links_are_measured_shown_and_forgotten(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOTPLUG_CACHE", "on")
+    cards = [FakeDevice("fake:0"), Neighbour("fake:1")]
+    broken = [Neighbour("broken:0"), FakeDevice("broken:1")]
+    registry = fake_registry(fake_backend("fake", *cards), fake_backend("broken", *broken))
+    for module in ("hotplug.cli.calibrate", "hotplug.devices"):
+        monkeypatch.setattr(f"{module}.default", lambda: registry)
+    assert main([*ARGUMENTS, "-d", "fake", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["links"].keys() == {"fake:0 -> fake:1"}
+    found = known_link(cards[0].info, cards[1].info)
+    assert found is not None
+    assert told["links"]["fake:0 -> fake:1"] == {**dataclasses.asdict(found), "least": 4096}
+    assert main(["calibrate", "--show", "-d", "fake"]) == 0
+    assert "fake:0 -> fake:1 directly: " in capsys.readouterr().out
+    assert main(["calibrate", "--forget", "-d", "fake"]) == 0
+    assert known_link(cards[0].info, cards[1].info) is None
+    assert main([*ARGUMENTS, "-d", "broken"]) == 1
+    assert "broken:1 -> broken:0: it fell off the bus" in capsys.readouterr().out
 
 
 def test_a_device_that_fails_costs_the_others_nothing(devices, capsys):

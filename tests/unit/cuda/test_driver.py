@@ -17,6 +17,7 @@ from hotplug.errors import (
     KernelCompileError,
     OutOfDeviceMemoryError,
 )
+from hotplug.testing.fakes import FakeDevice
 from hotplug_cuda import backend
 from hotplug_cuda.driver import CUDADriver
 from hotplug_cuda.simulation import MEMORY, SimulatedError, SimulatedRuntime, device_at
@@ -263,6 +264,22 @@ def test_copies_that_fail_go_through_the_host(found, monkeypatch, caplog, copy, 
     assert arrived == data
     assert "copies from cuda:0 to cuda:1 go through the host: " in caplog.text
     assert reason in caplog.text
+
+
+def test_devices_know_which_others_they_reach(found, other):
+    with backend.open(found[0].info) as one, backend.open(found[1].info) as two:
+        assert two.direct_from(one) == 0
+        assert two.direct_from(FakeDevice("cuda:7")) is None
+        assert not other.reaches(object())
+
+
+@pytest.mark.parametrize(
+    ("call", "does"), [("reach", lambda self, index: False), ("copy_peer", garbled)]
+)
+def test_devices_know_which_others_they_do_not_reach(found, monkeypatch, call, does):
+    monkeypatch.setattr(SimulatedRuntime, call, does)
+    with backend.open(found[0].info) as one, backend.open(found[1].info) as two:
+        assert two.direct_from(one) is None
 
 
 def test_a_device_that_is_lost_in_a_copy_is_said_to_be_lost(driver, other, numbers):

@@ -43,6 +43,11 @@ _WANT_SINCE = 1
 """Minor version of the protocol."""
 
 
+def least_direct(source: RemoteDevice, target: RemoteDevice) -> int:
+    """Bytes from which on copies do not come by way of this machine, if nothing read them here."""
+    return 1 + (_SMALL if source.connection is target.connection else _UNASKED)
+
+
 class RemoteBufferType(BufferType):
     """What a remote device allocates."""
 

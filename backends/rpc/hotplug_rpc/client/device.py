@@ -14,7 +14,7 @@ from hotplug.errors import HotplugError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.ops import OPS
-from hotplug_rpc.client.buffers import RemoteBufferType
+from hotplug_rpc.client.buffers import RemoteBufferType, least_direct
 from hotplug_rpc.client.connection import Connection
 from hotplug_rpc.client.exchange import Frames
 from hotplug_rpc.client.executable import RemoteExecutable
@@ -108,6 +108,10 @@ class RemoteDevice(Device):
                 return [no(f"{self.id} cannot be asked: {error}")] * len(graph.nodes)
             self._answers |= {n.key: refused.get(at, YES) for at, n in enumerate(graph.nodes)}
         return [self._answers[node.key] for node in graph.nodes]
+
+    def direct_from(self, source: Device) -> int | None:
+        """Between devices of servers: what is smaller has come along with a run's answer."""
+        return least_direct(source, self) if isinstance(source, RemoteDevice) else None
 
     def compile(self, partition: Partition) -> RemoteExecutable:
         """Make a partition ready over there.
