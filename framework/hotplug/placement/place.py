@@ -224,17 +224,28 @@ class _Placer:
 Counts = Counter[tuple[str, str]]
 
 
-def _refusals(lines: Outline, built: Built, found: Solution) -> tuple[Counts, Counts]:
-    """(device, op) -> nodes that it does not run; and those that run on a later one for that."""
+def _refusals(
+    lines: Outline, built: Built, found: Solution
+) -> tuple[Counts, Counts, dict[tuple[str, str], str]]:
+    """(device, op) -> nodes that it does not run; those that run on a later one for that; why.
+
+    What is pinned to the later one would not have run on the earlier.
+    """
     refused, passed = Counts(), Counts()
+    why: dict[tuple[str, str], str] = {}
     place = {name: number for number, name in enumerate(built.ids)}
-    for node, reasons, at in zip(lines.steps, built.refused, found.devices, strict=True):
-        if not reasons:
-            continue
-        names = [name for name, why in reasons.items() if not why.startswith(PIECE)]
-        refused.update((name, node.op) for name in names)
-        passed.update((name, node.op) for name in names if place[name] < at)
-    return refused, passed
+    steps = zip(lines.steps, built.refused, found.devices, strict=True)
+    for number, (node, reasons, at) in enumerate(steps):
+        rule = built.rules.steps.get(number)
+        for name, reason in reasons.items():
+            key = name, node.op
+            if reason.startswith(PIECE):
+                continue
+            refused[key] += 1
+            if place[name] < at and not (rule and rule.firm):
+                passed[key] += 1
+                why.setdefault(key, reason)
+    return refused, passed, why
 
 
 def checked_shares(shares: Sequence[float], count: int) -> Sequence[float]:

@@ -126,6 +126,7 @@ class Stats:
         refused: (device id, op) -> nodes that the device does not run.
         fallbacks: (device id, op) -> those of them that would have run there, were it not for that:
             they run on a device that comes later in the order.
+        reasons: (device id, op) -> why the first of those does not run there.
     """
 
     seconds: float
@@ -135,6 +136,7 @@ class Stats:
     labels: int
     refused: Mapping[tuple[str, str], int]
     fallbacks: Mapping[tuple[str, str], int]
+    reasons: Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from hotplug.backend import Device, DeviceInfo, MemoryInfo
-from hotplug.errors import DeviceNotFoundError, PinError, PlacementError
+from hotplug.errors import DeviceNotFoundError, PinError, PlacementError, UnsupportedOpError
 from hotplug.graph import Graph
 from hotplug.placement import (
     Plan,
@@ -190,8 +190,20 @@ class Planner:
         return replace(plan, free={name: info.free for name, info in memory.items()})
 
     def _note(self, plan: Plan) -> None:
-        """Log once what devices do not run, so that it runs on one of those named after them."""
+        """Log once what devices do not run, so that it runs on one of those named after them.
+
+        Raises:
+            UnsupportedOpError: the session does not allow that.
+        """
         for (device, op), count in plan.stats.fallbacks.items():
+            if self._recovery.fallback == "error":
+                why = plan.stats.reasons[device, op]
+                raise UnsupportedOpError(
+                    f"{device} does not run {op}, and no other device may: {why}",
+                    op=op,
+                    reasons={device: why},
+                    remedy="set the fallback policy to warn or allow",
+                )
             if (device, op) not in self._noted:
                 self._noted.add((device, op))
                 _log.info("%s does not run %s: %d node(s) run elsewhere", device, op, count)

@@ -148,8 +148,9 @@ class Session(Watchable):
         """
         if devices is None:
             return self._planned(partial(self._planner.place, graph), reserve=reserve)
-        with Session(**self._planner.options(devices), mode=self.mode, fallback="error") as other:
-            return other.plan(graph)
+        options = self._planner.options(devices)
+        with Session(**options, mode=self.mode, fallback=self.fallback) as other:
+            return other.plan(graph, reserve=False)
 
     def settle(self, workload: Mapping[Graph, float]) -> Plan:
         """Choose where weights and states shall live, so that several graphs together run fastest.

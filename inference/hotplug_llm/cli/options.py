@@ -48,8 +48,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fallback",
         choices=get_args(Fallback),
-        help="when a device does not do something: error, or let another do it and warn or not "
-        "(HOTPLUG_FALLBACK, or warn)",
+        help="when a device does not do something: error, or let another do it, and warn if that "
+        "is one which -d does not name, or not (HOTPLUG_FALLBACK, or warn)",
     )
     group.add_argument(
         "--mode",

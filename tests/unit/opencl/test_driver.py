@@ -291,10 +291,12 @@ def run(driver, found):
 
 def test_a_weight_larger_than_a_buffer_lives_elsewhere(driver, run):
     small(driver, max_buffer=4096)
-    plan = run(fallback="error")
+    plan = run()
     choice = plan.choices[plan.graph.weights["w"]]
     assert choice.device == "cpu:0"
     assert "4096 bytes in one piece" in choice.reason
+    with pytest.raises(PlacementError, match=r"no other device may.* 4096 bytes in one piece"):
+        run(fallback="error")
 
 
 def test_a_weight_that_no_device_holds_is_one_clear_error(driver, found):

@@ -16,6 +16,7 @@ from hotplug.errors import (
     DeviceNotFoundError,
     FallbackWarning,
     PinError,
+    UnsupportedOpError,
     UsageError,
 )
 from hotplug.graph import Graph
@@ -207,3 +208,24 @@ def test_ops_that_run_on_a_later_device_are_counted_and_logged_once(
         ]
     told = [text for text in caplog.messages if "does not run relu" in text]
     assert told == [f"gpu:0 does not run relu: {COUNT} node(s) run elsewhere"]
+
+
+def test_a_later_device_does_not_take_over_where_that_is_an_error() -> None:
+    devices = [device("gpu:0", unsupported={"relu"}), device("cpu:0")]
+    with Session(devices, WEIGHTS, fallback="error") as session:
+        told = "gpu:0 does not run relu, and no other device may: "
+        with pytest.raises(UnsupportedOpError, match=told) as caught:
+            session.compile(chain())
+        assert caught.value.op == "relu"
+        assert set(caught.value.reasons) == {"gpu:0"}
+        assert "fallback policy" in (caught.value.remedy or "")
+        with pytest.raises(UnsupportedOpError, match=told):
+            session.settle({chain(): 1.0})
+
+
+def test_what_is_pinned_to_a_later_device_is_no_fallback() -> None:
+    devices = [device("gpu:0", unsupported={"relu"}), device("cpu:0")]
+    with Session(devices, WEIGHTS, pins={"relu": "cpu:0"}, fallback="error") as session:
+        plan = session.compile(chain()).plan
+    assert plan.stats.refused == {("gpu:0", "relu"): COUNT}
+    assert not plan.stats.fallbacks

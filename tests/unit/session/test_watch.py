@@ -176,7 +176,7 @@ def test_nothing_is_left_when_nobody_looks_any_more() -> None:
 
 def test_an_observer_ends_the_run_on_all_devices() -> None:
     gpu, cpu = devices()
-    with Session([gpu, cpu], weights(), fallback="error") as session:
+    with Session([gpu, cpu], weights()) as session:
         with (
             session.observed(lambda one: one.op != "matmul"),
             pytest.raises(RunCancelledError, match=r"after matmul#.* w on gpu:0") as caught,
@@ -218,7 +218,7 @@ def test_what_an_observer_raises_reaches_the_caller() -> None:
     def refuse(one: object) -> None:
         raise LookupError("not this one")
 
-    with Session(devices(), weights(), fallback="error") as session:
+    with Session(devices(), weights()) as session:
         with session.observed(refuse), pytest.raises(LookupError, match="not this one"):
             session.run(graph(), {"x": X})
         assert session.failed == {}
