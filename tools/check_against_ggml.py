@@ -173,6 +173,9 @@ def images(ggml: Ggml) -> Iterator[Comparison]:
     times = np.array([0, 1.5, 70], np.float32)
     here = oracle(composed.timestep_embedding, times, dim=33)
     yield "timestep_embedding", ggml("timestep_embedding", times, 33, 10000), here
+    logits, targets = normal(6, 37), np.abs(normal(6, 37))
+    here = oracle(composed.cross_entropy_loss, logits, targets)
+    yield "cross_entropy_loss", ggml("cross_entropy_loss", logits, targets), here
     a, b = normal(2, 5, 5) + 3 * np.eye(5, dtype=np.float32), normal(2, 5, 3)
     here = oracle(ops.solve_triangular, a, b)
     yield "solve_tri", ggml("solve_tri", a, b, True, True, False), here

@@ -47,6 +47,7 @@ GGML = {
     "DSV4_HC_COMB": "composed.hyper_connection_mix",
     "DSV4_HC_PRE": "composed.hyper_connection_read",
     "DSV4_HC_POST": "composed.hyper_connection_combine",
+    "CROSS_ENTROPY_LOSS": "composed.cross_entropy_loss",
     "UNARY_ABS": "abs", "UNARY_SGN": "sign", "UNARY_NEG": "neg", "UNARY_STEP": "step",
     "UNARY_TANH": "tanh", "UNARY_ELU": "elu", "UNARY_RELU": "relu", "UNARY_SIGMOID": "sigmoid",
     "UNARY_GELU": "gelu", "UNARY_GELU_QUICK": "gelu_quick", "UNARY_SILU": "silu",
@@ -62,9 +63,8 @@ GGML = {
 
 LEFT_OUT = (
     "REPEAT_BACK", "SILU_BACK", "RMS_NORM_BACK", "GET_ROWS_BACK", "SOFT_MAX_BACK", "ROPE_BACK",
-    "IM2COL_BACK", "POOL_2D_BACK", "FLASH_ATTN_BACK", "CROSS_ENTROPY_LOSS",
-    "CROSS_ENTROPY_LOSS_BACK", "OPT_STEP_ADAMW", "OPT_STEP_SGD", "MAP_CUSTOM1", "MAP_CUSTOM2",
-    "MAP_CUSTOM3", "CUSTOM",
+    "IM2COL_BACK", "POOL_2D_BACK", "FLASH_ATTN_BACK", "CROSS_ENTROPY_LOSS_BACK",
+    "OPT_STEP_ADAMW", "OPT_STEP_SGD", "MAP_CUSTOM1", "MAP_CUSTOM2", "MAP_CUSTOM3", "CUSTOM",
 )  # fmt: skip
 
 HEAD = """# Ops

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 
 from hotplug.node import Node
-from hotplug.ops.activation import cos, exp, relu, sin
+from hotplug.ops.activation import cos, exp, log, relu, sin
 from hotplug.ops.arithmetic import add, div, mul, scale, sub, where
 from hotplug.ops.arrange import concat, pad
 from hotplug.ops.checks import require
 from hotplug.ops.convolution import conv
 from hotplug.ops.leaves import arange, fill
 from hotplug.ops.linear import matmul, outer
-from hotplug.ops.reduction import softmax, sum
+from hotplug.ops.reduction import max, softmax, sum
 from hotplug.ops.rows import cast, take
 from hotplug.ops.views import permute, reshape, slice, transpose
 
@@ -23,6 +23,7 @@ __all__ = [
     "add_rel_pos",
     "add_to_slice",
     "causal_conv1d",
+    "cross_entropy_loss",
     "get_rel_pos",
     "hyper_connection_combine",
     "hyper_connection_mix",
@@ -71,6 +72,25 @@ def causal_conv1d(x: Node, w: Node) -> Node:
     channels, length = w.shape
     filters = reshape(w, shape=(channels, 1, length))
     return transpose(conv(x, filters, groups=channels))
+
+
+def cross_entropy_loss(logits: Node, targets: Node) -> Node:
+    """How far predictions are off: the mean over rows of -sum(targets * log(softmax(logits))).
+
+    Args:
+        logits: (..., classes), floats.
+        targets: the same shape; each row the probabilities that are right.
+
+    Returns:
+        (1,).
+    """
+    require(logits.shape == targets.shape, f"{targets.type} are no targets of {logits.type}")
+    below = sub(logits, max(logits, keepdims=True))
+    logs = sub(below, log(sum(exp(below), keepdims=True)))
+    size = logits.type.size
+    rows = size // logits.shape[-1]
+    total = sum(reshape(mul(targets, logs), shape=(size,)), keepdims=True)
+    return scale(total, factor=-1.0 / rows)
 
 
 def set_slice(x: Node, values: Node, *, starts: tuple[int, ...]) -> Node:

@@ -45,6 +45,17 @@ def test_causal_conv1d():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_cross_entropy_loss():
+    x = 100 * numbers(2, 3, 6)
+    targets = np.abs(numbers(2, 3, 6))
+
+    got = value(composed.cross_entropy_loss(leaf("x", x), leaf("t", targets)), x=x, t=targets)
+
+    x = x.astype(np.float64)
+    logs = x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
+    np.testing.assert_allclose(got, [-(targets * logs).sum() / 6], rtol=1e-5)
+
+
 def test_slices_are_set_and_added_to():
     x, v = numbers(4, 5), numbers(2, 3)
     for function, expected in (
@@ -149,6 +160,10 @@ def test_streams_are_read_and_combined():
         (
             lambda: composed.get_rel_pos(leaf("t", numbers(6, 2)), queries=3, keys=3),
             "3 and 3 places",
+        ),
+        (
+            lambda: composed.cross_entropy_loss(leaf("x", numbers(2, 3)), leaf("t", numbers(2, 4))),
+            "no targets of",
         ),
         (
             lambda: composed.hyper_connection_mix(leaf("x", numbers(1, 2, 2)), iterations=0),

@@ -26,6 +26,9 @@ def cases() -> Iterator[Case]:
         yield _case(f"timestep_embedding of {dim}", result, times, _ANGLES)
     x, w = leaf("x", "f32", (2, 5, 7)), leaf("w", "f32", (5, 4))
     yield _case("causal_conv1d", composed.causal_conv1d(x, w))
+    logits, targets = leaf("logits", "f32", (2, 3, 37)), leaf("targets", "f32", (2, 3, 37))
+    shares = {"targets": uniform(0, 2 / 37)}
+    yield _case("cross_entropy_loss", composed.cross_entropy_loss(logits, targets), shares)
     for name, function in (
         ("set_slice", composed.set_slice),
         ("add_to_slice", composed.add_to_slice),
