@@ -76,7 +76,7 @@ class DeviceInfo:
         units: hardware threads, or compute units.
         driver: version of the driver or runtime.
         kernels: how its kernels are made, such as "compiled" or "numpy".
-        properties: further facts by name, for display.
+        properties: further facts by name, for display; a name that ends in "_bytes" holds bytes.
     """
 
     backend: str

@@ -133,7 +133,7 @@ def _info(cl: Any, index: int, device: Any, platform: Any) -> DeviceInfo:
     properties: dict[str, str | int | float | bool] = {
         "platform": platform.name,
         "memory": int(device.global_mem_size),
-        "largest_buffer": int(device.max_mem_alloc_size),
+        "largest_buffer_bytes": int(device.max_mem_alloc_size),
     }
     if device.parent_device is not None:
         properties["part_of_units"] = int(device.parent_device.max_compute_units)

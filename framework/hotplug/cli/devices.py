@@ -132,12 +132,25 @@ def _row(listed: Listed) -> tuple[str, ...]:
 
 
 def _note(listed: Listed) -> str:
-    notes = [f"{key}: {value}" for key, value in listed.info.properties.items()]
+    notes = [
+        _fact(key, value)
+        for key, value in listed.info.properties.items()
+        if key != "memory"  # has a column
+    ]
     if listed.twin:
         notes.append(f"the same device as {listed.twin}")
     if listed.problem:
         notes.append(listed.problem)
     return "; ".join(notes)
+
+
+def _fact(key: str, value: str | float | bool) -> str:
+    words = key.removesuffix("_bytes").replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"not {words}"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{words}: {amount(value)}"
+    return f"{words}: {value}"
 
 
 command = DevicesCommand()

@@ -44,6 +44,7 @@ class GPUExecutable(Executable):
 
     Attributes:
         required: bytes of each buffer that a run needs, by its name among the bindings.
+        launches: how many a run queues; a series counts as one.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class GPUExecutable(Executable):
         plan = lower_graph(self._graph, self._lowering, self._device, fuse=fuse)
         work = _work(self._graph)
         self._queued = self._compiled(work, together=fuse)
+        self.launches = len(self._queued)
         low = self._lowering
         self.arena_bytes = plan.arena_bytes + low.scratch + low.held_bytes + low.kept_bytes
         self._own = self._reserve(buffers, plan)

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from hotplug.backend import DeviceType
+from hotplug.backend import DeviceInfo, DeviceType
 from hotplug.cli import backends, devices, doctor, main
 from hotplug.errors import DeviceLostError
 from hotplug.testing.fakes import FakeDevice, Fault, fake_backend, fake_registry
@@ -73,6 +73,22 @@ def test_devices_as_a_table(shown, use):
     assert "note" not in text
     assert "pip install hotplug-cuda" in text
     assert "not installed" in text
+
+
+def test_facts_of_a_device_are_written_for_people(shown, use):
+    facts = {
+        "platform": "Portable", "memory": 123456789, "largest_buffer_bytes": 4294967296,
+        "simulated": True, "part_of_units": 8,
+    }  # fmt: skip
+    info = DeviceInfo("cpu", 0, "a processor", DeviceType.CPU, properties=facts)
+    use(fake_backend("cpu", FakeDevice(info, is_host=True)))
+    code, text = shown("devices")
+    assert code == 0
+    notes = " ".join(text.replace("│", " ").split())
+    for words in ("platform: Portable", "largest buffer: 4.29 GB", "simulated", "part of units: 8"):
+        assert words in notes
+    assert "123456789" not in notes
+    assert "simulated:" not in notes
 
 
 def test_no_device_at_all(shown, use):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hotplug import ops
+from hotplug.backend import Partition
 from hotplug.errors import KernelCompileError
 from hotplug.gpu import series
 from hotplug.gpu.cache import BinaryCache
@@ -64,6 +65,17 @@ def test_a_decoder_computes_the_same(device, tokens, threads):
     together, apart = decoding(device, shape, threads), decoding(device, shape, 0)
     np.testing.assert_array_equal(together, apart)
     assert np.ptp(together) > 0
+
+
+def test_a_series_is_one_launch(device):
+    if not device.driver.capabilities.threads:
+        pytest.skip("this device joins no launches")
+    y = ops.input(name="x", dtype="f32", shape=(4,))
+    for _ in range(20):
+        y = ops.softmax(y)
+    executable = device.compile(Partition(Graph.build({"y": y})))
+    assert executable.launches == 1
+    assert len(executable.explain()) == 20
 
 
 def test_where_the_compiler_refuses_launches_stay_single(device, monkeypatch):
