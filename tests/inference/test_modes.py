@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 import hotplug_llm
 from hotplug.cli.program import main
 from hotplug.dtypes import get
+from hotplug.errors import PinError
 from hotplug.formats.gguf import GGUFFile, write
 from hotplug.placement import parallel
 from hotplug.quants import encode
@@ -92,6 +94,16 @@ def greedy(path, devices, mode, pins=None, tokens=5):
             return [int(logits.argmax()) for logits in seen], np.array(seen), used
 
 
+def planned(path, devices, pins):
+    """What a token's graph would be in mode "tensor"."""
+    with GGUFFile.open(path) as file:
+        types = {name: info.type for name, info in file.tensors.items()}
+        shape = read_hyperparameters(file.fields())
+    decoder = Decoder(shape, types, context=CONTEXT, cache_dtype="f32", precision="exact")
+    with Session(devices, pins=pins, fallback="error", mode="tensor") as session:
+        return session.plan(decoder.graph(1))
+
+
 @pytest.fixture(scope="module")
 def expected(small):
     return greedy(small, [the_processor()], "layer")
@@ -133,6 +145,35 @@ def test_every_split_point_over_fakes_and_the_processor(small, expected, mode, l
 def test_pieces_of_products_over_fakes_and_the_processor(small, expected, monkeypatch, count):
     devices = [even(device, monkeypatch) for device in (the_processor(), *fakes()[:count])]
     check(greedy(small, devices, "tensor"), expected, devices)
+
+
+@pytest.mark.parametrize(
+    ("pins", "whole"),
+    [
+        ({r"blk\.1\.": "gpu:0"}, r"blk\.1\."),
+        ({"ffn_up": "gpu:0", "ffn_down": "cpu:0"}, "ffn_(up|down)"),
+        ({r"^[kv]\.0$": "gpu:0"}, r"^[kv]\.0"),
+    ],
+)
+def test_what_is_pinned_is_whole_where_it_is_to_be(small, expected, monkeypatch, pins, whole):
+    devices = [even(device, monkeypatch) for device in (the_processor(), FakeDevice("gpu:0"))]
+    check(greedy(small, devices, "tensor", pins), expected, devices)
+    plan = planned(small, devices, pins)
+    leaves = {
+        n.name: plan.choices[n].device for n in plan.graph.nodes if n.op in {"weight", "state"}
+    }
+    for pin, device in pins.items():
+        found = {name: at for name, at in leaves.items() if re.search(pin, name)}
+        assert set(found.values()) == {device}
+    assert not [name for name in leaves if "[" in name and re.search(whole, name)]
+    assert [name for name in leaves if "[" in name]  # all else is in pieces
+
+
+def test_a_pin_of_pieces_says_what_else_could_be_done(small, monkeypatch):
+    devices = [even(device, monkeypatch) for device in (the_processor(), FakeDevice("gpu:0"))]
+    with pytest.raises(PinError, match="mode tensor has cut it: it is the piece of") as caught:
+        planned(small, devices, {"matmul": "gpu:0"})
+    assert "pin weights by their names" in caught.value.remedy
 
 
 def opencl_device(opencl_devices):

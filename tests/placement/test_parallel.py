@@ -70,6 +70,17 @@ def test_a_decoder_computes_the_same(shares: dict[str, float], weights: str) -> 
     assert set(parallel.devices.values()) == set(shares)
 
 
+@pytest.mark.parametrize("whole", [{"k0"}, {"1.up"}, {"0.q", "v1"}])
+def test_what_is_to_stay_whole_is_not_cut(whole: set[str]) -> None:
+    graph = decoder(SHAPE)
+    cut = {c.origin for c in parallelise(graph, {"a": 1, "b": 1}, least=0).cuts.values()}
+    assert cut >= whole
+    parallel = parallelise(graph, {"a": 1, "b": 1}, least=0, whole=whole)
+    compare(graph, parallel)
+    assert not whole & {c.origin for c in parallel.cuts.values()}
+    assert parallel.cuts
+
+
 def test_heads_go_with_their_keys_and_values() -> None:
     parallel = parallelise(decoder(SHAPE), {"a": 1, "b": 1}, least=0)
     states = parallel.graph.states

@@ -13,7 +13,7 @@ pieces are joined first. So any graph may be rewritten, and what is gained depen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import TypeAlias
@@ -56,6 +56,7 @@ def parallelise(
     least: int | None = None,
     link: Link = NO_LINK,
     launch: float = 0.0,
+    whole: Collection[str] = (),
 ) -> Parallel:
     """Cut what can be cut.
 
@@ -66,8 +67,9 @@ def parallelise(
         least: bytes of a weight from which it is cut; None for what is usually worth it.
         link: between two of the devices.
         launch: seconds of one more part on any of them.
+        whole: names of weights and states that are not to be cut.
     """
-    outline = _Outline(graph, _LEAST if least is None else least)
+    outline = _Outline(graph, _LEAST if least is None else least, whole)
     return _Emitter(graph, outline, shares, link, launch).result()
 
 
@@ -80,12 +82,13 @@ class _Outline:
         groups: of axes that are cut alike.
     """
 
-    def __init__(self, graph: Graph, least: int) -> None:
+    def __init__(self, graph: Graph, least: int, whole: Collection[str]) -> None:
         self.specs: dict[Node, Spec] = {}
         self.taken: dict[Node, tuple[Spec, ...]] = {}
         self.groups = Groups()
         self.least = least
         self.graph = graph
+        self._whole = whole
         self._states = _sole_updates(graph)
         for node in graph.nodes:
             self.specs[node] = WHOLE if node.is_leaf else self._form(node)
@@ -108,12 +111,14 @@ class _Outline:
         """Whether pieces of a whole value cost nothing: of a weight, or a cast of one."""
         if node.op == "cast":
             return self.can_slice(node.operands[0], axis)
+        if node.op != "weight" or node.name in self._whole:
+            return False
         packed = node.dtype.quantised and axis == len(node.shape) - 1
-        return node.op == "weight" and not (packed and node.shape[axis] % node.dtype.block)
+        return not (packed and node.shape[axis] % node.dtype.block)
 
     def owns(self, state: Node, update: Node) -> bool:
         """Whether an update is all that is ever done with a state, so that it can be cut."""
-        return self._states.get(state) == update
+        return state.name not in self._whole and self._states.get(state) == update
 
 
 _Found: TypeAlias = "tuple[tuple[Spec, ...], Spec] | None"

@@ -10,7 +10,7 @@ a device was lost meanwhile and has come back, weights pinned to it return to it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hotplug.backend import Device
@@ -18,8 +18,9 @@ from hotplug.errors import DeviceNotFoundError, PinError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement.outline import Outline
+from hotplug.placement.support import PIECE
 
-__all__ = ["Rule", "Rules", "find_rules", "pins_something", "refuse_pins"]
+__all__ = ["Rule", "Rules", "find_rules", "pinned_leaves", "pins_something", "refuse_pins"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,17 @@ def pins_something(pattern: str, graph: Graph) -> bool:
     )
 
 
+def pinned_leaves(pins: Collection[str], graph: Graph) -> set[str]:
+    """Names of the weights and states of a graph that any of some pins' patterns fits.
+
+    Raises:
+        PinError: one is no regular expression.
+    """
+    patterns = [compiled_pin(pattern) for pattern in pins]
+    names = (*graph.weights, *graph.states)
+    return {name for name in names if any(pattern.search(name) for pattern in patterns)}
+
+
 def _follow_leaves(rules: Rules, outline: Outline) -> None:
     """Steps go where their states live, else where the largest of their weights does."""
     if not rules.leaves:
@@ -176,11 +188,14 @@ def refuse_pins(rules: Rules, outline: Outline, refused: Sequence[Mapping[str, s
         node, reason = outline.steps[number], refused[number].get(rule.device)
         # A state that is pinned stays where it is, and is copied to where it is read.
         if rule.firm and reason is not None and not rule.reason.startswith("state "):
+            piece = reason.startswith(PIECE)
+            why = "but mode tensor has cut it" if piece else "which does not run it"
             raise PinError(
-                f"{node.name} is to run on {rule.device} ({rule.reason}), "
-                f"which does not run it: {reason}",
+                f"{node.name} is to run on {rule.device} ({rule.reason}), {why}: {reason}",
                 reasons={rule.device: reason},
-                remedy="pin it elsewhere",
+                remedy="pin weights by their names, which are then not cut, or use another mode"
+                if piece
+                else "pin it elsewhere",
             )
 
 

@@ -257,7 +257,9 @@ class Planner:
     ) -> Shared:
         """The form in which a graph runs; of one that is looked at, pieces are looked at."""
         base = self._watch.base(graph)
-        shared = self._sharing.of(base, self._fleet.devices, rates, peers, wishes.shares)
+        shared = self._sharing.of(
+            base, self._fleet.devices, rates, peers, wishes.shares, wishes.pins
+        )
         return shared if base is graph else replace(shared, graph=self._watch.form(shared.graph))
 
     def _budget(self, device: Device, memory: MemoryInfo) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from hotplug.placement import Rates
 from hotplug.placement.cost import Peers, slowest_link
 from hotplug.placement.experts import send_experts
 from hotplug.placement.parallel import parallelise
+from hotplug.placement.rules import pinned_leaves
 from hotplug.placement.shards import Cut
 
 __all__ = ["Mode", "Shared", "Sharing"]
@@ -54,6 +55,7 @@ class Sharing:
         speeds: Mapping[str, Rates],
         peers: Peers,
         shares: Sequence[float] | None,
+        pins: Collection[str] = (),
     ) -> Shared:
         """The form in which a graph runs.
 
@@ -63,6 +65,7 @@ class Sharing:
             speeds: how fast they are.
             peers: links between them that need no host in between.
             shares: of each device, in mode "tensor"; None for as much as it has bandwidth.
+            pins: patterns of weights and states that have to be on one device, and so stay whole.
         """
         if self.mode == "tensor" and len(devices) > 1:
             given = shares or [speeds[device.id].bandwidth for device in devices]
@@ -72,6 +75,7 @@ class Sharing:
                 dict(zip(names, given, strict=True)),
                 link=slowest_link({name: speeds[name] for name in names}, peers),
                 launch=max(speeds[name].launch for name in names),
+                whole=pinned_leaves(pins, graph),
             )
             return Shared(parallel.graph, parallel.devices, parallel.cuts)
         near = [device.id for device in devices if device.buffers.is_host]
