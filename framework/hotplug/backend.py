@@ -240,6 +240,15 @@ class Device(abc.ABC):
         return None
 
     @property
+    def leaving(self) -> bool:
+        """(optional, since 1.2) Whether it will soon be gone, and nobody should begin to use it.
+
+        Sessions leave it before their next run, with all that is on it. They ask before every run:
+        answering takes next to nothing.
+        """
+        return False
+
+    @property
     @abc.abstractmethod
     def buffers(self) -> BufferType:
         """The kind of memory that the device's executables take and give."""

@@ -300,6 +300,30 @@ def test_a_server_that_is_about_to_end_is_drained(device, monkeypatch):
     registry.unload("rpc")
 
 
+def test_sessions_leave_a_server_that_is_about_to_end_without_being_told(device, monkeypatch):
+    monkeypatch.setattr("hotplug_rpc.server.loop._NUDGE_SECONDS", 0.0)
+    monkeypatch.setattr("hotplug_rpc.server.loop._LOOK_MS", 10)
+    registry = Registry(list)
+    registry.register(RPCBackend())
+    registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
+    x, total = (make(name=name, dtype="f32", shape=(4,)) for make, name in _LEAVES)
+    total = ops.add(total, x)
+    graph, inputs = Graph.build({"y": total}, {"total": total}), {"x": np.ones(4, np.float32)}
+    with in_thread([device]) as server:
+        selector = f"rpc://{server.address.server}/fake:0,cpu"
+        with Session(selector, registry=registry, fallback="error") as session:
+            assert session.run(graph, inputs)["y"].tolist() == [1] * 4
+            server.drain(60)
+            runs = 1
+            while len(session.devices) > 1:  # a run's answer brings the news
+                runs += 1
+                assert session.run(graph, inputs)["y"].tolist() == [runs] * 4
+            assert [item.id for item in session.devices] == ["cpu:0"]
+            assert not session.failed
+        assert 1 <= device.calls["run"] < runs
+    registry.unload("rpc")
+
+
 _LEAVES = ((ops.input, "x"), (ops.state, "total"))
 
 

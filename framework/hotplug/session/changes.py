@@ -36,12 +36,15 @@ class Changes:
 
     Attributes:
         lock: the session's; held while a run or a change is on its way.
+        computing: whether it is a run.
     """
 
     def __init__(
         self, fleet: Fleet, storage: Storage, recovery: Recovery, lock: threading.RLock
     ) -> None:
         self.lock = lock
+        self.computing = False
+        self._staying: set[str] = set()  # devices that are leaving, without which there are none
         self._fleet = fleet
         self._storage = storage
         self._recovery = recovery
@@ -59,9 +62,25 @@ class Changes:
         Raises:
             HotplugError: a device failed, and no other may take over.
         """
+        self._leave_leaving()
         while self._pending:
             with contextlib.suppress(StatesLostError):
                 self._pending.popleft()()
+
+    def _leave_leaving(self) -> None:
+        """Leave devices that will soon be gone, and have nobody choose them until then."""
+        for device, member in tuple(self._fleet.members.items()):
+            # A backend need not derive from the contract.
+            if not getattr(member.device, "leaving", False) or device in self._staying:
+                continue
+            try:
+                self.drain([device])
+            except UsageError as error:
+                self._staying.add(device)
+                _log.warning("%s will soon be gone: %s", device, error)
+            else:
+                if member.handle is not None:
+                    self._fleet.registry.set_aside(device, "it will soon be gone")
 
     def note_hung(self, *, changed: bool) -> None:
         """A run was ended from outside; a device that does not let go of it is to be left.
@@ -93,6 +112,7 @@ class Changes:
             natural = self._fleet.natural_place(device)
             self._fleet.move(device, natural if place is None else place)
         if devices:
+            self._staying.clear()
             self._recovery.settle_anew()
         for device in devices:
             self._recovery.tell(kind, device)
@@ -142,6 +162,8 @@ class Changes:
         if not self.lock.acquire(timeout=_DRAIN_SECONDS):
             return  # whoever unloads it is told who holds it
         try:
+            if self.computing:  # this thread looks on at a run of it
+                return
             mine = [name for name in self._fleet.members if name.partition(":")[0] == backend]
             if mine:
                 self.drain(mine)

@@ -31,7 +31,6 @@ class Membership:
         self._recovery = Recovery(fleet, storage, kept, fallback)
         self._changes = Changes(fleet, storage, self._recovery, self._lock)
         self._closed = False
-        self._computing = False
         _all.add(self)
 
     @property
@@ -130,7 +129,7 @@ class Membership:
 
     def _require_idle(self) -> None:
         # Whoever looks on at a run, or handles a signal, is let in by the lock of its own thread.
-        if self._computing:
+        if self._changes.computing:
             raise UsageError("this cannot be done within a run of the session, but when it is over")
 
     def _attend(self) -> None:
@@ -143,7 +142,7 @@ class Membership:
         idle = self._lock.acquire(blocking=False)
         self._lock = self._changes.lock = threading.RLock()
         self._fleet.forget()
-        self._computing = False
+        self._changes.computing = False
         if not idle:
             self._changes.add(self._torn)
 

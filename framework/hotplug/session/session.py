@@ -283,11 +283,11 @@ class Session(Watchable):
                 before = len(done)
                 try:
                     compiled = self.compiled(form, spill=spill, control=control)
-                    self._computing = True
+                    self._changes.computing = True
                     try:
                         self._compute(compiled, batch[before:], done, control)
                     finally:
-                        self._computing = False
+                        self._changes.computing = False
                 except DeviceFault as fault:
                     with self._telling():
                         at = None if rows is None else rows[len(done)]

@@ -147,7 +147,10 @@ class FakeDevice(Device):
     Attributes:
         calls: how often each step was begun.
         open_count: how often it was opened less how often it was closed.
+        leaving: whether it says that it will soon be gone.
     """
+
+    leaving = False
 
     def __init__(
         self,

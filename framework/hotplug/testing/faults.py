@@ -256,6 +256,11 @@ class FaultyDevice(Device):
         return self.inner.direct_from(source.inner if isinstance(source, FaultyDevice) else source)
 
     @property
+    def leaving(self) -> bool:
+        """The device's."""
+        return self.inner.leaving
+
+    @property
     def buffers(self) -> BufferType:
         """The device's memory, which fails on cue."""
         return self._buffers

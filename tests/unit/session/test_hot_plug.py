@@ -186,6 +186,59 @@ def test_a_backend_whose_device_a_session_needs_is_not_unloaded(registry) -> Non
         assert total(session) == 2
 
 
+def test_who_looks_on_at_a_run_cannot_unload_its_devices(registry, card) -> None:
+    refused = []
+
+    def unload(_: object) -> None:
+        with pytest.raises(BackendInUseError, match="session"):
+            registry.unload("card")
+        refused.append(card.open_count)
+
+    with Session("card,cpu", WEIGHTS, registry=registry, fallback="error") as session:
+        with session.observed(unload):
+            assert total(session) == 1
+        assert refused == [1, 1]
+        assert total(session) == 2
+        assert where(session) == ("card:0",)
+        registry.unload("card")
+        assert total(session) == 3
+        assert where(session) == ("cpu:0",)
+
+
+def test_a_device_that_says_it_is_leaving_is_drained_before_the_next_run(registry, card) -> None:
+    told: list[Event] = []
+    with (
+        Session("card,cpu", WEIGHTS, registry=registry, fallback="error") as one,
+        Session("auto", WEIGHTS, registry=registry, fallback="error", hot_plug=True) as two,
+    ):
+        assert total(one) == total(two) == 1
+        one.subscribe(told.append)
+        card.leaving = True
+        assert total(one) == total(two) == 2
+        assert where(one) == where(two) == ("cpu:0",)
+        assert [(e.kind, e.reason) for e in told] == [(EventKind.DEVICE_REMOVED, "it was drained")]
+        assert (one.failed, two.failed, card.open_count) == ({}, {}, 0)
+        with pytest.raises(DeviceNotFoundError, match="it will soon be gone"):
+            registry.select("card")
+        card.leaving = False
+        registry.refresh()  # it has come back
+        assert total(two) == 3
+        assert where(two) == ("card:0",)
+
+
+def test_a_device_that_is_leaving_stays_in_use_while_there_is_no_other(caplog) -> None:
+    card = gpu()
+    with Session([card], WEIGHTS, fallback="error") as session:
+        assert total(session) == 1
+        card.leaving = True
+        for run in (2, 3):
+            assert total(session) == run
+        assert caplog.text.count("gpu:0 will soon be gone: gpu:0 cannot be left") == 1
+        session.add_device(cpu())
+        assert total(session) == 4
+        assert where(session) == ("cpu:0",)
+
+
 def test_unloading_waits_for_the_run_that_is_on_its_way(registry, card, gate) -> None:
     with Session("card,cpu", WEIGHTS, registry=registry, fallback="error") as session:
         total(session)

@@ -113,6 +113,11 @@ class RemoteDevice(Device):
         """Between devices of servers: what is smaller has come along with a run's answer."""
         return least_direct(source, self) if isinstance(source, RemoteDevice) else None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the server has said that it is about to end."""
+        return self.connection.closing
+
     def compile(self, partition: Partition) -> RemoteExecutable:
         """Make a partition ready over there.
 
