@@ -15,9 +15,32 @@ from hotplug_rpc.errors import ProtocolError
 from hotplug_rpc.wire import Fields, Head, Kind, check_count, check_hex
 
 __all__ = [
-    "Allocate", "Bind", "Bye", "Cancel", "Compile", "Content", "Copy", "Explain", "Fetch", "Free",
-    "Hello", "Lend", "Memory", "Ping", "Profile", "Read", "Redeem", "Request", "Run", "Supports",
-    "Ticket", "Want", "Weights", "Write", "parse",
+    "MAX_FRAMES",
+    "Allocate",
+    "Bind",
+    "Bye",
+    "Cancel",
+    "Compile",
+    "Content",
+    "Copy",
+    "Explain",
+    "Fetch",
+    "Free",
+    "Hello",
+    "Lend",
+    "Memory",
+    "Ping",
+    "Profile",
+    "Read",
+    "Redeem",
+    "Request",
+    "Run",
+    "Supports",
+    "Ticket",
+    "Want",
+    "Weights",
+    "Write",
+    "parse",
 ]  # fmt: skip
 
 MAX_FRAMES = 1024

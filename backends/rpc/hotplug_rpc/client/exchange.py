@@ -187,17 +187,22 @@ class Exchange:
     def enqueue(
         self, request: Request, frames: Frames = (), timeout: float | None = None
     ) -> Pending:
-        """Give a request its place; it is sent when somebody waits or submits."""
+        """Give a request its place; it is sent when somebody waits or submits.
+
+        Raises:
+            ProtocolError: its head would be too long.
+            HotplugError: the connection is lost.
+        """
         nbytes = sum(memoryview(frame).nbytes for frame in frames)
         self._wait_for_room(nbytes)
         with self._turn:
             self._check_lost()
+            seconds = self._timeout if timeout is None else timeout
+            timeout_ms = min(int(seconds * 1000), _MOST_MS)
+            head = make_head(request.kind, self._last + 1, request.body(), timeout_ms)
             self._last += 1
             pending = self._pending[self._last] = Pending(self._last, nbytes)
             self._pending_bytes += nbytes
-            seconds = self._timeout if timeout is None else timeout
-            timeout_ms = min(int(seconds * 1000), _MOST_MS)
-            head = make_head(request.kind, pending.id, request.body(), timeout_ms)
             self._outbox.append([head, *frames])
         return pending
 

@@ -12,7 +12,7 @@ from hotplug.graph import Graph
 from hotplug_rpc.client.buffers import RemoteBuffer
 from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import CancelledError
-from hotplug_rpc.requests import Bind, Explain, Profile, Run
+from hotplug_rpc.requests import MAX_FRAMES, Bind, Explain, Profile, Run
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.device import RemoteDevice
@@ -78,9 +78,11 @@ class RemoteExecutable(Executable):
             return device.connection.enqueue(request, frames), wanted
 
     def _wanted(self) -> list[RemoteBuffer]:
-        wanted, nbytes = [], 0
+        wanted: list[RemoteBuffer] = []
+        nbytes = 0
         for buffer in self._results:
-            if buffer.wanted and nbytes + buffer.nbytes <= _MOST_READS:
+            fits = len(wanted) < MAX_FRAMES and nbytes + buffer.nbytes <= _MOST_READS
+            if buffer.wanted and fits:
                 wanted.append(buffer)
                 nbytes += buffer.nbytes
         return wanted
