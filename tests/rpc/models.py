@@ -26,9 +26,9 @@ _LAYER = {
 }  # fmt: skip
 
 
-def write_model(path: Path) -> Path:
+def write_model(path: Path, seed: int = 1) -> Path:
     """A llama of four layers, 32 wide."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     shapes = {"token_embd.weight": (40, 32), "output_norm.weight": (32,)}
     for layer in range(_LAYERS):
         shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in _LAYER.items()}

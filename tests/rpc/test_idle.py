@@ -14,6 +14,8 @@ from hotplug.errors import OutOfDeviceMemoryError
 from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
+from hotplug_rpc.contents import digest_of
+from hotplug_rpc.requests import Weights
 from hotplug_rpc.server.build import Options
 from hotplug_rpc.server.idle import Idle
 from hotplug_rpc.server.offers import Offer
@@ -71,6 +73,21 @@ def test_the_next_client_neither_compiles_nor_sends(backend):
         assert offer.idle.nbytes >= 1024
     assert offer.idle.nbytes == 0
     assert device.memory().free == device.memory().total
+
+
+def test_a_weight_of_another_length_is_not_taken_up(connect):
+    """Its bytes would count as taken while nobody has them."""
+    with serving(Counting("fake:0")) as server:
+        offer = server.service.shared.offers[0]
+        remote = connect(f"{server.address.server}/fake:0")
+        data = memoryview(bytes(range(256)))
+        remote.buffers.wrap(data).free()
+        wait_until(lambda: offer.idle.nbytes == 256)
+        digest = digest_of(data)
+        for nbytes in (255, 257):
+            answer = remote.connection.request(Weights(0, [(9, digest, nbytes)])).body
+            assert answer == {"missing": [[0, 0]]}
+        assert (offer.taken, offer.idle.nbytes) == (0, 256)
 
 
 def test_two_clients_at_once_have_executables_of_their_own(backend, connect):

@@ -15,12 +15,13 @@ from tests.rpc.models import write_model
 from tests.rpc.servers import in_thread
 
 from hotplug.errors import OutOfDeviceMemoryError, UsageError
+from hotplug.formats.gguf import GGUFFile
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError, KeyFileError, LimitError
 from hotplug_rpc.keys import KeyRing
-from hotplug_rpc.server import transfers, unfinished
+from hotplug_rpc.server import model_files, transfers, unfinished
 from hotplug_rpc.server.build import Options, build
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.weights import WeightStore
@@ -276,6 +277,26 @@ def test_the_cache_is_bounded(tmp_path, offer):
     assert read(store.acquire(offer, digest, 13_000)) == large
 
 
+def test_servers_that_share_a_folder_share_its_bound(tmp_path, offer):
+    """Each finds out about the others' files after a few of its own."""
+    stores = [WeightStore(tmp_path, 60_000) for _ in range(3)]
+    largest = 0
+    for seed in range(60):
+        put(stores[seed % 3], content(seed, 1500))
+        stores[seed % 3].forget_client(CLIENT)
+        largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
+    assert 30_000 < largest <= 60_000 + 3 * 1500
+
+
+def test_a_bound_that_has_become_smaller_holds_at_once(tmp_path):
+    store = WeightStore(tmp_path)
+    for seed in range(4):
+        put(store, content(seed))
+    store.forget_client(CLIENT)
+    WeightStore(tmp_path, 12_000)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_full_disk_keeps_weights_in_memory(tmp_path, offer, monkeypatch):
     store = WeightStore(tmp_path)
     data = content()
@@ -413,6 +434,18 @@ def test_a_model_file_that_is_changed_later_is_hashed_again(tmp_path, offer):
 def _folder(tmp_path):
     (tmp_path / "models").mkdir()
     return True
+
+
+def test_files_of_one_name_are_hashed_once_each(tmp_path, monkeypatch):
+    models, hashed = [], []
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        models.append(write_model(tmp_path / str(number) / "model.gguf", seed=number))
+    monkeypatch.setattr(model_files, "digest_of", lambda d: hashed.append(d) or digest_of(d))
+    for _ in range(2):
+        places = model_files.index_models(models, tmp_path / "cache")
+        assert {place.path for place in places.values()} == set(models)
+    assert len(hashed) == 2 * len(GGUFFile.open(models[0]).tensors)
 
 
 def test_a_broken_model_file_is_passed_over(tmp_path, offer):

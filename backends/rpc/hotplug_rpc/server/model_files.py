@@ -6,6 +6,7 @@ file's size and time; a file that has changed is hashed anew.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -61,8 +62,10 @@ def _gguf_files(models: Iterable[Path]) -> Iterator[Path]:
 
 def _rows(path: Path, folder: Path | None) -> list[tuple[str, Place]]:
     state = path.stat()
-    stamp = [str(path.resolve()), state.st_size, state.st_mtime_ns]
-    kept = folder and folder / f"{path.name}.index"
+    place = str(path.resolve())
+    stamp = [place, state.st_size, state.st_mtime_ns]
+    number = hashlib.sha256(place.encode("utf-8", "replace")).hexdigest()[:16]
+    kept = folder and folder / f"{path.name}.{number}.index"
     known = _kept_rows(kept, stamp)
     if known is None:
         known = _hashed(path)

@@ -39,6 +39,9 @@ _PIECE = 16 << 20
 _LENT_PIECE = 1 << 20
 _DAY = 86400.0
 
+_LOOKS = 32
+"""How often a server looks what others put into the cache, while it fills all of it itself."""
+
 
 @dataclass(slots=True, eq=False)
 class SharedWeight:
@@ -69,12 +72,13 @@ class WeightStore:
         # Received and on no device yet: who sent them, and those that are not on disk.
         self._senders: dict[str, str] = {}
         self._loose: dict[str, memoryview] = {}
-        # Looking through the folder takes long; other processes' files count when that is done.
-        self._kept_bytes = 0 if folder is None else sum(size for _, size, _ in _files(folder))
         # Path and hash -> which file that was when it was hashed.
         self._verified: dict[tuple[str, str], tuple[int, ...]] = {}
         self._places: dict[str, Place] = index_models(models, folder)
         self._lock = threading.RLock()
+        # Looking through the folder takes long, and other processes' files count when that is done.
+        self._written = 0  # since then
+        self._kept_bytes = 0 if folder is None else self._evict(folder)
         self._behind = WriteBehind(self._write_behind)
 
     def acquire(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
@@ -95,7 +99,7 @@ class WeightStore:
     def has(self, offer: Offer, digest: str, nbytes: int) -> bool:
         """Whether a weight's bytes are here, so that a device can have it at once."""
         with self._lock:
-            here = (offer, digest) in self._shared or digest in offer.idle
+            here = (offer, digest) in self._shared or (digest, nbytes) in offer.idle
             return here or self._find(digest, nbytes) is not None
 
     def release(self, shared: SharedWeight) -> None:
@@ -107,10 +111,10 @@ class WeightStore:
                 return
             self._shared.pop((offer, shared.digest), None)
         offer.give_back(nbytes)
-        offer.idle.put(shared.digest, shared, nbytes, shared.buffer.free)
+        offer.idle.put((shared.digest, nbytes), shared, nbytes, shared.buffer.free)
 
     def _bring(self, offer: Offer, digest: str, nbytes: int) -> SharedWeight | None:
-        idle: SharedWeight | None = offer.idle.take(digest)
+        idle: SharedWeight | None = offer.idle.take((digest, nbytes))
         if idle is not None:
             return self._taken_up(idle)
         data = self._find(digest, nbytes)
@@ -258,8 +262,10 @@ class WeightStore:
         if self._folder is not None:
             with self._lock:
                 self._kept_bytes += nbytes
-                if self._kept_bytes > self._most_bytes:
-                    self._kept_bytes = self._evict(self._folder)
+                self._written += nbytes
+                unseen = self._written > self._most_bytes // _LOOKS
+                if unseen or self._kept_bytes > self._most_bytes:
+                    self._kept_bytes, self._written = self._evict(self._folder), 0
 
     def _keep(self, client: str, transfer: Transfer) -> None:
         """On disk, or in memory where it has no room there or cannot be written."""
