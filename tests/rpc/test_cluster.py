@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -52,12 +54,73 @@ def test_a_list_of_hosts(ssh, tmp_path):
     program = f"{sys.executable} -m hotplug"
     options = ["--hosts", "me@localhost,127.0.0.1", "--ssh", ssh, "--program", program]
     ask = f"{ASK}; raise SystemExit(7)"
-    done = run(*options, "--devices", "cpu", "--", sys.executable, "-c", ask)
+    options += ["--devices", "cpu", "--serve", "--run-limit 60 --isolate"]
+    done = run(*options, "--", sys.executable, "-c", ask)
     assert done.returncode == 7, done.stderr  # the command's own
     *servers, answer = done.stdout.splitlines()
     assert [line.split()[1] for line in servers] == ["cpu:0", "cpu:0"]
     addresses = [line.split()[0].removeprefix("rpc://") + "/cpu:0" for line in servers]
     assert json.loads(answer) == addresses
+
+
+def test_options_of_servers_are_checked_there(ssh):
+    program = f"{sys.executable} -m hotplug"
+    options = ["--hosts", "127.0.0.1", "--ssh", ssh, "--program", program, "--devices", "cpu"]
+    done = run(*options, "--serve", "--run-limit 0", "true")
+    assert done.returncode == 2
+    assert "--run-limit takes a number of seconds above 0" in done.stderr
+
+
+@pytest.fixture
+def sshd(tmp_path):
+    """A real one on loopback, for this user by a key made for it; the ssh that reaches it."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    program = shutil.which("sshd", path=path)
+    if program is None or not shutil.which("ssh"):
+        pytest.skip("no sshd")
+    for name in ("host", "user"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(make, check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}", "HostKey": tmp_path / "host", "PidFile": "none",
+        "AuthorizedKeysFile": tmp_path / "user.pub", "StrictModes": "no",
+        "PasswordAuthentication": "no",
+    }  # fmt: skip
+    (tmp_path / "config").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
+    known = f"[127.0.0.1]:{port} {(tmp_path / 'host.pub').read_text()}"
+    (tmp_path / "known").write_text(known)
+    command = [program, "-D", "-e", "-f", str(tmp_path / "config")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stderr.readline()
+        if "listening" not in first:
+            process.wait(10)
+            pytest.skip(f"sshd does not start here: {first.strip()}")
+        yield (
+            f"ssh -F none -p {port} -i {tmp_path / 'user'} -o IdentitiesOnly=yes -o BatchMode=yes "
+            f"-o UserKnownHostsFile={tmp_path / 'known'}"
+        )
+        process.terminate()
+
+
+def test_a_real_ssh(sshd, tmp_path):
+    keys = tmp_path / "keys of the other machine"
+    program = f"env HOTPLUG_RPC_KEYS={shlex.quote(str(keys))} {sys.executable} -m hotplug"
+    options = ["--hosts", "127.0.0.1", "--ssh", sshd, "--program", program, "--devices", "cpu"]
+    done = run(*options, "--", sys.executable, "-c", ASK)
+    assert done.returncode == 0, done.stderr
+    line, answer = done.stdout.splitlines()
+    server = line.split()[0].removeprefix("rpc://")
+    assert json.loads(answer) == [f"{server}/cpu:0"]
+    assert KeyRing(keys).identity() != KeyRing().identity()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(server.rpartition(":")[2])), 5).close()
+    (tmp_path / "known").write_text("")
+    done = run(*options, "true")
+    assert done.returncode == 2
+    assert "Host key verification failed" in done.stderr
+    assert "ended with code 255" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal that can be handled")
@@ -97,6 +160,8 @@ def test_a_server_that_does_not_start(ssh):
         (["--hosts=-oProxyCommand=touch x"], "is no host"),
         (["--hosts", "me@a'b"], "is no address"),
         (["--hosts", "a", "--ssh", "/nonexistent/ssh"], "cannot be started"),
+        (["--hosts", "a", "--ssh", "ssh '"], "--ssh"),
+        (["--hosts", "a", "--serve", "--models '"], "--serve"),
     ],
 )
 def test_wrong_usage_is_one_sentence(capsys, words, message):

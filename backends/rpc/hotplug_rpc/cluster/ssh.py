@@ -29,14 +29,14 @@ class SSHLauncher:
         self,
         hosts: Sequence[str],
         words: Sequence[str],
-        ssh: str = "ssh",
+        ssh: Sequence[str] = ("ssh",),
         program: str = "hotplug",
     ) -> None:
         if not hosts:
             raise UsageError("no host is named")
         self._hosts = [(host, _name(host)) for host in hosts]
         self._words = words
-        self._ssh = shlex.split(ssh)
+        self._ssh = ssh
         self._program = program
         self._servers: list[HostServer] = []
 

@@ -48,6 +48,10 @@ class ClusterCommand:
         parser.add_argument("--devices", default="auto", help="what each server offers (all)")
         parser.add_argument("--budget", help="bytes of each device, such as 8G (all)")
         parser.add_argument(
+            "--serve", default="", metavar="OPTIONS",
+            help='more options of serve-devices there, as in --serve="--run-limit 60 --isolate"',
+        )  # fmt: skip
+        parser.add_argument(
             "command", nargs=argparse.REMAINDER,
             help="runs with HOTPLUG_DEVICE naming all servers; without one, they wait for Ctrl-C",
         )  # fmt: skip
@@ -84,14 +88,22 @@ def _launcher(arguments: argparse.Namespace) -> Launcher:
     words = ["--allow", KeyRing().identity().public.hex(), "--devices", arguments.devices]
     if arguments.budget:
         words += ["--budget", arguments.budget]
+    words += _split("serve", arguments.serve)
     if arguments.hosts is not None:
         hosts = [host.strip() for host in arguments.hosts.split(",") if host.strip()]
-        return SSHLauncher(hosts, words, arguments.ssh, arguments.program)
+        return SSHLauncher(hosts, words, _split("ssh", arguments.ssh), arguments.program)
     if arguments.ray is not None:
         return RayLauncher(arguments.ray, words)
     if arguments.dask_local is not None and arguments.dask_local < 1:
         raise UsageError(f"--dask-local takes at least 1 worker, not {arguments.dask_local}")
     return DaskLauncher(arguments.dask_local or arguments.dask, words)
+
+
+def _split(name: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--{name} {text!r} is not understood: {error}") from error
 
 
 @contextlib.contextmanager
