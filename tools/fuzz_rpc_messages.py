@@ -78,8 +78,8 @@ CONTENTS = [(data, digest_of(memoryview(data))) for data in (b"", b"a" * 8, b"b"
 NAMES = ("x", "output:y", "s", "rows", "at", "w")
 
 
-def _nowhere(endpoint: str, key: str, ticket: str, nbytes: int) -> list[memoryview]:
-    raise SessionError(f"{endpoint}, {key} and {ticket} lead to no {nbytes} bytes here")
+def _nowhere(endpoint: str, key: str, ticket: str, nbytes: int, nearby: bool) -> list[memoryview]:
+    raise SessionError(f"{endpoint}, {key}, {ticket} and {nearby} lead to no {nbytes} bytes here")
 
 
 class Fuzzer:

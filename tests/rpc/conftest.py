@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.rpc.services import HELLO, Bench
 
+from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.backend import RPCBackend
 
 
@@ -38,3 +40,16 @@ def connect(backend):
     yield open_device
     for device in opened:
         device.close()
+
+
+@pytest.fixture
+def device():
+    return FakeDevice("fake:0", memory_bytes=1 << 20)
+
+
+@pytest.fixture
+def bench(device):
+    made = Bench(device)
+    made.does(HELLO)
+    yield made
+    made.service.close()

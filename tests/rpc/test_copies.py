@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+from functools import partial
 
 import numpy as np
 import pytest
 from tests.rpc.servers import in_thread
 
-from hotplug.errors import UsageError
+from hotplug.errors import RemoteError, UsageError
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.errors import ServerLostError
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.server import build
 from hotplug_rpc.server.build import Options
+from hotplug_rpc.server.fetching import fetch_from
+from hotplug_rpc.server.peers import Peers
 
 LARGE = 20 << 20  # more than one frame
 
@@ -135,6 +139,24 @@ def test_a_server_that_would_send_all_at_once_is_not_fetched_from(two, monkeypat
     assert content(target) == data
     assert asked(servers[1], "fetch") == 1
     assert asked(servers[0], "redeem") == 0
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254"],
+)
+def test_clients_of_other_machines_reach_nothing_on_this_one(host):
+    """A listener here would see a connection; and nothing is said of whether there is one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        endpoint = f"{host}:{listener.getsockname()[1]}"
+        where = endpoint, "a" * 64, "b" * 64, 8
+        peers = Peers(partial(fetch_from, KeyRing().identity()))
+        with pytest.raises(RemoteError) as caught:
+            list(peers.fetch(*where, nearby=False))
+        assert str(caught.value) == f"it cannot fetch from {endpoint}"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def test_sizes_must_agree(two):

@@ -41,6 +41,34 @@ def test_lanes_take_turns(desk):
     assert done == ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"]
 
 
+def test_clients_take_turns_however_many_lanes_they_have(desk):
+    gate, done = held(desk), []
+    for client, lanes in (("many", "abc"), ("one", "d")):
+        for lane in lanes:
+            for number in range(2):
+                name = f"{lane}{number}"
+                desk.submit(lane, Job(number, lambda name=name: done.append(name)), client)
+    desk.clear("b")
+    gate.set()
+    desk.close()
+    assert done == ["a0", "d0", "c0", "d1", "a1", "c1"]
+
+
+def test_no_client_has_all_threads():
+    desk = Desk("test", threads=2, most=1)
+    open_, done = threading.Event(), []
+    for lane in "ab":
+        desk.submit(lane, Job(0, lambda: done.append(open_.wait(20))), "slow")
+    quick = threading.Event()
+    desk.submit("c", Job(0, quick.set), "quick")
+    assert quick.wait(20)
+    assert desk.serves("a")
+    assert not desk.serves("d")
+    open_.set()
+    desk.close()
+    assert done == [True, True]
+
+
 def test_jobs_are_taken_back(desk):
     gate, done = held(desk), []
     for number in range(3):

@@ -26,7 +26,7 @@ def ring(tmp_path):
 
 @pytest.fixture
 def peers():
-    return Peers(lambda endpoint, key, ticket, nbytes: [])
+    return Peers(lambda *where: [])
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def test_a_server_that_sends_more_than_it_was_asked_for_is_left(monkeypatch):
         thread.start()
         try:
             with pytest.raises(ServerLostError, match="more than was asked for"):
-                list(fetch_from(identity, *where, "a" * 64, 1000))
+                list(fetch_from(identity, *where, "a" * 64, 1000, nearby=True))
         finally:
             ended.set()
             thread.join()

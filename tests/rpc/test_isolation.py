@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import urllib.request
 
 import psutil
 import pytest
@@ -113,6 +115,30 @@ def test_a_process_knows_whose_session_it_is(cache, clients):
     clients[0].connection.request(Content(digest, 200, 0), [data[:50]])
     key = KeyRing().identity().public.hex()
     assert [path.name for path in cache.iterdir()] == [f".part-{digest}-{key[:16]}"]
+
+
+def test_log_and_metrics_tell_of_all_processes(tmp_path, backend):
+    """A child's warning is a line like the others', and its answers are counted."""
+    data = bytes(200)
+    (tmp_path / digest_of(memoryview(data))).write_bytes(b"\x01" * 200)
+    options = ["--isolate", "--json-log", "--devices", "cpu", "--cache", str(tmp_path)]
+    started = ServerProcess(*options, "--metrics", "127.0.0.1:0", "--drain", "0")
+    try:
+        device = backend.open(backend.find(started.address)[0])
+        device.buffers.allocate(1000).write(0, memoryview(bytes(1000)))
+        question = Weights(0, [(99, digest_of(memoryview(data)), 200)])
+        assert device.ask(question).body == {"missing": [[0, 0]]}
+        with pytest.raises(SessionError):
+            device.ask(Ticket(0, 1, "0" * 64))
+        place = json.loads(started.log[0])["message"].rpartition(" ")[2]
+        with urllib.request.urlopen(place, timeout=10) as answer:
+            text = answer.read().decode()
+    finally:
+        started.stop()
+    assert 'hotplug_rpc_failures_total{error="SessionError"} 1\n' in text
+    assert 'hotplug_rpc_device_taken_bytes{device="cpu:0"} 1000\n' in text
+    rows = [json.loads(line) for line in started.log]
+    assert [row["level"] for row in rows if "does not hold" in row["message"]] == ["warning"]
 
 
 def test_no_process_outlives_a_server_that_is_killed(tmp_path, monkeypatch):

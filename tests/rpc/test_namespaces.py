@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
-from hotplug.errors import DeviceLostError
+from hotplug.errors import DeviceLostError, RemoteError
+from hotplug_rpc.addresses import parse_address
 from hotplug_rpc.backend import RPCBackend
+from hotplug_rpc.client.connection import Connection
 from hotplug_rpc.errors import KeyFileError, ServerLostError
 from hotplug_rpc.keys import KeyRing
+from hotplug_rpc.requests import Allocate, Fetch
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("ip"), reason="no iproute2")]
 
@@ -98,3 +103,54 @@ def test_two_hosts(host, tmp_path, monkeypatch):
         with backend.open(backend.find(f"{THERE}:5640/cpu:0")[0]) as again:
             assert again.memory().total > 0
         device.close()
+
+
+def wrong_keys(identity, count):
+    """Handshakes for another server's key."""
+    for _ in range(count):
+        with pytest.raises(ServerLostError):
+            Connection(parse_address(f"{THERE}:5640"), b"\x07" * 32, identity, 20)
+
+
+def test_strangers_of_another_host_are_limited(host, tmp_path):
+    """Unless a client came in from there before. A few may be over before the server sees them."""
+    name, _ = host
+    there, me = KeyRing(tmp_path / "there"), KeyRing(tmp_path / "here").identity()
+    there.allow(me.public, "here")
+    key, server = there.identity().public, parse_address(f"{THERE}:5640")
+    with serving(name, there.folder, "--metrics", f"{THERE}:9464"):
+        wrong_keys(me, 60)
+        assert 'reason="rate"' not in metrics()
+        wrong_keys(me, 60)
+        assert 'reason="rate"' in metrics()
+        with pytest.raises(ServerLostError, match="ended the handshake"):
+            Connection(server, key, me, 20)
+    with serving(name, there.folder, "--metrics", f"{THERE}:9464"):
+        Connection(server, key, me, 20).leave()
+        wrong_keys(me, 120)
+        Connection(server, key, me, 20).leave()
+        assert 'reason="rate"' not in metrics()
+
+
+def metrics():
+    with urllib.request.urlopen(f"http://{THERE}:9464/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_a_client_of_another_host_reaches_nothing_behind_the_server(host, tmp_path):
+    """What listens on the server's loopback, or on this side, is not told apart from nothing."""
+    name, _ = host
+    there, me = KeyRing(tmp_path / "there"), KeyRing(tmp_path / "here").identity()
+    there.allow(me.public, "here")
+    with serving(name, there.folder):
+        connection = Connection(parse_address(f"{THERE}:5640"), there.identity().public, me, 20)
+        connection.request(Allocate(0, 1, 8))
+        with socket.create_server((HERE, 0)) as listener:
+            listener.settimeout(20)
+            port = listener.getsockname()[1]
+            for endpoint in ("127.0.0.1:5640", "localhost:5640", f"{HERE}:{port}", f"{HERE}:1"):
+                with pytest.raises(RemoteError, match="it cannot fetch from") as caught:
+                    connection.request(Fetch(0, 1, endpoint, "a" * 64, "b" * 64))
+                assert str(caught.value).endswith(endpoint)
+            listener.accept()[0].close()  # of all addresses only this one was connected to
+        connection.leave()

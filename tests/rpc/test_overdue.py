@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tests.rpc.test_service import HELLO, Bench, ready
+from tests.rpc.services import HELLO, Bench, ready
 
 from hotplug.cli import main
 from hotplug.errors import RunCancelledError

@@ -24,8 +24,9 @@ from hotplug.registry import Registry
 from hotplug_rpc.addresses import parse_address
 from hotplug_rpc.backend import RPCBackend
 from hotplug_rpc.client.connection import Connection
-from hotplug_rpc.errors import ServerLostError
+from hotplug_rpc.errors import ServerLostError, SessionError
 from hotplug_rpc.keys import Identity, KeyRing
+from hotplug_rpc.requests import Memory
 from hotplug_rpc.server.http import serve_metrics
 from hotplug_rpc.server.metrics import Metrics
 
@@ -125,10 +126,23 @@ def test_a_client_that_is_allowed_comes_in(server):
     ring.allow(friend.public, "friend")
     connection = connect_as(server, friend)
     assert [described.info.id for described in connection.offered] == ["cpu:0"]
-    connection.leave()
     ring.forbid("friend")
+    with pytest.raises(SessionError) as caught:  # first it learns why
+        use_up(connection)
+    assert "not allowed any more" in str(caught.value) or "no session" in str(caught.value)
+    while connection.lost is None:  # then nothing of it is read any more
+        with contextlib.suppress(SessionError, ServerLostError):
+            use_up(connection)
+    connection.close()
     with pytest.raises(ServerLostError, match="does not let this machine in"):
         connect_as(server, friend)
+
+
+def use_up(connection):
+    """Ask until the server answers otherwise, or not at all."""
+    while True:
+        connection.request(Memory(0))
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +198,18 @@ def test_metrics_outlast_whoever_asks_for_them():
                 assert answer.read() == Metrics().text().encode()
 
 
+def test_what_fails_while_metrics_are_told_is_logged(caplog):
+    with (
+        serve_metrics("127.0.0.1:0", None) as address,
+        caplog.at_level("ERROR", "hotplug.rpc"),
+        pytest.raises(OSError, match="without response"),
+    ):
+        urllib.request.urlopen(f"http://{address.server}/metrics", timeout=10)
+    assert "metrics_text" in caplog.text
+
+
 class _Metered:
-    metrics = Metrics()
+    metrics_text = Metrics().text
     closing = False
 
 

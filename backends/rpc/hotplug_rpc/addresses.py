@@ -82,6 +82,7 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
     except ValueError:  # a name, which may lead anywhere
         return False

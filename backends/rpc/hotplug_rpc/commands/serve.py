@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import signal
 import sys
 import threading
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ServeCommand", "command"]
 
 _SWITCH_SECONDS = 0.0005
-_KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class ServeCommand:
@@ -100,8 +98,9 @@ class ServeCommand:
         from hotplug_rpc.keys import KeyRing  # noqa: PLC0415 - help needs no ZeroMQ
         from hotplug_rpc.server.build import build, offered, opened  # noqa: PLC0415
         from hotplug_rpc.server.http import serve_metrics  # noqa: PLC0415
+        from hotplug_rpc.server.log import logging_to_stderr  # noqa: PLC0415
 
-        with _logging(as_json=arguments.json_log, quiet=arguments.quiet):
+        with logging_to_stderr(as_json=arguments.json_log, quiet=arguments.quiet):
             # Else a thread that computes in Python would keep the one with the sockets waiting.
             sys.setswitchinterval(_SWITCH_SECONDS)
             _allow_many_files()
@@ -159,6 +158,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         allow=[parse_key(text) for text in arguments.allow],
         isolate=arguments.isolate,
         keep_seconds=arguments.keep,
+        json_log=arguments.json_log,
     )
 
 
@@ -195,45 +195,6 @@ def _signals(server: Server, seconds: float) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Lines(logging.Formatter):
-    """What happened, and the facts given with it: as text, or as a JSON object."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-        self._as_json = as_json
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, or more where there is a traceback."""
-        facts = {name: value for name, value in vars(record).items() if name not in _KNOWN}
-        if not self._as_json:
-            return super().format(record) + "".join(f" {k}={v}" for k, v in facts.items())
-        row = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **{name: str(value) for name, value in facts.items()},
-        }
-        if record.exc_info:
-            row["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(row)
-
-
-@contextlib.contextmanager
-def _logging(*, as_json: bool, quiet: bool) -> Iterator[None]:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines(as_json=as_json))
-    logger = logging.getLogger("hotplug.rpc")
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
 
 
 command = ServeCommand()

@@ -53,6 +53,7 @@ class Options:
         allow: public keys that may come in, beside those on the list.
         isolate: whether each session has a process of its own.
         keep_seconds: how long what no session uses any more stays on devices.
+        json_log: whether processes of single sessions log JSON objects, as this one does.
     """
 
     bind: Address = field(default_factory=lambda: Address("127.0.0.1", DEFAULT_PORT))
@@ -65,6 +66,7 @@ class Options:
     allow: Collection[bytes] = ()
     isolate: bool = False
     keep_seconds: float = 0.0
+    json_log: bool = False
 
 
 def cache_folder() -> Path:
@@ -110,9 +112,12 @@ def build(options: Options, devices: Sequence[Device], keys: KeyRing) -> Server:
     identity = keys.identity()
     if options.isolate:
         command = [sys.executable, "-m", _CHILD, options_to_json(options)]
-        shared = shared_of(options, (), None)
+        shared, ids = shared_of(options, (), None), [info.id for info in offered(options.devices)]
         return Server(
-            options.bind, keys, lambda post: IsolatingService(shared, post, command), options.allow
+            options.bind,
+            keys,
+            lambda post: IsolatingService(shared, post, command, ids),
+            options.allow,
         )
     shared = shared_of(options, devices, lambda *where: fetch_from(identity, *where))
     return Server(options.bind, keys, lambda post: Service(shared, post), options.allow)
@@ -159,6 +164,7 @@ def options_to_json(options: Options) -> str:
             "cache": options.cache and str(options.cache),
             "cache_bytes": options.cache_bytes,
             "models": [str(path) for path in options.models],
+            "json_log": options.json_log,
         }
     )
 
@@ -173,6 +179,7 @@ def options_from_json(text: str) -> Options:
         cache=values["cache"] and Path(values["cache"]),
         cache_bytes=values["cache_bytes"],
         models=[Path(path) for path in values["models"]],
+        json_log=values["json_log"],
     )
 
 

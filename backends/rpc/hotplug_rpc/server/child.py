@@ -21,6 +21,7 @@ import zmq
 
 from hotplug_rpc.server.build import opened, options_from_json, shared_of
 from hotplug_rpc.server.ledger import Ledger
+from hotplug_rpc.server.log import logging_to_stderr
 from hotplug_rpc.server.service import Service
 
 __all__ = ["main"]
@@ -35,7 +36,11 @@ def main(options: str, address: str, client: str, path: str, row: str) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     chosen = options_from_json(options)
     ledger = Ledger(Path(path), int(row), client)
-    with opened(chosen.devices) as devices, contextlib.closing(_Wire(address)) as wire:
+    with (
+        logging_to_stderr(as_json=chosen.json_log, quiet=True),
+        opened(chosen.devices) as devices,
+        contextlib.closing(_Wire(address)) as wire,
+    ):
         service = Service(shared_of(chosen, devices, None, ledger), wire.post)
         wire.run(service, client)
     return 0

@@ -1,17 +1,19 @@
-"""Threads that do the work of many sessions, taking turns between them.
+"""Threads that do the work of many sessions, taking turns between clients and their sessions.
 
-A *lane* is a queue whose jobs are done one after the other. Of the lanes that wait, each gets one
-job done before the first gets its second, so that a client with many requests does not keep others
-away.
+A *lane* is a queue whose jobs are done one after the other. Lanes belong to *clients*. Of the
+clients that wait, each gets one job done before the first gets its second, and so do the lanes of
+one client, so that neither many requests nor many sessions keep others away.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 __all__ = ["Desk", "Job"]
 
@@ -33,18 +35,36 @@ class Job:
     nbytes: int = 0
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Client:
+    """Lanes with jobs of which none has begun, and how many jobs have."""
+
+    lanes: deque[_Lane] = field(default_factory=deque)
+    busy: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
+    key: Hashable
+    client: _Client
     jobs: deque[Job] = field(default_factory=deque)
     busy: bool = False
 
 
 class Desk:
-    """Some threads and the lanes that they serve."""
+    """Some threads and the lanes that they serve.
 
-    def __init__(self, name: str, threads: int = 1) -> None:
+    Args:
+        name: of the threads.
+        threads: how many.
+        most: of them that are busy for one client; None for all.
+    """
+
+    def __init__(self, name: str, threads: int = 1, most: int | None = None) -> None:
+        self._most = most or threads
         self._lanes: dict[Hashable, _Lane] = {}
-        self._ready: deque[tuple[Hashable, _Lane]] = deque()
+        self._clients: WeakValueDictionary[Hashable, _Client] = WeakValueDictionary()
+        self._ready: deque[_Client] = deque()  # those with lanes that may be served, each once
         self._wakeup = threading.Condition()
         self._closed = False
         self._threads = [
@@ -54,14 +74,27 @@ class Desk:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, lane: Hashable, job: Job) -> None:
-        """Queue a job."""
+    def submit(self, lane: Hashable, job: Job, client: Hashable = None) -> None:
+        """Queue a job in a lane, which is the client's."""
         with self._wakeup:
-            queue = self._lanes.setdefault(lane, _Lane())
+            queue = self._lanes.get(lane)
+            if queue is None:
+                owner = self._clients.setdefault(client, _Client())
+                queue = self._lanes[lane] = _Lane(lane, owner)
             queue.jobs.append(job)
             if not queue.busy and len(queue.jobs) == 1:
-                self._ready.append((lane, queue))
-                self._wakeup.notify()
+                queue.client.lanes.append(queue)
+                self._make_ready(queue.client)
+
+    def _make_ready(self, client: _Client) -> None:
+        if client.lanes and client.busy < self._most and client not in self._ready:
+            self._ready.append(client)
+            self._wakeup.notify()
+
+    def serves(self, lane: Hashable) -> bool:
+        """Whether a job of a lane waits, or has begun and not ended."""
+        with self._wakeup:
+            return lane in self._lanes
 
     def remove(self, lane: Hashable, job: int) -> Job | None:
         """Take a job back and return it; None if it has begun, or is not there."""
@@ -71,7 +104,7 @@ class Desk:
             if queue is None or found is None:
                 return None
             queue.jobs.remove(found)
-            self._forget_if_empty(lane, queue)
+            self._forget_if_empty(queue)
             return found
 
     def clear(self, lane: Hashable) -> None:
@@ -80,14 +113,17 @@ class Desk:
             queue = self._lanes.get(lane)
             if queue is not None:
                 queue.jobs.clear()
-                self._forget_if_empty(lane, queue)
+                self._forget_if_empty(queue)
 
-    def _forget_if_empty(self, lane: Hashable, queue: _Lane) -> None:
+    def _forget_if_empty(self, queue: _Lane) -> None:
         if queue.jobs or queue.busy:
             return
-        self._lanes.pop(lane, None)
-        if (lane, queue) in self._ready:
-            self._ready.remove((lane, queue))
+        self._lanes.pop(queue.key, None)
+        client = queue.client
+        if queue in client.lanes:
+            client.lanes.remove(queue)
+        if not client.lanes and client in self._ready:
+            self._ready.remove(client)
 
     @property
     def waiting(self) -> int:
@@ -100,8 +136,9 @@ class Desk:
         with self._wakeup:
             self._closed = True
             self._wakeup.notify_all()
+        until = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _serve(self) -> None:
         while True:
@@ -110,17 +147,25 @@ class Desk:
                     self._wakeup.wait()
                 if not self._ready:
                     return
-                lane, queue = self._ready.popleft()
-                job = queue.jobs.popleft()
-                queue.busy = True
+                queue, job = self._begin(self._ready.popleft())
             try:
                 job.work()
             except Exception:  # noqa: BLE001 - one job's fault must not end the thread of all
                 _log.exception("a job failed beside its answer")
             with self._wakeup:
-                queue.busy = False
-                if queue.jobs:
-                    self._ready.append((lane, queue))
-                    self._wakeup.notify()
-                else:
-                    self._forget_if_empty(lane, queue)
+                self._end(queue)
+
+    def _begin(self, client: _Client) -> tuple[_Lane, Job]:
+        queue = client.lanes.popleft()
+        queue.busy = True
+        client.busy += 1
+        self._make_ready(client)
+        return queue, queue.jobs.popleft()
+
+    def _end(self, queue: _Lane) -> None:
+        queue.busy = False
+        queue.client.busy -= 1
+        if queue.jobs:
+            queue.client.lanes.append(queue)
+        self._forget_if_empty(queue)
+        self._make_ready(queue.client)

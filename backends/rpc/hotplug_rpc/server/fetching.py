@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from hotplug.errors import UsageError
-from hotplug_rpc.addresses import parse_address
+from hotplug_rpc.addresses import Address, parse_address
 from hotplug_rpc.client.connection import Connection
 from hotplug_rpc.client.pending import Pending
-from hotplug_rpc.errors import ProtocolError, VersionError
+from hotplug_rpc.errors import ProtocolError, ServerLostError, VersionError
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.requests import Redeem
 from hotplug_rpc.server.peers import seconds_for
@@ -28,15 +30,24 @@ _MINOR = 2
 
 
 def fetch_from(
-    identity: Identity, endpoint: str, key: str, ticket: str, nbytes: int
+    identity: Identity, endpoint: str, key: str, ticket: str, nbytes: int, nearby: bool
 ) -> Iterator[memoryview]:
     """Redeem a ticket for so many bytes. The server is one that a client named: it is not believed.
+
+    Args:
+        identity: who this server is.
+        endpoint: where the other one is.
+        key: its public key, in hex.
+        ticket: what it gave to the client.
+        nbytes: how many.
+        nearby: whether it may be at an address that this machine alone reaches.
 
     Yields:
         Pieces, in order; few are held at a time.
 
     Raises:
         ProtocolError: the endpoint is no address, or a piece has another length.
+        ServerLostError: it cannot be reached, or must not be.
         VersionError: the other server would send all at once.
         RemoteError: the other server does not answer, or does not know the ticket.
     """
@@ -44,6 +55,8 @@ def fetch_from(
         address = parse_address(endpoint)
     except UsageError as error:
         raise ProtocolError(str(error)) from error
+    if not nearby:
+        address = _elsewhere(address)
     most = nbytes + nbytes // 64 + _BESIDES
     connection = Connection(address, bytes.fromhex(key), identity, _SECONDS, most)
     try:
@@ -52,6 +65,31 @@ def fetch_from(
         yield from _pieces(connection, ticket, nbytes)
     finally:
         connection.leave()
+
+
+def _elsewhere(address: Address) -> Address:
+    """The same by number, so that its name cannot come to mean another one.
+
+    What listens on loopback trusts whoever reaches it, and a client of another machine must not do
+    so by way of this server. The same goes for a link's own addresses, such as those of clouds.
+
+    Raises:
+        ServerLostError: it is such an address, or none at all.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServerLostError(f"{address.server} is not known: {error}") from error
+    numbers = [str(row[4][0]) for row in found]
+    if any(map(_is_own, numbers)):
+        raise ServerLostError(f"{address.server} is for this machine alone, and its client is not")
+    return Address(numbers[0], address.port)
+
+
+def _is_own(number: str) -> bool:
+    ip = ipaddress.ip_address(number.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
 
 
 def _pieces(connection: Connection, ticket: str, nbytes: int) -> Iterator[memoryview]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
-            self._say(200, self.service.metrics.text(), "text/plain; version=0.0.4")
+            self._say(200, self.service.metrics_text(), "text/plain; version=0.0.4")
         elif self.path == "/healthz":
             closing = self.service.closing
             self._say(503 if closing else 200, "closing\n" if closing else "ok\n", "text/plain")
@@ -73,6 +74,9 @@ class _HTTPServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who hangs up before the answer is no news either."""
+        del request, client_address
+        if not isinstance(sys.exc_info()[1], OSError):
+            _log.exception("a question by HTTP failed")
 
 
 @contextlib.contextmanager

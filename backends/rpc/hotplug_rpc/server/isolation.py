@@ -59,9 +59,12 @@ class IsolatingService:
         post: where answers go.
         command: starts a child; the address of its socket, the client's key, and its row of the
             ledger are added.
+        devices: ids of what children offer.
     """
 
-    def __init__(self, shared: Shared, post: Post, command: Sequence[str]) -> None:
+    def __init__(
+        self, shared: Shared, post: Post, command: Sequence[str], devices: Sequence[str] = ()
+    ) -> None:
         if not zmq.has("ipc"):
             raise UsageError("--isolate needs sockets in the file system, which are not to be had")
         self.shared = shared
@@ -69,6 +72,7 @@ class IsolatingService:
         self.closing = False
         self._post = post
         self._command = list(command)
+        self._devices = devices
         self._children: dict[bytes, _Child] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="hotplug-rpc-")
         self._ledger = Path(self._folder.name) / "ledger"
@@ -97,6 +101,14 @@ class IsolatingService:
         """Requests that are not answered."""
         return sum(len(child.open) for child in tuple(self._children.values()))
 
+    def metrics_text(self) -> str:
+        """The numbers as they are now, for Prometheus."""
+        self.metrics.put("sessions", len(self._children))
+        self.metrics.put("waiting", self.waiting)
+        for device, nbytes in zip(self._devices, Ledger.totals(self._ledger), strict=False):
+            self.metrics.put("device_taken_bytes", nbytes, f'device="{device}"')
+        return self.metrics.text()
+
     def handle(
         self,
         peer: bytes,
@@ -104,8 +116,10 @@ class IsolatingService:
         frames: Sequence[bytes | memoryview],
         *,
         ticket_only: bool = False,
+        nearby: bool = True,
     ) -> None:
         """One message; see `Service.handle`."""
+        del nearby  # these sessions connect to nobody
         text = bytes(frames[0]) if frames else b""
         number = id_of(text)
         try:
@@ -240,7 +254,16 @@ class IsolatingService:
             while True:
                 frames = child.socket.recv_multipart(zmq.NOBLOCK)
                 child.open.pop(id_of(frames[0]), None)
+                self._count(frames)
                 self._post(peer, list(frames))
+
+    def _count(self, frames: Sequence[bytes]) -> None:
+        with contextlib.suppress(ProtocolError):  # of a child that has gone astray
+            head = parse_head(frames[0])
+            if head.kind is Kind.FAILED:
+                self.metrics.add("failures_total", 1, f'error="{head.body.get("error")}"')
+            elif len(frames) > 1:
+                self.metrics.add("sent_bytes_total", sum(map(len, frames[1:])))
 
     def _mourn(self, peer: bytes, child: _Child) -> None:
         """A process ended by itself: its client is told, and nobody else is touched."""

@@ -48,6 +48,12 @@ class Ledger:
             file.seek(row * _ROW.itemsize)
             file.write(bytes(_ROW.itemsize))
 
+    @staticmethod
+    def totals(path: Path) -> list[int]:
+        """Bytes that all processes together have taken, of each device."""
+        taken: list[int] = np.fromfile(path, _ROW)["taken"].sum(axis=0).tolist()
+        return taken
+
     def exchange(self, device: int, nbytes: int) -> int:
         """Tell what is taken of a device here; returns what is taken of it in other processes."""
         if device >= _MOST_DEVICES:

@@ -13,11 +13,12 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from hotplug.errors import UsageError
-from hotplug_rpc.addresses import Address, parse_address
+from hotplug_rpc.addresses import Address, is_loopback, parse_address
 from hotplug_rpc.descriptors import shut_down
 from hotplug_rpc.keys import KeyRing
 from hotplug_rpc.requests import MAX_FRAMES
 from hotplug_rpc.server.backlog import Backlog
+from hotplug_rpc.server.callers import Callers
 from hotplug_rpc.server.door import Door
 from hotplug_rpc.server.isolation import IsolatingService
 from hotplug_rpc.server.outgoing import Message, Outgoing
@@ -76,9 +77,11 @@ class Server:
         self._outbox: deque[tuple[bytes, Message]] = deque()
         self._woken = False
         self._until: float | None = None
+        self._draining = False
         self._nudged = self._looked = time.monotonic()
         self._backlog = Backlog(_UNDER_WAY, _UNDER_WAY_TOGETHER)
         self._strangers = Strangers()
+        self._callers = Callers()
         self._failed = 0
         self.key = keys.identity().public
         self._silence = heartbeat_ms()
@@ -163,6 +166,9 @@ class Server:
     def _is_over(self) -> bool:
         if self._until is None:
             return False
+        if not self._draining:
+            self._draining = True
+            _log.info("no more sessions are taken", extra={"sessions": len(self.service.peers)})
         idle = not (self.service.peers or self._outbox or self._outgoing.waits)
         return idle or time.monotonic() >= self._until
 
@@ -183,6 +189,7 @@ class Server:
         if not event & _FAILURES:
             self._backlog.closed(value)
             self._strangers.closed(value)
+            self._callers.closed(value)
             return
         self.service.metrics.add("refused_total", 1, 'reason="handshake"')
         self._failed += 1  # not a line for each, or whoever likes could fill the log
@@ -205,19 +212,22 @@ class Server:
                 return
             peer = frames[0].bytes
             client = str(frames[-1].get("User-Id"))
+            key = bytes.fromhex(client)
             descriptor = int(frames[-1].get(zmq.SRCFD))
             self._backlog.delivered(descriptor)
             self._strangers.delivered(descriptor)
+            self._callers.delivered(descriptor, peer, key)
             if len(frames) > _MOST_FRAMES:
                 _log.warning("a message of too many frames, from %s", client[:16])
-                self._door.turn_away(bytes.fromhex(client))
+                self._door.turn_away(key)
                 self.service.end(peer, "a message had too many frames")
                 shut_down(descriptor)
                 continue
-            ticket_only = not self._door.knows(bytes.fromhex(client))
+            ticket_only = not self._door.knows(key)
+            nearby = is_loopback(str(frames[-1].get("Peer-Address")))
             payload = [frame.buffer for frame in frames[1:]]
             try:
-                self.service.handle(peer, client, payload, ticket_only=ticket_only)
+                self.service.handle(peer, client, payload, ticket_only=ticket_only, nearby=nearby)
             except Exception:  # noqa: BLE001 - whatever is wrong with one message, others go on
                 _log.exception("a message could not be handled")
 
@@ -252,17 +262,15 @@ class Server:
             _log.info("%d handshakes failed", self._failed)
             self._failed = 0
         self.service.end_unknown(self._door.knows)
+        peers = set(self.service.peers)  # among them those who came for a ticket
+        self._callers.end_unwelcome(lambda peer, key: peer in peers or self._door.knows(key))
         news = {"closing": True} if self.service.closing else None
-        for peer in self.service.peers:
+        for peer in peers:
             self._outgoing.nudge(peer, [make_head(Kind.NUDGE, 0, news)])
         self._outgoing.forget_sent()
         self.service.shared.weights.write_behind()
-        self.service.metrics.put("sessions", len(self.service.peers))
-        self.service.metrics.put("waiting", self.service.waiting)
         for offer in self.service.shared.offers:
             offer.idle.expire()
-            self.service.metrics.put("device_taken_bytes", offer.taken, f'device="{offer.id}"')
-            self.service.metrics.put("device_idle_bytes", offer.idle.nbytes, f'device="{offer.id}"')
 
     def _close(self) -> None:
         self.service.close()

@@ -68,6 +68,8 @@ class Metrics:
                 continue
             full = f"hotplug_rpc_{name}"
             lines += [f"# HELP {full} {help_text}", f"# TYPE {full} {kind}"]
-            lines += [f"{full}{{{label}}} {value:g}" if label else f"{full} {value:g}"
-                      for label, value in rows]  # fmt: skip
+            # All digits of a count of bytes, or its rate is nothing, and then a leap.
+            lines += [
+                f"{full}{f'{{{label}}}' if label else ''} {value:.16g}" for label, value in rows
+            ]
         return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -18,8 +19,11 @@ _SECONDS = 30.0
 _SLOWEST = 1 << 20
 _MOST = 1024
 
-Fetcher = Callable[[str, str, str, int], Iterable[memoryview]]
-"""Endpoint, that server's key, ticket, how many bytes -> bytes in pieces."""
+_log = logging.getLogger("hotplug.rpc")
+
+Fetcher = Callable[[str, str, str, int, bool], Iterable[memoryview]]
+"""Endpoint, that server's key, ticket, how many bytes, and whether it may be on this machine ->
+bytes in pieces."""
 
 
 def seconds_for(nbytes: int) -> float:
@@ -99,8 +103,17 @@ class Peers:
                 del self._issued[ticket]
             return issued.held, at, count
 
-    def fetch(self, endpoint: str, key: str, ticket: str, nbytes: int) -> Generator[memoryview]:
+    def fetch(
+        self, endpoint: str, key: str, ticket: str, nbytes: int, *, nearby: bool
+    ) -> Generator[memoryview]:
         """So many bytes from another server, in pieces.
+
+        Args:
+            endpoint: where it is, as a client says.
+            key: its public key, in hex.
+            ticket: what it gave to the client.
+            nbytes: how many.
+            nearby: whether it may be on this machine.
 
         Raises:
             SessionError: this server does not do that.
@@ -109,9 +122,11 @@ class Peers:
         if self._fetch is None:
             raise SessionError("this server does not fetch from others")
         try:
-            yield from self._fetch(endpoint, key, ticket, nbytes)
+            yield from self._fetch(endpoint, key, ticket, nbytes, nearby)
         except ServerLostError as error:  # which is the other one, and not this
-            raise RemoteError(f"it cannot fetch from another server: {error}") from error
+            # Why is for this server's log: a client could find out what listens where.
+            _log.info("nothing is fetched from another server: %s", error)
+            raise RemoteError(f"it cannot fetch from {endpoint}") from error
 
     def _forget_old(self) -> None:
         now = time.monotonic()

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -46,7 +46,6 @@ _ASIDE = (
     rq.Explain,
     rq.Weights,
     rq.Redeem,
-    rq.Fetch,
 )
 """What may take long without a device's help, or concerns none: done beside the devices' lanes."""
 
@@ -57,7 +56,12 @@ _CONTENTS = (rq.Content, rq.Want, rq.Lend)
 
 _WITH_TICKET = (rq.Redeem, rq.Ping)
 
-_SIDE_THREADS = 4
+_SIDE_THREADS = 8
+_SIDE_THREADS_OF_ONE = 4
+
+_FETCHING = 8
+"""Clients whose fetching goes on at the same time. Each has one thread, which may wait long for a
+server that the client named."""
 
 
 class Service:
@@ -75,7 +79,8 @@ class Service:
         self.closing = False
         self._post = post
         self._sessions: dict[bytes, Session] = {}
-        self._aside = Desk("hotplug-rpc-aside", _SIDE_THREADS)
+        self._aside = Desk("hotplug-rpc-aside", _SIDE_THREADS, _SIDE_THREADS_OF_ONE)
+        self._fetching = Desk("hotplug-rpc-fetching", _FETCHING, 1)
         self._lock = threading.Lock()
         self._noted = -1.0
 
@@ -89,6 +94,15 @@ class Service:
         """Requests that are not answered."""
         return sum(session.waiting for session in tuple(self._sessions.values()))
 
+    def metrics_text(self) -> str:
+        """The numbers as they are now, for Prometheus."""
+        self.metrics.put("sessions", len(self._sessions))
+        self.metrics.put("waiting", self.waiting)
+        for offer in self.shared.offers:
+            self.metrics.put("device_taken_bytes", offer.taken, f'device="{offer.id}"')
+            self.metrics.put("device_idle_bytes", offer.idle.nbytes, f'device="{offer.id}"')
+        return self.metrics.text()
+
     def handle(
         self,
         peer: bytes,
@@ -96,6 +110,7 @@ class Service:
         frames: Sequence[bytes | memoryview],
         *,
         ticket_only: bool = False,
+        nearby: bool = True,
     ) -> None:
         """One message.
 
@@ -104,6 +119,7 @@ class Service:
             client: its public key, in hex.
             frames: head and payload.
             ticket_only: whether the client was let in only to redeem a ticket.
+            nearby: whether it came in by a loopback address.
         """
         text = bytes(frames[0]) if frames else b""
         try:
@@ -111,7 +127,10 @@ class Service:
             request = rq.parse(head, len(frames) - 1)
             payload = [memoryview(frame) for frame in frames[1:]]
             self.metrics.count_request(request.kind, payload)
-            self._dispatch(peer, client, head, request, payload, ticket_only)
+            if isinstance(request, rq.Hello):
+                self._hello(peer, head.id, request, client, ticket_only, nearby)
+            else:
+                self._dispatch(peer, head, request, payload, ticket_only)
         except HotplugError as error:
             if isinstance(error, ProtocolError):
                 self._note(client, error)
@@ -129,15 +148,11 @@ class Service:
     def _dispatch(
         self,
         peer: bytes,
-        client: str,
         head: Head,
         request: rq.Request,
         payload: list[memoryview],
         ticket_only: bool,
     ) -> None:
-        if isinstance(request, rq.Hello):
-            self._hello(peer, client, head, request, ticket_only)
-            return
         session = self._sessions.get(peer)
         if session is None:
             raise SessionError("there is no session; it begins with HELLO")
@@ -158,7 +173,13 @@ class Service:
     # Sessions
 
     def _hello(
-        self, peer: bytes, client: str, head: Head, request: rq.Hello, ticket_only: bool
+        self,
+        peer: bytes,
+        number: int,
+        request: rq.Hello,
+        client: str,
+        ticket_only: bool,
+        nearby: bool,
     ) -> None:
         if self.closing:
             raise ServerClosingError("the server is being shut down")
@@ -169,7 +190,7 @@ class Service:
         _check_versions(request)
         clients = [session.client for session in self._sessions.values()]
         self.shared.limits.check_sessions(client, clients)
-        self._sessions[peer] = Session(self.shared, client, ticket_only)
+        self._sessions[peer] = Session(self.shared, client, ticket_only, nearby)
         self.metrics.add("sessions_total")
         _log.info("session opened", extra={"client": client[:16], "sessions": len(self._sessions)})
         limits = self.shared.limits
@@ -185,7 +206,7 @@ class Service:
                 "waiting_bytes": limits.waiting_bytes,
             },
         }
-        self._answer(peer, head.id, (body, []))
+        self._answer(peer, number, (body, []))
 
     def end_unknown(self, knows: Callable[[bytes], bool]) -> None:
         """End the sessions of clients whose keys are not allowed any more."""
@@ -200,12 +221,10 @@ class Service:
             return
         session.closed = True
         session.stop()
-        for lane in session.lanes:
-            self._aside.clear(lane)
-        for offer in self.shared.offers:
-            offer.desk.clear(session)
+        for desk, lane in self._lanes_of(session):
+            desk.clear(lane)
         # In the session's own lanes, so that it comes after what runs there.
-        self._aside.submit(session, Job(0, partial(self._release, session)))
+        self._aside.submit(session, Job(0, partial(self._after_fetching, session)), session.client)
         if all(other.client != session.client for other in self._sessions.values()):
             self.shared.weights.forget_client(session.client)
         _log.info(
@@ -213,9 +232,21 @@ class Service:
             extra={"client": session.client[:16], "sessions": len(self._sessions)},
         )  # fmt: skip
 
+    def _lanes_of(self, session: Session) -> list[tuple[Desk, Hashable]]:
+        desks = [self._aside, self._fetching, *(offer.desk for offer in self.shared.offers)]
+        return [*((desk, session) for desk in desks), (self._aside, session.coming)]
+
+    def _after_fetching(self, session: Session) -> None:
+        job = Job(0, partial(self._release, session))
+        if self._fetching.serves(session):
+            self._fetching.submit(session, job, session.client)
+        else:
+            job.work()
+
     def _release(self, session: Session) -> None:
         for offer in self.shared.offers:
-            offer.desk.submit(session, Job(0, partial(session.holdings.free_all, offer)))
+            job = Job(0, partial(session.holdings.free_all, offer))
+            offer.desk.submit(session, job, session.client)
 
     # Requests
 
@@ -229,11 +260,7 @@ class Service:
     ) -> None:
         nbytes = sum(frame.nbytes for frame in payload)
         self.shared.limits.check_waiting(session.waiting, session.waiting_bytes, nbytes)
-        desk, label = self._aside, ""
-        lane = session.lanes[isinstance(request, _CONTENTS)]
-        if not isinstance(request, _ASIDE + _CONTENTS):
-            offer = session.offer(request.device)  # type: ignore[attr-defined]
-            desk, label = offer.desk, f'device="{offer.id}"'
+        desk, lane, label = self._place(session, request)
         began = time.monotonic()
 
         def work() -> None:
@@ -249,7 +276,18 @@ class Service:
         with self._lock:
             session.waiting += 1
             session.waiting_bytes += nbytes
-        desk.submit(lane, Job(head.id, work, nbytes))
+        desk.submit(lane, Job(head.id, work, nbytes), session.client)
+
+    def _place(self, session: Session, request: rq.Request) -> tuple[Desk, Hashable, str]:
+        """Who does a request, in which lane; and the label of the device that it keeps busy."""
+        if isinstance(request, _CONTENTS):
+            return self._aside, session.coming, ""
+        if isinstance(request, rq.Fetch):
+            return self._fetching, session, ""
+        if isinstance(request, _ASIDE):
+            return self._aside, session, ""
+        offer = session.offer(request.device)  # type: ignore[attr-defined]
+        return offer.desk, session, f'device="{offer.id}"'
 
     def _leave(self, session: Session, nbytes: int) -> None:
         with self._lock:
@@ -277,8 +315,7 @@ class Service:
                 self.metrics.add("busy_seconds_total", time.monotonic() - started, label)
 
     def _cancel(self, peer: bytes, session: Session, request: int) -> None:
-        lanes = [(self._aside, lane) for lane in session.lanes]
-        lanes += [(offer.desk, session) for offer in self.shared.offers]
+        lanes = self._lanes_of(session)
         removed = next(filter(None, (desk.remove(lane, request) for desk, lane in lanes)), None)
         if removed is not None:
             self._leave(session, removed.nbytes)
@@ -310,7 +347,8 @@ class Service:
         """End all sessions, and the threads."""
         for peer in self.peers:
             self.end(peer, "the server ends")
-        self._aside.close()  # first: what it frees, the devices' own threads free
+        for desk in (self._aside, self._fetching):  # what they free, the devices' own threads free
+            desk.close()
         for offer in self.shared.offers:
             offer.desk.close()
             offer.idle.clear()

@@ -58,15 +58,16 @@ class Session:
     Attributes:
         client: the client's public key, in hex; "" where nobody checks, as in tests.
         ticket_only: whether it was let in only to redeem a ticket.
+        nearby: whether the client came in by a loopback address.
         waiting: requests that are not answered, and their bytes.
         closed: whether its end has begun.
-        lanes: what its requests are in order by that no device does: weights on their way have one
-            of their own, so that planning and compiling go on beside.
+        coming: the lane of weights on their way, so that planning and compiling go on beside.
     """
 
     shared: Shared
     client: str = ""
     ticket_only: bool = False
+    nearby: bool = True
     began: float = field(default_factory=time.monotonic)
     waiting: int = 0
     waiting_bytes: int = 0
@@ -74,7 +75,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.holdings = Holdings(self.shared.limits, self.shared.accounts.of(self.client))
-        self.lanes: tuple[Hashable, Hashable] = (self, object())
+        self.coming: Hashable = object()
         self._running: dict[int, Executable] = {}
 
     @contextlib.contextmanager
@@ -349,7 +350,9 @@ class Session:
         held.check_range(0, held.nbytes)
         where = request.endpoint, request.key, request.ticket
         came = 0
-        with contextlib.closing(self.shared.peers.fetch(*where, held.nbytes)) as pieces:
+        with contextlib.closing(
+            self.shared.peers.fetch(*where, held.nbytes, nearby=self.nearby)
+        ) as pieces:
             for piece in pieces:
                 held.check_range(came, piece.nbytes)
                 held.buffer.write(came, piece)

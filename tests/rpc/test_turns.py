@@ -1,0 +1,139 @@
+"""Requests that wait: turns between clients, taken back, too late, and left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from tests.rpc.services import HELLO, Bench, eventually, ready
+
+from hotplug.testing.fakes import FakeDevice, Fault
+from hotplug_rpc import requests as rq
+from hotplug_rpc.server.limits import Limits
+from hotplug_rpc.wire import Kind
+
+
+class Gate:
+    """Holds a device's runs until it is opened."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self):
+        self.entered.set()
+        assert self.open.wait(20)
+
+
+@pytest.fixture
+def gated():
+    gate = Gate()
+    made = Bench(FakeDevice("fake:0", faults=[Fault("run", gate)]), limits=Limits(waiting=3))
+    for peer in (b"a", b"b"):
+        made.does(HELLO, peer=peer)
+        ready(made, peer)
+    yield made, gate
+    gate.open.set()
+    made.service.close()
+
+
+def test_too_many_requests_are_refused(gated):
+    bench, gate = gated
+    sent = [bench.send(rq.Run(0, 1, [], [])) for _ in range(3)]
+    assert bench.fails(rq.Run(0, 1, [], []))[0] == "LimitError"
+    gate.open.set()
+    assert all(bench.answer(number)[0].kind is Kind.DONE for number in sent)
+
+
+def test_clients_take_turns(gated):
+    bench, gate = gated
+    done = []
+    post = bench.service._post
+    bench.service._post = lambda peer, frames: (done.append(peer), post(peer, frames))
+    first = [bench.send(rq.Run(0, 1, [], [])) for _ in range(3)]
+    assert gate.entered.wait(20)
+    second = bench.send(rq.Run(0, 1, [], []), peer=b"b")
+    gate.open.set()
+    bench.answer(second, b"b")
+    bench.answer(first[-1])
+    assert done == [b"a", b"b", b"a", b"a"]
+
+
+def test_a_request_is_taken_back(gated):
+    bench, gate = gated
+    running, waiting = (bench.send(rq.Run(0, 1, [], [])) for _ in range(2))
+    assert gate.entered.wait(20)
+    bench.send(rq.Cancel(waiting))
+    assert bench.answer(waiting)[0].body["error"] == "CancelledError"
+    bench.send(rq.Cancel(running + 100))
+    gate.open.set()
+    assert bench.answer(running)[0].kind is Kind.DONE
+
+
+def test_a_request_whose_time_is_over_is_not_begun(gated):
+    bench, gate = gated
+    bench.send(rq.Run(0, 1, [], []))
+    late = bench.send(rq.Run(0, 1, [], []), timeout_ms=1)
+    time.sleep(0.01)
+    gate.open.set()
+    assert bench.answer(late)[0].body["error"] == "DeadlineError"
+
+
+def test_a_session_that_ends_while_it_runs_is_freed_afterwards(gated):
+    bench, gate = gated
+    bench.send(rq.Run(0, 1, [], []))
+    waiting = bench.send(rq.Run(0, 1, [], []))
+    assert gate.entered.wait(20)
+    taken = bench.shared.offers[0].taken
+    bench.service.end(b"a", "gone")
+    assert bench.shared.offers[0].taken == taken
+    gate.open.set()
+    deadline = time.monotonic() + 20
+    while bench.shared.offers[0].taken >= taken and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert bench.shared.offers[0].taken < taken
+    assert (b"a", waiting) not in bench._answers
+    bench.does(rq.Run(0, 1, [], []), peer=b"b")
+
+
+@pytest.fixture
+def fetching():
+    """Sessions of a client that fetch from a server which does not answer, and another client."""
+    gate = Gate()
+
+    def fetch(*_):
+        gate()
+        yield memoryview(bytes(8))
+
+    made = Bench(FakeDevice("fake:0", memory_bytes=1 << 20), fetch=fetch)
+    for peer in (b"a", b"b"):
+        made.does(HELLO, peer=peer)
+        made.does(rq.Allocate(0, 1, 8), peer=peer)
+    made.ask(HELLO, peer=b"other", client="d" * 64)
+    request = rq.Fetch(0, 1, "127.0.0.1:9", "a" * 64, "b" * 64)
+    yield made, gate, [(made.send(request, peer=peer), peer) for peer in (b"a", b"b") * 8]
+    gate.open.set()
+    made.service.close()
+
+
+def test_who_fetches_keeps_nobody_waiting(fetching):
+    bench, gate, sent = fetching
+    assert gate.entered.wait(20)
+    for request in (rq.Memory(0), rq.Weights(0, []), rq.Allocate(0, 1, 8)):
+        head, _ = bench.ask(request, peer=b"other", client="d" * 64)
+        assert head.kind is Kind.DONE
+    bench.does(rq.Memory(0))  # not even the client itself
+    assert not any((peer, number) in bench._answers for number, peer in sent)
+    gate.open.set()
+    assert all(bench.answer(*one)[0].kind is Kind.DONE for one in sent)
+
+
+def test_what_is_fetched_into_is_freed_afterwards(fetching):
+    bench, gate, _ = fetching
+    assert gate.entered.wait(20)
+    for peer in (b"a", b"b"):
+        bench.service.end(peer, "gone")
+    eventually(lambda: bench.shared.offers[0].taken == 8)  # of the session that fetches just now
+    gate.open.set()
+    eventually(lambda: bench.shared.offers[0].taken == 0)
