@@ -64,8 +64,8 @@ $(INTEL)/.ready: constraints.txt backends/opencl/pyproject.toml
 
 check-intel: $(INTEL)/.ready
 	$(INTEL)/bin/python -m pip uninstall --quiet --yes pocl-binary-distribution
-	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/unit/opencl tests/gpu_source/test_sources.py \
-		tests/conformance/test_opencl.py tests/inference/test_opencl.py
+	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/unit/opencl tests/unit/gpu \
+		tests/gpu_source/test_sources.py tests/conformance/test_opencl.py tests/inference/test_opencl.py
 	$(INTEL_PIP) pocl-binary-distribution
 	$(INTEL)/bin/python -m pytest --timeout 1800 -m "slow or not slow" tests/inference/test_two_drivers.py
 

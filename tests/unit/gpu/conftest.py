@@ -37,8 +37,7 @@ def _opencl(*, is_cpu):
 
 
 def _simulated():
-    from hotplug_cuda import backend as cuda
-
+    cuda = pytest.importorskip("hotplug_cuda", reason="hotplug-cuda is not installed").backend
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOTPLUG_CUDA_SIMULATE", "1")
         try:

@@ -55,12 +55,14 @@ def test_any_bytes_are_decoded_as_on_the_host(device, name):
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_numbers_are_encoded_as_on_the_host(device, name):
+@pytest.mark.parametrize(("rows", "columns"), [(3, 256), (ROWS, COLUMNS)])
+def test_numbers_are_encoded_as_on_the_host(device, name, rows, columns):
+    """What is left beside whole vectors of work-items is often another program."""
     rng = np.random.default_rng(5)
-    sizes = np.exp2(rng.integers(-6, 6, (ROWS, 1)))
-    numbers = (sizes * rng.standard_normal((ROWS, COLUMNS))).astype(np.float32)
+    sizes = np.exp2(rng.integers(-6, 6, (rows, 1)))
+    numbers = (sizes * rng.standard_normal((rows, columns))).astype(np.float32)
     numbers[0] = 0
-    x = ops.input(name="x", dtype="f32", shape=(ROWS, COLUMNS))
+    x = ops.input(name="x", dtype="f32", shape=(rows, columns))
     encoded = computed(device, ops.cast(x, dtype=name), numbers.view(np.uint8).reshape(-1))
     np.testing.assert_array_equal(encoded, quants.encode(numbers, get(name)))
 

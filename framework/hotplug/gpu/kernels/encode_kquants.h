@@ -30,11 +30,11 @@ FUNCTION float fit_signed(Numbers x, LONG step, int limit)
         const float inverse = -((float)limit + (float)tenths / 10) * reciprocal(largest * factor);
         float products[8] = {0};
         float norms[8] = {0};
-        for (int j = 0; j < 16; ++j) {
+        IN_EIGHTS(j, part, 16) {
             const float v = NUMBER(j) * factor;
             const float q = LEVEL(rint(PRODUCT(v, inverse)), -limit, limit - 1);
-            products[j % 8] += PRODUCT(PRODUCT(PRODUCT(v, v), v), q);
-            norms[j % 8] += PRODUCT(PRODUCT(PRODUCT(v, v), q), q);
+            products[part] += PRODUCT(PRODUCT(PRODUCT(v, v), v), q);
+            norms[part] += PRODUCT(PRODUCT(PRODUCT(v, v), q), q);
         }
         const float product = added(products);
         const float norm = added(norms);
@@ -63,10 +63,10 @@ FUNCTION float squared_error(const Group group, Numbers x, LONG step, const UCHA
                              float scale, float offset)
 {
     float errors[8] = {0};
-    for (int j = 0; j < group.size; ++j) {
+    IN_EIGHTS(j, part, group.size) {
         const float v = NUMBER(j) * group.factor;
         const float difference = PRODUCT(scale, (float)quants[j]) + offset - v;
-        errors[j % 8] += PRODUCT(PRODUCT(weight_of(group, v), difference), difference);
+        errors[part] += PRODUCT(PRODUCT(weight_of(group, v), difference), difference);
     }
     return added(errors);
 }
@@ -77,12 +77,12 @@ FUNCTION Line least_squares(const Group group, Numbers x, LONG step, const UCHAR
     float linears[8] = {0};
     float squares[8] = {0};
     float products[8] = {0};
-    for (int j = 0; j < group.size; ++j) {
+    IN_EIGHTS(j, part, group.size) {
         const float v = NUMBER(j) * group.factor;
         const float weighted = PRODUCT(weight_of(group, v), (float)quants[j]);
-        linears[j % 8] += weighted;
-        squares[j % 8] += PRODUCT(weighted, (float)quants[j]);
-        products[j % 8] += PRODUCT(weighted, v);
+        linears[part] += weighted;
+        squares[part] += PRODUCT(weighted, (float)quants[j]);
+        products[part] += PRODUCT(weighted, v);
     }
     const float linear = added(linears);
     const float square = added(squares);
@@ -109,17 +109,17 @@ FUNCTION Group measured(Numbers x, LONG step, int size, int levels, int base, fl
     group.factor = without_exponent(fabs(extreme(x, step, size)));
     group.offset = 0;
     *high = NUMBER(0) * group.factor;
-    for (int j = 0; j < size; ++j) {
+    IN_EIGHTS(j, part, size) {
         const float v = NUMBER(j) * group.factor;
-        squares[j % 8] += PRODUCT(v, v);
+        squares[part] += PRODUCT(v, v);
         group.offset = fmin(group.offset, v);
         *high = fmax(*high, v);
     }
     group.root = base ? sqrt(added(squares) / (float)size) : 0;
-    for (int j = 0; j < size; ++j) {
+    IN_EIGHTS(j, part, size) {
         const float v = NUMBER(j) * group.factor;
-        weights[j % 8] += weight_of(group, v);
-        firsts[j % 8] += PRODUCT(weight_of(group, v), v);
+        weights[part] += weight_of(group, v);
+        firsts[part] += PRODUCT(weight_of(group, v), v);
     }
     group.total = added(weights);
     group.first = added(firsts);

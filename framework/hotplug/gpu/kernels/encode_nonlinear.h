@@ -15,12 +15,12 @@ FUNCTION void project(Numbers x, LONG step, float inverse, float *product, float
 {
     float products[8] = {0};
     float norms[8] = {0};
-    for (int j = 0; j < 32; ++j) {
+    IN_EIGHTS(j, part, 32) {
         const float v = NUMBER(j);
         const float level = levels[nearest_level(PRODUCT(v, inverse))];
         const float weighted = PRODUCT(PRODUCT(v, v), level);
-        products[j % 8] += PRODUCT(weighted, v);
-        norms[j % 8] += PRODUCT(weighted, level);
+        products[part] += PRODUCT(weighted, v);
+        norms[part] += PRODUCT(weighted, level);
     }
     *product = added(products);
     *norm = added(norms);
