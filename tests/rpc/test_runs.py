@@ -46,3 +46,11 @@ def test_a_head_that_is_too_long_is_not_waited_for(remote, monkeypatch):
         with pytest.raises(ProtocolError, match="is not sent"):
             connection.submit(Bind(0, 1, names))
     assert connection.request(Ping(), [b"x"]).frames == [b"x"]
+
+
+def test_what_has_no_answer_is_not_waited_for(remote):
+    connection = remote.connection
+    answered = connection.request(Ping())
+    for _ in range(300):  # more than may be pending
+        connection.take_back(answered)
+    assert connection.request(Ping(), [b"x"]).frames == [b"x"]

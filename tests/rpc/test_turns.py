@@ -71,6 +71,19 @@ def test_a_request_is_taken_back(gated):
     assert bench.answer(running)[0].kind is Kind.DONE
 
 
+def test_what_a_run_writes_is_written_although_it_is_taken_back(gated):
+    bench, gate = gated
+    bench.send(rq.Run(0, 1, [], []))
+    assert gate.entered.wait(20)
+    number = bench.send(rq.Run(0, 1, [(1, 4)], [2]), [b"\x07" * 8])
+    for _ in range(2):
+        bench.send(rq.Cancel(number))
+    gate.open.set()
+    assert bench.answer(number)[0].body["error"] == "CancelledError"
+    assert bench.does(rq.Read(0, 1, 0, 16))[1] == [bytes(4) + b"\x07" * 8 + bytes(4)]
+    assert bench.service.waiting == 0
+
+
 def test_a_request_whose_time_is_over_is_not_begun(gated):
     bench, gate = gated
     bench.send(rq.Run(0, 1, [], []))

@@ -114,7 +114,7 @@ class Connection(Exchange):
     def leave(self) -> None:
         """End the session and the connection."""
         if self.lost is None:
-            self.submit(Bye())
+            self.tell(Bye())
         self.close()
 
     def describe(self, position: int, index: int) -> DeviceInfo:

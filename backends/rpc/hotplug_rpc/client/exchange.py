@@ -249,7 +249,19 @@ class Exchange:
     def take_back(self, pending: Pending) -> None:
         """Cancel a request: it is not begun, or a run is ended where the device can do that."""
         with contextlib.suppress(HotplugError):
-            self.submit(Cancel(pending.id))
+            self.tell(Cancel(pending.id))
+
+    def tell(self, request: Request) -> None:
+        """Send what has no answer.
+
+        Raises:
+            HotplugError: the connection is lost.
+        """
+        with self._turn:
+            self._check_lost()
+            self._last += 1
+            self._outbox.append([make_head(request.kind, self._last, request.body())])
+        self._lead(lambda: True)
 
     def _check_lost(self) -> None:
         if self.lost is not None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 __all__ = ["Desk", "Job"]
@@ -28,11 +28,13 @@ class Job:
         id: the request's number.
         work: does it; must not raise.
         nbytes: of its payload.
+        rest: what is to be done in its turn although it was taken back, if anything.
     """
 
     id: int
     work: Callable[[], None]
     nbytes: int = 0
+    rest: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -97,11 +99,14 @@ class Desk:
             return lane in self._lanes
 
     def remove(self, lane: Hashable, job: int) -> Job | None:
-        """Take a job back and return it; None if it has begun, or is not there."""
+        """Take a job back and return it; None if it has begun, is not there, or has a rest."""
         with self._wakeup:
             queue = self._lanes.get(lane)
             found = next((j for j in queue.jobs if j.id == job), None) if queue else None
             if queue is None or found is None:
+                return None
+            if found.rest is not None:
+                queue.jobs[queue.jobs.index(found)] = replace(found, work=found.rest)
                 return None
             queue.jobs.remove(found)
             self._forget_if_empty(queue)

@@ -245,9 +245,9 @@ class Server:
         return frames
 
     def _send_all(self) -> None:
-        self._woken = False
         with contextlib.suppress(BlockingIOError):
             self._wake_read.recv(4096)
+        self._woken = False  # after that, or the wake-up of what comes just now would be lost
         self._outgoing.retry()
         while self._outbox:
             self._outgoing.send(*self._outbox.popleft())

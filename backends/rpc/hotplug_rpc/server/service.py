@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import hotplug
 from hotplug import ops
@@ -273,10 +273,21 @@ class Service:
             finally:
                 self._leave(session, nbytes)
 
+        def rest() -> None:
+            try:
+                session.write_along(cast("rq.Run", request), payload)
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._fail(peer, head.id, error)
+            else:
+                self._fail(peer, head.id, CancelledError("it was taken back"))
+            finally:
+                self._leave(session, nbytes)
+
         with self._lock:
             session.waiting += 1
             session.waiting_bytes += nbytes
-        desk.submit(lane, Job(head.id, work, nbytes), session.client)
+        writes = isinstance(request, rq.Run) and request.writes
+        desk.submit(lane, Job(head.id, work, nbytes, rest if writes else None), session.client)
 
     def _place(self, session: Session, request: rq.Request) -> tuple[Desk, Hashable, str]:
         """Who does a request, in which lane; and the label of the device that it keeps busy."""

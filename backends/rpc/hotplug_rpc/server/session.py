@@ -226,18 +226,30 @@ class Session:
         """Write, run, read. Everything is checked before anything is written."""
         offer = self.offer(request.device)
         executable, buffers = self.holdings.bound(request.executable, offer)
-        targets = [self.holdings.buffer(handle, offer) for handle, _ in request.writes]
-        for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
-            held.check_range(offset, data.nbytes)
+        writes = self._writes(request, frames, offer)
         sources = [self.holdings.buffer(handle, offer) for handle in request.reads]
         for held in sources:
             held.check_range(0, held.nbytes)
         self._check_answer(sum(held.nbytes for held in sources))
-        for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
+        for held, offset, data in writes:
             held.buffer.write(offset, data)
         with self._stoppable(number, executable), self._in_time(executable, offer):
             executable.run(buffers)
         return {}, [held.read(0, held.nbytes) for held in sources]
+
+    def _writes(
+        self, request: rq.Run, frames: Frames, offer: Offer
+    ) -> list[tuple[HeldBuffer, int, memoryview]]:
+        targets = [self.holdings.buffer(handle, offer) for handle, _ in request.writes]
+        for (_, offset), held, data in zip(request.writes, targets, frames, strict=True):
+            held.check_range(offset, data.nbytes)
+        offsets = (offset for _, offset in request.writes)
+        return list(zip(targets, offsets, frames, strict=True))
+
+    def write_along(self, request: rq.Run, frames: Frames) -> None:
+        """What a run would have written that was taken back: later requests count on it."""
+        for held, offset, data in self._writes(request, frames, self.offer(request.device)):
+            held.buffer.write(offset, data)
 
     def explain(self, request: rq.Explain, _: Frames) -> Answer:
         """An executable's own words."""
