@@ -179,6 +179,23 @@ def test_a_device_that_appears_while_a_command_runs_is_taken_in(tiny_model, monk
     assert len(ended) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-d", "fake:0,cpu"], True),
+        (["-d", "cpu"], False),
+        (["-d", "fake:0,cpu", "--split", "1,0"], False),
+    ],
+)
+def test_it_is_told_where_order_decides_for_want_of_speeds(
+    devices, tiny_model, capsys, options, told
+):
+    command = ["generate", "-m", str(tiny_model), "-n", "2", "--raw", "Hi"]
+    assert main([*command, *options]) == 0
+    said = capsys.readouterr().err
+    assert ("hotplug: the order of the devices decided, since" in said) == told
+
+
 def test_fitting_shortens_the_context_and_says_so(devices, deep_model):
     # Weights take 1.25 MB, each token of context 1 kB.
     limit = 2500 * KB

@@ -16,7 +16,7 @@ from hotplug.backend import DeviceInfo, DeviceType, Support
 from hotplug.errors import DeviceNotFoundError, GraphError, PlacementError, UnsupportedOpError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement import Plan, Wishes, dot, place, svg
+from hotplug.placement import Plan, Rates, Wishes, dot, place, svg
 from hotplug.tensor import HostTensor
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder
@@ -230,6 +230,29 @@ def test_graphs_that_take_nothing(empty: bool) -> None:
     assert "0 nodes, speeds" in svg(plan) or empty
     assert len(plan.parts) == 1
     assert dot(plan).startswith("digraph")
+
+
+@pytest.mark.parametrize(
+    ("count", "wishes", "speeds", "says"),
+    [
+        (1, Wishes(), {}, "expected; a guess, since `hotplug calibrate` has not measured gpu:0"),
+        (
+            2,
+            Wishes(),
+            {"gpu:0": Rates(1e9, 1e9)},
+            "the order of the devices decided, since `hotplug calibrate` has not measured gpu:1",
+        ),
+        (6, Wishes(), {}, "has not measured 6 devices"),
+        (2, Wishes(shares=(1, 1)), {}, "expected, in given shares; a guess, since"),
+        (1, Wishes(), {"gpu:0": Rates(1e9, 1e9)}, "expected, the best there is by speeds 1 stated"),
+    ],
+)
+def test_it_says_what_decided(
+    count: int, wishes: Wishes, speeds: Mapping[str, Rates], says: str
+) -> None:
+    plan = place(layers(2), [gpu(n) for n in range(count)], wishes=wishes, speeds=speeds)
+    assert says in plan.explain().splitlines()[0]
+    assert bool(plan.doubt) == (len(speeds) < count)
 
 
 def test_told_as_table_json_and_text() -> None:

@@ -183,6 +183,7 @@ class _Placer:
             found.exact,
             1 - found.least / found.seconds if known and found.seconds else 0.0,
             found.labels,
+            self.wishes.shares is not None,
             *_refusals(lines, built, found),
         )
         return Plan(

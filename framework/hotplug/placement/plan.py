@@ -123,6 +123,7 @@ class Stats:
         gap: by what share of its time another one may be better at most, of those that keep large
             pieces of the graph, such as half a layer, together but for what a device does not run.
         labels: ways that the search looked at.
+        shares: whether each device was to have a share that was given.
         refused: (device id, op) -> nodes that the device does not run.
         fallbacks: (device id, op) -> those of them that would have run there, were it not for that:
             they run on a device that comes later in the order.
@@ -134,6 +135,7 @@ class Stats:
     exact: bool
     gap: float
     labels: int
+    shares: bool
     refused: Mapping[tuple[str, str], int]
     fallbacks: Mapping[tuple[str, str], int]
     reasons: Mapping[tuple[str, str], str]
@@ -225,6 +227,17 @@ class Plan:
         """Seconds that a run is expected to take."""
         return max([event.ended for event in self.timeline], default=0.0)
 
+    @property
+    def doubt(self) -> str:
+        """What comes of speeds that are guesses, and what helps; empty if there are none."""
+        guessed = [device for device, rates in self.rates.items() if rates.source == "usual"]
+        if not guessed:
+            return ""
+        names = ", ".join(guessed) if len(guessed) <= _NAMED else f"{len(guessed)} devices"
+        ordered = len(self.budgets) > 1 and not self.stats.shares
+        effect = "the order of the devices decided" if ordered else "a guess"
+        return f"{effect}, since `hotplug calibrate` has not measured {names}"
+
     def is_direct(self, copy: Copy) -> bool:
         """Whether a copy goes from device to device, and not by way of the host's memory."""
         peer = self.peers.get((copy.source, copy.target))
@@ -310,6 +323,7 @@ class Plan:
                 "exact": self.stats.exact,
                 "gap": self.stats.gap,
                 "labels": self.stats.labels,
+                "shares": self.stats.shares,
                 "parts": len(self.parts),
                 "copies": len(self.copies),
                 "copied_bytes": sum(copy.nbytes for copy in self.copies),
@@ -341,11 +355,14 @@ class Plan:
 
     def _basis(self) -> str:
         """What decided, and how good it is."""
+        expected = f"{time_text(self.seconds)} expected"
+        if self.stats.shares:
+            doubt = f"; {self.doubt}" if self.doubt else ""
+            return f"{expected}, in given shares{doubt}"
+        if not self.stats.known:
+            return f"{expected}; {self.doubt}"
         sources = Counter(self.rates[device].source for device in self.budgets)
         speeds = ", ".join(f"{count} {source}" for source, count in sources.items())
-        expected = f"{time_text(self.seconds)} expected"
-        if not self.stats.known:
-            return f"{expected}; the order of the devices decided (speeds: {speeds})"
         best = f"within {self.stats.gap:.1%} of the best"
         if self.stats.exact:
             best = "the best there is"
@@ -363,6 +380,7 @@ class Plan:
 
 
 _NEGLIGIBLE = 5e-4
+_NAMED = 4
 
 
 def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:

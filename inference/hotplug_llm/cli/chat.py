@@ -8,7 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from hotplug.errors import ContextLengthError, ModelError, UsageError
-from hotplug_llm.cli.options import add_model, add_sampling, figures, open_model, sampling_of
+from hotplug_llm.cli.options import (
+    add_model,
+    add_sampling,
+    figures,
+    open_model,
+    sampling_of,
+    tell_order,
+)
 from hotplug_llm.generation import Generation
 from hotplug_llm.model import Model
 from hotplug_llm.sampling import SamplingOptions
@@ -60,6 +67,7 @@ class ChatCommand:
                     "Ctrl-C stops an answer; Ctrl-D, or Ctrl-C at the prompt twice, ends.",
                     file=sys.stderr,
                 )
+            tell_order(arguments, model)
             for line in _lines():
                 _answer(talk, line, arguments)
         return 0

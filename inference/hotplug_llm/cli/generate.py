@@ -12,6 +12,7 @@ from hotplug_llm.cli.options import (
     figures,
     open_model,
     sampling_of,
+    tell_order,
 )
 from hotplug_llm.cli.texts import read_text
 from hotplug_llm.cli.watching import add_watching, watching
@@ -55,6 +56,7 @@ class GenerateCommand:
             if arguments.explain:
                 print(model.explain())
                 return 0
+            tell_order(arguments, model)
             answer = model.generate(
                 read_text(arguments.prompt),
                 raw=arguments.raw,

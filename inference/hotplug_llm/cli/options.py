@@ -25,6 +25,7 @@ __all__ = [
     "figures",
     "open_model",
     "sampling_of",
+    "tell_order",
 ]
 
 
@@ -167,6 +168,14 @@ def open_model(arguments: argparse.Namespace) -> Iterator[Model]:
             stack.callback(model.session.subscribe(_tell))
             stack.callback(watch(_LOOK_EVERY))
         yield model
+
+
+def tell_order(arguments: argparse.Namespace, model: Model) -> None:
+    """Say that the order in which devices were named decides, where it does for want of speeds."""
+    if arguments.device and len(model.devices) > 1 and arguments.mode == "layer":
+        plan = model.plan()
+        if plan.doubt and not plan.stats.shares:
+            print(f"hotplug: {plan.doubt}", file=sys.stderr)
 
 
 def _tell(event: Event) -> None:
