@@ -16,6 +16,7 @@ from hotplug.placement.cost import (
     rates,
     work,
     work_seconds,
+    worthwhile,
 )
 
 PLAIN = Rates(flops=1e9, bandwidth=1e6)
@@ -88,6 +89,27 @@ def test_a_copy_goes_down_one_link_and_up_another() -> None:
     host = Rates(1, 1)
     assert host.upload == NO_LINK
     assert copy_seconds(100, a, host) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("direct", "least"),
+    [
+        (Link(1.0, 50.0), 0),
+        (Link(4.0, 50.0), 100),  # by the host 2 s, and 20 ms a byte more than directly
+        (Link(4.0, 50.0, 300), 300),
+        (Link(1.0, 20.0), None),
+        (Link(2.0, 25.0), 0),
+        (Link(3.0, 25.0), None),
+    ],
+)
+def test_a_direct_way_is_for_what_is_slower_by_the_host(direct: Link, least: int | None) -> None:
+    way = Link(1.0, 50.0)
+    device = Rates(1, 1, upload=way, download=way)
+    found = worthwhile(direct, device, device)
+    assert (None if found is None else found.least) == least
+    if found is not None and found.least:
+        by_host = copy_seconds(found.least, device, device)
+        assert copy_seconds(found.least, device, device, found) <= by_host + 1e-9
 
 
 def test_a_device_that_states_nothing_gets_what_is_usual_for_its_type() -> None:

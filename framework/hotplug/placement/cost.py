@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import permutations
 from typing import Literal, TypeAlias
@@ -39,6 +39,7 @@ __all__ = [
     "slowest_link",
     "work",
     "work_seconds",
+    "worthwhile",
 ]
 
 FILLED = 0.5
@@ -232,8 +233,10 @@ def slowest_link(devices: Mapping[str, Rates], peers: Peers) -> Link:
 
 def _way(source: Rates, target: Rates, direct: Link | None) -> Link:
     """The link of small copies between two devices, which goes by way of the host or not."""
-    if direct is not None and not direct.least:
-        return direct
+    return direct if direct is not None and not direct.least else _by_host(source, target)
+
+
+def _by_host(source: Rates, target: Rates) -> Link:
     down, up = source.download, target.upload
     pace = 1 / down.bandwidth + 1 / up.bandwidth
     return Link(down.latency + up.latency, 1 / pace if pace else math.inf)
@@ -244,6 +247,16 @@ def copy_seconds(nbytes: int, source: Rates, target: Rates, direct: Link | None 
     if direct is not None and nbytes >= direct.least:
         return direct.seconds(nbytes)
     return source.download.seconds(nbytes) + target.upload.seconds(nbytes)
+
+
+def worthwhile(direct: Link, source: Rates, target: Rates) -> Link | None:
+    """A direct link for large copies that are slower by the host; None where these are not."""
+    by_host = _by_host(source, target)
+    late = direct.latency - by_host.latency
+    gain = 1 / by_host.bandwidth - 1 / direct.bandwidth  # seconds a byte
+    if gain <= 0:
+        return direct if late <= gain == 0 else None
+    return replace(direct, least=max(direct.least, math.ceil(late / gain)))
 
 
 def direct_link(source: Rates, target: Rates, least: int = 0) -> Link:

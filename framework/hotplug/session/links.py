@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hotplug.backend import Device
 from hotplug.placement import Link, Rates, known_link
-from hotplug.placement.cost import direct_link
+from hotplug.placement.cost import direct_link, worthwhile
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
 
@@ -40,7 +40,9 @@ class Links:
             self._devices, self._found = (), {}
             for target in devices:
                 for source, least in self._sources(target, devices).items():
-                    self._found[source.id, target.id] = _link(source, target, least, rates)
+                    link = _link(source, target, least, rates)
+                    if link is not None:
+                        self._found[source.id, target.id] = link
             self._devices = devices
         return self._found
 
@@ -61,8 +63,10 @@ class Links:
         return {source: least for source, least in pairs if isinstance(least, int) and least >= 0}
 
 
-def _link(source: Device, target: Device, least: int, rates: Mapping[str, Rates]) -> Link:
+def _link(source: Device, target: Device, least: int, rates: Mapping[str, Rates]) -> Link | None:
+    """A direct way, for copies that are not known to be faster by the host."""
+    here, there = rates[source.id], rates[target.id]
     measured = known_link(source.info, target.info)
-    if measured is not None:
-        return replace(measured, least=least)
-    return direct_link(rates[source.id], rates[target.id], least)
+    if measured is None:
+        return direct_link(here, there, least)
+    return worthwhile(replace(measured, least=least), here, there)

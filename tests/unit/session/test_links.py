@@ -100,9 +100,31 @@ def test_a_link_that_was_measured_counts(tmp_path: object, monkeypatch: pytest.M
     monkeypatch.setenv("HOTPLUG_CACHE", "on")
     monkeypatch.setenv("HOTPLUG_CACHE_DIR", str(tmp_path))
     devices = cards({"card:0": FAST}, SimulatedClock())
-    store_link(devices[0].info, devices[1].info, Link(0.25, 2e6))
+    store_link(devices[0].info, devices[1].info, Link(0.05, 2e6))
     plan = planned(devices, HALVES)
-    assert plan.copy_seconds(plan.copies[0]) == 0.25 + X.nbytes / 2e6
+    assert plan.copy_seconds(plan.copies[0]) == 0.05 + X.nbytes / 2e6
+
+
+@pytest.mark.parametrize(
+    ("link", "direct"),
+    [
+        (Link(3e-2, 1e6), True),  # 10 ms later than by the host, and then 0.2 ms a byte faster
+        (Link(2e-1, 1e6), False),
+        (Link(1e-3, 4e3), False),
+    ],
+)
+def test_what_is_faster_by_the_host_goes_there(
+    monkeypatch: pytest.MonkeyPatch, link: Link, direct: bool
+) -> None:
+    monkeypatch.setattr("hotplug.session.links.known_link", lambda source, target: link)
+    clock = SimulatedClock()
+    with Session(cards({"card:0": link}, clock), WEIGHTS, pins=HALVES) as session:
+        program = session.compile(GRAPH)
+        (copy,) = program.plan.copies
+        assert program.plan.is_direct(copy) == direct
+        began = clock()
+        program.run({"x": X})
+        assert clock() - began == pytest.approx(program.plan.seconds)
 
 
 class Answering(FakeDevice):
