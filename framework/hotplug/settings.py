@@ -48,7 +48,15 @@ import platformdirs
 
 from hotplug.errors import HotplugWarning, SettingsError, UsageError
 
-__all__ = ["Fallback", "Precision", "Settings", "parse_backend_path", "settings", "wanted_threads"]
+__all__ = [
+    "Fallback",
+    "Precision",
+    "Settings",
+    "parse_backend_path",
+    "settings",
+    "wanted_fallback",
+    "wanted_threads",
+]
 
 PREFIX = "HOTPLUG_"
 _CACHE_BYTES = 1 << 30
@@ -177,6 +185,19 @@ def settings() -> Settings:
     current = Settings.read(os.environ)
     _warn_of_unknown(os.environ)
     return current
+
+
+def wanted_fallback(given: Fallback | None) -> Fallback:
+    """The policy that is given, or that HOTPLUG_FALLBACK names.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if given is None:
+        return settings().fallback
+    if given not in get_args(Fallback):
+        raise UsageError(f"fallback {given!r} is none of {', '.join(get_args(Fallback))}")
+    return given
 
 
 def wanted_threads(threads: int | None = None) -> int | None:

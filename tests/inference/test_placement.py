@@ -106,6 +106,12 @@ def test_it_is_shown_which_way_copies_go(devices, deep_model, capsys, monkeypatc
     ("options", "says"),
     [
         (["--place", "nonsense=cpu:0"], "'nonsense' is pinned to cpu:0, and fits no weight"),
+        (
+            ["--place", "blk=cpu", "--place", "blk=fake:0"],
+            "--place says both blk=cpu and blk=fake:0",
+        ),
+        (["--place", "blk=cpu", "--place", r"blk\.1=fake:0"], "all that it fits to cpu:0 before"),
+        (["--budget", "cpu=1GB", "--budget", "cpu=2GB"], "--budget says both cpu=1GB and cpu=2GB"),
         (["--place", "blk=fake:7"], "names fake:7, which is not among the devices in use"),
         (["--place", "cpu:0"], "--place takes something like 'ffn_.*=cpu:0'"),
         (["--place", "(=cpu:0"], "'(' is no regular expression"),

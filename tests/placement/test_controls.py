@@ -8,9 +8,9 @@ import pytest
 
 from hotplug import ops
 from hotplug.backend import DeviceInfo, DeviceType
-from hotplug.errors import PlacementError, UsageError
+from hotplug.errors import PinError, PlacementError, UsageError
 from hotplug.graph import Graph
-from hotplug.placement import Plan, Rates, Wishes, place
+from hotplug.placement import Plan, Rates, Wishes, pins_for, place
 from hotplug.placement.cost import Link
 from hotplug.testing.fakes import FakeDevice
 from hotplug.testing.graphs import DecoderShape, decoder, layers
@@ -211,19 +211,30 @@ def test_a_workload_of_other_graphs_is_refused() -> None:
 
 
 def test_what_was_chosen_before_is_kept_and_takes_memory() -> None:
-    plan = place(
-        chain(2),
-        [device("a:0"), device("b:0")],
-        chosen={"blk.0.w": "b:0"},
-    )
+    devices = [device("a:0"), device("b:0")]
+    before = place(chain(2), devices, wishes=Wishes({r"blk\.0\.w": "b:0"}))
+    plan = place(chain(2), devices, like=before)
     assert homes(plan) == {"blk.0.w": "b:0", "blk.1.w": "a:0"}
     with pytest.raises(PlacementError):
-        place(
-            chain(2),
-            [device("a:0"), device("b:0")],
-            chosen={"blk.0.w": "b:0"},
-            budgets={"b:0": 10},
-        )
+        place(chain(2), devices, like=before, budgets={"b:0": 10})
+
+
+def test_pins_that_others_leave_nothing_to_are_refused() -> None:
+    devices = [device("a:0"), device("b:0")]
+    with pytest.raises(PinError, match=r"all that it fits to a:0 before: blk\.1\.w") as caught:
+        place(chain(2), devices, wishes=Wishes({"blk": "a:0", r"blk\.1": "b:0"}))
+    assert caught.value.remedy == "name the more special pin first"
+    plan = place(chain(2), devices, wishes=Wishes({r"blk\.1": "b:0", "blk": "a:0"}))
+    assert homes(plan) == {"blk.0.w": "a:0", "blk.1.w": "b:0"}
+    plan = place(chain(2), devices, wishes=Wishes({"blk": "a:0", r"blk\.1": "a:0"}))
+    assert set(homes(plan).values()) == {"a:0"}
+
+
+def test_of_later_graphs_only_those_pins_count_that_are_left_something() -> None:
+    pins = {r"blk\.1": "b:0", "blk": "a:0", "matmul": "b:0", "relu": "a:0", "no": "a:0"}
+    assert pins_for(pins, chain(2)) == {pin: at for pin, at in pins.items() if pin != "no"}
+    weight = ops.weight(name="blk.1.w", dtype="f32", shape=(2,))
+    assert pins_for(pins, Graph.build({"y": ops.relu(weight)})) == {r"blk\.1": "b:0", "relu": "a:0"}
 
 
 def test_states_live_with_those_who_read_them_by_cost_too() -> None:

@@ -16,6 +16,7 @@
     assign      a device for every node, with the reason
     split       runs of nodes on one device become graphs of their own, with what crosses between
     plan        the result: parts, copies, memory, times, reasons
+    told        the result in words and as JSON
     picture     the plan drawn
 
 Each is a function from values to values. `place` calls them in order.
@@ -29,7 +30,7 @@ from hotplug.placement.measured import known_link, known_rates, store_link, stor
 from hotplug.placement.picture import dot, svg
 from hotplug.placement.place import Wishes, checked_shares, place
 from hotplug.placement.plan import Choice, Copy, MemoryUse, Part, Plan
-from hotplug.placement.rules import pins_something
+from hotplug.placement.rules import pins_for
 
 __all__ = [
     "Choice",
@@ -46,7 +47,7 @@ __all__ = [
     "dot",
     "known_link",
     "known_rates",
-    "pins_something",
+    "pins_for",
     "place",
     "store_link",
     "store_rates",

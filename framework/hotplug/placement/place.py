@@ -49,7 +49,7 @@ def place(
     wishes: Wishes | None = None,
     budgets: Mapping[str, int | None] | None = None,
     settled: Mapping[str, str] | None = None,
-    chosen: Mapping[str, str] | None = None,
+    like: Plan | None = None,
     speeds: Mapping[str, Rates] | None = None,
     workload: Mapping[Graph, float] | None = None,
     peers: Peers | None = None,
@@ -65,8 +65,7 @@ def place(
         budgets: device id -> bytes that weights and states may take there; None or absent for no
             limit.
         settled: name of a weight or state -> id of the device that it lives on already.
-        chosen: name of a weight or state -> id of the device that it was to live on by an earlier
-            plan; it is not there yet.
+        like: an earlier plan, by which weights and states were to live where they are not yet.
         speeds: device id -> how fast it is; where one is absent, what it states or what is usual.
         workload: graphs like this one, itself included, -> how often each is run; what is decided
             for it is the best for all of them together. None for this one alone.
@@ -91,7 +90,7 @@ def place(
         devices,
         wishes or Wishes(),
         settled or {},
-        chosen or {},
+        like,
         {device.id: given.get(device.id) or rates(device.info) for device in devices},
         _runs(graph, workload),
         peers or {},
@@ -105,6 +104,8 @@ def _runs(graph: Graph, workload: Mapping[Graph, float] | None) -> list[tuple[Gr
     runs = dict(workload or {graph: 1.0})
     if graph not in runs:
         raise UsageError("the workload lacks the graph that is to be placed")
+    if not all(0 <= count < math.inf for count in runs.values()) or not any(runs.values()):
+        raise UsageError("a workload says how often each graph is run, at least one of them")
     if not all(alike(graph, other) for other in runs):
         raise UsageError("the graphs of a workload may differ in nothing but sizes")
     return [(graph, runs.pop(graph)), *runs.items()]
@@ -116,7 +117,7 @@ class _Placer:
     devices: Sequence[Device]
     wishes: Wishes
     settled: Mapping[str, str]
-    chosen: Mapping[str, str]
+    like: Plan | None
     speeds: Mapping[str, Rates]
     runs: Sequence[tuple[Graph, float]]
     peers: Peers
@@ -154,7 +155,7 @@ class _Placer:
         """A plan whose weights and states take no more than there is room for."""
         support = fixed_to(ask(self.graph, self.devices), self.fixed)
         lines = outline(self.graph)
-        rules = find_rules(lines, self.devices, self.wishes.pins, self.settled, self.chosen)
+        rules = find_rules(lines, self.devices, self.wishes.pins, self.settled, self.like)
         known = all(speed.source != "usual" for speed in self.speeds.values())
         built = build(
             lines,
@@ -183,7 +184,7 @@ class _Placer:
             found.exact,
             1 - found.least / found.seconds if known and found.seconds else 0.0,
             found.labels,
-            self.wishes.shares is not None,
+            self.wishes.shares is not None and len(self.devices) > 1,
             *_refusals(lines, built, found),
         )
         return Plan(

@@ -1,17 +1,16 @@
-"""What was decided, and how it is told: as a table, as JSON, as text."""
+"""What was decided: parts, copies, memory, times, and a reason for every node."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from hotplug import memory
-from hotplug.amounts import size_text, time_text
 from hotplug.graph import Graph
 from hotplug.node import Node
+from hotplug.placement import told
 from hotplug.placement.cost import Peers, Rates, copy_seconds, node_seconds
 from hotplug.placement.rooms import Held, rooms
 from hotplug.placement.schedule import Cost, Event, Task, simulate, tasks, within_a_run
@@ -230,13 +229,7 @@ class Plan:
     @property
     def doubt(self) -> str:
         """What comes of speeds that are guesses, and what helps; empty if there are none."""
-        guessed = [device for device, rates in self.rates.items() if rates.source == "usual"]
-        if not guessed:
-            return ""
-        names = ", ".join(guessed) if len(guessed) <= _NAMED else f"{len(guessed)} devices"
-        ordered = len(self.budgets) > 1 and not self.stats.shares
-        effect = "the order of the devices decided" if ordered else "a guess"
-        return f"{effect}, since `hotplug calibrate` has not measured {names}"
+        return told.doubt(self)
 
     def is_direct(self, copy: Copy) -> bool:
         """Whether a copy goes from device to device, and not by way of the host's memory."""
@@ -269,151 +262,16 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {
-            "graph": self.graph.key,
-            "seconds": self.seconds,
-            "parts": [
-                {
-                    "device": part.device,
-                    "nodes": sum(not node.is_leaf for node in part.graph.nodes),
-                    "receives": [copy.name for copy in part.receives],
-                    "compute_seconds": time.compute,
-                    "copy_seconds": time.copies,
-                }
-                for part, time in zip(self.parts, self.times, strict=True)
-            ],
-            "nodes": [
-                {
-                    "name": node.name,
-                    "weights": [n.name for n in node.operands if n.op == "weight"],
-                    "type": str(node.type),
-                    "device": self.choices[node].device,
-                    "reason": self.choices[node].reason,
-                }
-                for node in self.graph.nodes
-            ],
-            "copies": [
-                {
-                    "name": copy.name,
-                    "value": copy.node.name,
-                    "from": copy.source,
-                    "to": copy.target,
-                    "bytes": copy.nbytes,
-                    "direct": self.is_direct(copy),
-                    "seconds": self.copy_seconds(copy),
-                }
-                for copy in self.copies
-            ],
-            "memory": {
-                device: {
-                    "weights": use.weights,
-                    "states": use.states,
-                    "values": use.values,
-                    "arena": use.arena,
-                    "total": use.total,
-                    "budget": use.budget,
-                    "free": self.free.get(device),
-                }
-                for device, use in self.memory.items()
-            },
-            "speeds": {device: rates.source for device, rates in self.rates.items()},
-            "stats": {
-                "planning_seconds": self.stats.seconds,
-                "speeds_decided": self.stats.known,
-                "exact": self.stats.exact,
-                "gap": self.stats.gap,
-                "labels": self.stats.labels,
-                "shares": self.stats.shares,
-                "parts": len(self.parts),
-                "copies": len(self.copies),
-                "copied_bytes": sum(copy.nbytes for copy in self.copies),
-                "refused": _counts(self.stats.refused),
-                "fallbacks": _counts(self.stats.fallbacks),
-            },
-        }
+        return told.to_json(self)
 
     def table(self) -> str:
         """A line per node that computes something: label, type, device, reason."""
-        rows = [
-            (node.label, str(node.type), self.choices[node].device, self.choices[node].reason)
-            for node in self.graph.nodes
-            if not node.is_leaf
-        ]
-        return _columns(("node", "result", "device", "because"), rows)
+        return told.table(self)
 
     def explain(self) -> str:
         """The decisions in short: parts, what crosses, memory, and how often each reason held."""
-        lines = [f"{len(self.parts)} part(s) on {', '.join(self.devices)}; {self._basis()}"]
-        for number, part in enumerate(self.parts):
-            count = sum(not node.is_leaf for node in part.graph.nodes)
-            crossing = sum(copy.nbytes for copy in part.receives)
-            brought = f", {size_text(crossing)} brought" if part.receives else ""
-            lines.append(f"  part {number}: {count} nodes on {part.device}{brought}")
-        lines += [f"  memory of {device}: {_told(use)}" for device, use in self.memory.items()]
-        lines += self._reasons()
-        return "\n".join(lines)
-
-    def _basis(self) -> str:
-        """What decided, and how good it is."""
-        expected = f"{time_text(self.seconds)} expected"
-        if self.stats.shares:
-            doubt = f"; {self.doubt}" if self.doubt else ""
-            return f"{expected}, in given shares{doubt}"
-        if not self.stats.known:
-            return f"{expected}; {self.doubt}"
-        sources = Counter(self.rates[device].source for device in self.budgets)
-        speeds = ", ".join(f"{count} {source}" for source, count in sources.items())
-        best = f"within {self.stats.gap:.1%} of the best"
-        if self.stats.exact:
-            best = "the best there is"
-        elif self.stats.gap < _NEGLIGIBLE:
-            best = "the best that keeps pieces of the graph together"
-        return f"{expected}, {best} by speeds {speeds}"
-
-    def _reasons(self) -> list[str]:
-        counts = Counter(
-            (choice.device, _general(choice.reason))
-            for node, choice in self.choices.items()
-            if not node.is_leaf
-        )
-        return [f"  {n} node(s) on {device}: {why}" for (device, why), n in counts.most_common()]
-
-
-_NEGLIGIBLE = 5e-4
-_NAMED = 4
-
-
-def _counts(counts: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
-    return [{"device": at, "op": op, "nodes": count} for (at, op), count in counts.items()]
+        return told.explain(self)
 
 
 def _bytes(nodes: Any) -> int:
     return sum(node.type.nbytes for node in nodes)
-
-
-def _told(use: MemoryUse) -> str:
-    limit = "no limit" if use.budget is None else f"limit {size_text(use.budget)}"
-    return (
-        f"{size_text(use.total)} (weights {size_text(use.weights)}, "
-        f"states {size_text(use.states)}, values {size_text(use.values)}, "
-        f"arena {size_text(use.arena)}; {limit})"
-    )
-
-
-def _general(reason: str) -> str:
-    """The reason without what is only true of the single node."""
-    if reason.startswith(("fastest there:", "near its operands:")):
-        return reason.partition(":")[0]
-    for kind in ("weight", "state"):
-        if reason.startswith(f"{kind} ") and reason.endswith("lives there"):
-            return f"its {kind} lives there"
-    return reason
-
-
-def _columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
-    lines = [titles, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )

@@ -17,10 +17,11 @@ from hotplug.backend import Device
 from hotplug.errors import DeviceNotFoundError, PinError
 from hotplug.graph import Graph
 from hotplug.node import Node
-from hotplug.placement.outline import Outline
+from hotplug.placement.outline import Outline, alike
+from hotplug.placement.plan import Plan
 from hotplug.placement.support import PIECE
 
-__all__ = ["Rule", "Rules", "find_rules", "pinned_leaves", "pins_something", "refuse_pins"]
+__all__ = ["Rule", "Rules", "find_rules", "pinned_leaves", "pins_for", "refuse_pins"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def find_rules(
     devices: Sequence[Device],
     pins: Mapping[str, str],
     settled: Mapping[str, str],
-    chosen: Mapping[str, str],
+    like: Plan | None = None,
 ) -> Rules:
     """Rules for leaves and steps of a graph.
 
@@ -66,7 +67,8 @@ def find_rules(
         pins: regular expression, found anywhere in the name of a weight or state, or else the whole
             name of an op -> id of a device. The first one that fits counts.
         settled: name of a weight or state -> id of the device that it lives on.
-        chosen: the same of those that are not there yet, but were planned to be.
+        like: where weights and states that are not there yet are to be; and where steps run that
+            read weights which are to be on several devices, if its graph is like this one.
 
     Raises:
         DeviceNotFoundError: a pin names a device that is not in use.
@@ -74,18 +76,53 @@ def find_rules(
     """
     rules = Rules()
     ids = [device.id for device in devices]
+    chosen = {} if like is None else _homes(like)
     # Settled first: a pin then finds what is there.
     for name in outline.leaves:
         if settled.get(name) in ids:
             rules.leaves[name] = Rule(settled[name], "it lives there already")
         elif chosen.get(name) in ids:
-            rules.leaves[name] = Rule(chosen[name], "chosen for the workload")
+            rules.leaves[name] = Rule(chosen[name], CHOSEN)
     for pattern, device in pins.items():
         if device not in ids:
             raise _not_in_use(pattern, device, ids)
         _pin(rules, outline, compiled_pin(pattern), device)
+    if like is not None and alike(outline.graph, like.graph):
+        _run_as(like, rules, outline, ids)
     _follow_leaves(rules, outline)
     return rules
+
+
+def _is_pinned_elsewhere(rules: Rules, name: str, device: str) -> bool:
+    rule = rules.leaves.get(name)
+    return rule is not None and rule.firm and rule.device != device
+
+
+CHOSEN = "chosen for the workload"
+
+
+def _homes(plan: Plan) -> dict[str, str]:
+    return {
+        node.name: choice.device
+        for node, choice in plan.choices.items()
+        if node.op in {"weight", "state"}
+    }
+
+
+def _run_as(like: Plan, rules: Rules, outline: Outline, ids: Sequence[str]) -> None:
+    """Steps that read a weight of several devices run where they do in another plan."""
+    used: dict[str, set[str]] = {}
+    for part in like.parts:
+        for name in part.graph.weights:
+            used.setdefault(name, set()).add(part.device)
+    several = {name for name, at in used.items() if len(at) > 1}
+    twins = [node for node in like.graph.nodes if not node.is_leaf] if several else []
+    for number, twin in enumerate(twins):
+        leaves = outline.weights[number]
+        pinned = any(rules.leaves[leaf.name].firm for leaf in leaves if leaf.name in rules.leaves)
+        device = like.choices[twin].device
+        if device in ids and not pinned and several & {leaf.name for leaf in leaves}:
+            rules.steps.setdefault(number, Rule(device, CHOSEN))
 
 
 def compiled_pin(pattern: str) -> re.Pattern[str]:
@@ -103,6 +140,12 @@ def compiled_pin(pattern: str) -> re.Pattern[str]:
 def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) -> None:
     rule = Rule(device, f"pinned by {pattern.pattern!r}", firm=True)
     names = [name for name in outline.leaves if pattern.search(name)]
+    if names and all(_is_pinned_elsewhere(rules, name, device) for name in names):
+        raise PinError(
+            f"{pattern.pattern!r} is pinned to {device}, and all that it fits to "
+            f"{rules.leaves[names[0]].device} before: {names[0]}, {rules.leaves[names[0]].reason}",
+            remedy="name the more special pin first",
+        )
     for name in names:
         held = rules.leaves.get(name)
         moves = held is None or (not held.firm and outline.leaves[name].op == "weight")
@@ -120,18 +163,21 @@ def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) 
         rules.steps.setdefault(number, rule)
 
 
-def pins_something(pattern: str, graph: Graph) -> bool:
-    """Whether a pin's pattern fits a weight, a state or an op of a graph.
+def pins_for(pins: Mapping[str, str], graph: Graph) -> dict[str, str]:
+    """Those of some pins that others before them leave something of a graph to.
 
     Raises:
-        PinError: it is no regular expression.
+        PinError: one is no regular expression.
     """
-    fits = compiled_pin(pattern)
-    return any(
-        fits.search(node.name) if node.op in {"weight", "state"} else fits.fullmatch(node.op)
-        for node in graph.nodes
-        if node.op != "input"
-    )
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for pattern, device in pins.items():
+        names = pinned_leaves([pattern], graph)
+        fits = compiled_pin(pattern)
+        if names - taken or (not names and any(fits.fullmatch(node.op) for node in graph.nodes)):
+            found[pattern] = device
+        taken |= names
+    return found
 
 
 def pinned_leaves(pins: Collection[str], graph: Graph) -> set[str]:

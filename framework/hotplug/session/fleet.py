@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from hotplug.backend import Device, DeviceInfo, DeviceType
-from hotplug.errors import DeviceHungError, DeviceLostError, HotplugError
+from hotplug.errors import DeviceHungError, DeviceLostError, HotplugError, UsageError
 from hotplug.registry import DeviceHandle, Registry, default
 from hotplug.session.control import Control
 from hotplug.session.faults import DeviceFault, at_device
@@ -88,6 +88,8 @@ class Fleet:
     """
 
     def __init__(self, registry: Registry | None, holder: str, timeout: float | None) -> None:
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"device_timeout is a number of seconds above 0, not {timeout}")
         self.members: dict[str, Member] = {}
         self.timeout = timeout
         self._given = registry

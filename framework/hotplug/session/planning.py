@@ -8,7 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from hotplug.backend import Device, DeviceInfo, MemoryInfo
-from hotplug.errors import DeviceNotFoundError, PinError, PlacementError, UnsupportedOpError
+from hotplug.errors import (
+    DeviceNotFoundError,
+    PinError,
+    PlacementError,
+    UnsupportedOpError,
+    UsageError,
+)
 from hotplug.graph import Graph
 from hotplug.placement import (
     Plan,
@@ -16,7 +22,7 @@ from hotplug.placement import (
     Wishes,
     checked_shares,
     known_rates,
-    pins_something,
+    pins_for,
     place,
 )
 from hotplug.placement.cost import Peers
@@ -58,7 +64,7 @@ class Planner:
         self._threads = threads
         self._links = Links(fleet)
         self._rates: dict[str, Rates | None] = {}
-        self._chosen: dict[str, str] = {}
+        self._like: Plan | None = None  # by which later graphs are placed
         self._workload: Mapping[Graph, float] = {}
         self._settled_for: tuple[str, ...] = ()
         self._settled: Plan | None = None
@@ -71,17 +77,24 @@ class Planner:
     def check(self) -> None:
         """Check that the wishes are about the devices in use, which they name by any selector.
 
+        Of two budgets of one device the smaller one counts.
+
         Raises:
             DeviceNotFoundError: a device that they name is not, or is several.
             SelectorError: what shall name a device cannot.
-            UsageError: there are more or fewer shares than devices.
+            UsageError: there are more or fewer shares than devices, or a budget is no number.
         """
         wishes = self._wishes
         if wishes.shares is not None:
             shares = checked_shares(wishes.shares, len(self._fleet.members))
             self._shares = dict(zip(self._fleet.members, shares, strict=True))
         pins = {pin: self._in_use(f"the pin {pin!r}", at) for pin, at in wishes.pins.items()}
-        limits = {self._in_use("a budget", at): most for at, most in wishes.limits.items()}
+        limits: dict[str, int] = {}
+        for at, most in wishes.limits.items():
+            if not isinstance(most, int) or most < 0:
+                raise UsageError(f"a budget is a number of bytes, not {most!r} of {at}")
+            device = self._in_use("a budget", at)
+            limits[device] = min(most, limits.get(device, most))
         self._wishes = replace(wishes, pins=pins, limits=limits)
 
     def _in_use(self, what: str, selector: str) -> str:
@@ -160,14 +173,14 @@ class Planner:
         memory = {device.id: self._fleet.ask(device.id, device.memory) for device in devices}
         budgets = {device.id: self._budget(device, memory[device.id]) for device in devices}
 
-        def placed(chosen: Mapping[str, str], wishes: Wishes) -> Plan:
+        def placed(like: Plan | None, wishes: Wishes) -> Plan:
             return place(
                 shared.graph,
                 devices,
                 wishes=wishes,
                 budgets=budgets,
                 settled=self._storage.homes(),
-                chosen=chosen,
+                like=like,
                 speeds=rates,
                 workload={one: n for one, n in others.items() if alike(one, shared.graph)} or None,
                 peers=peers,
@@ -176,16 +189,16 @@ class Planner:
             )
 
         try:
-            plan = placed(self._chosen, wishes)
+            plan = placed(self._like, wishes)
         except PinError:
             raise
         except PlacementError:
             own = wishes.shares is not None and not any(self._shares.values())
-            if not (self._chosen or own):
+            if self._like is None and not own:
                 raise
             # There is less room than there was, or than devices that are equally busy take.
-            self._chosen, self._balances = {}, False
-            plan = placed({}, replace(wishes, shares=None) if own else wishes)
+            self._like, self._balances = None, False
+            plan = placed(None, replace(wishes, shares=None) if own else wishes)
         self._note(plan)
         return replace(plan, free={name: info.free for name, info in memory.items()})
 
@@ -214,15 +227,12 @@ class Planner:
         Returns:
             The plan of the first of them.
         """
-        self._chosen, self._settled = {}, None
+        if not workload:
+            raise UsageError("a workload names at least one graph")
+        self._like = self._settled = None
         self._workload, self._settled_for = dict(workload), tuple(self._fleet.members)
         plan = self._placed(next(iter(workload)), workload)
-        self._chosen = {
-            node.name: choice.device
-            for node, choice in plan.choices.items()
-            if node.op in {"weight", "state"}
-        }
-        self._settled = plan
+        self._like = self._settled = plan
         return plan
 
     def _wishes_for(self, graph: Graph, rates: Mapping[str, Rates]) -> Wishes:
@@ -232,7 +242,7 @@ class Planner:
         """
         pins = self._wishes.pins
         if self._met_a_graph:
-            pins = {pin: d for pin, d in pins.items() if pins_something(pin, graph)}
+            pins = pins_for(pins, graph)
         self._met_a_graph = True
         used = self._fleet.members
         shares = [self._shares.get(device, 0.0) for device in used]

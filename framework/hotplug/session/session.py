@@ -16,6 +16,7 @@ from hotplug.errors import (
     PinError,
     PlacementError,
     StatesLostError,
+    UsageError,
 )
 from hotplug.graph import Graph
 from hotplug.placement import Plan, Wishes
@@ -34,7 +35,7 @@ from hotplug.session.sharing import Mode, Sharing
 from hotplug.session.storage import Storage
 from hotplug.session.trace import StepTime
 from hotplug.session.watchable import Watchable
-from hotplug.settings import Fallback, settings, wanted_threads
+from hotplug.settings import Fallback, settings, wanted_fallback, wanted_threads
 from hotplug.tensor import HostTensor
 
 __all__ = ["Session"]
@@ -98,10 +99,11 @@ class Session(Watchable):
             SelectorError: the selector is not of the grammar.
             DeviceNotFoundError: it names nothing here, or a pin or budget no one device in use.
             DeviceUnavailableError: the device cannot be opened.
-            UsageError: fewer threads than one, or far too many.
+            UsageError: fewer threads than one, or far too many; a policy, mode, time or budget that
+                is none; host experts in mode "tensor"; two devices of one id.
         """
-        now = settings()
-        policy: Fallback = fallback or now.fallback
+        sharing = Sharing(mode, host_experts)
+        now, policy = settings(), wanted_fallback(fallback)
         self._threads = wanted_threads(threads)
         timeout = now.device_timeout if device_timeout is None else device_timeout
         fleet = Fleet(registry, f"session {id(self):#x}", timeout)
@@ -115,7 +117,7 @@ class Session(Watchable):
             self._storage,
             self._recovery,
             wishes,
-            Sharing(mode, host_experts),
+            sharing,
             self._watch,
             self._threads,
         )
@@ -123,7 +125,8 @@ class Session(Watchable):
             self._open(wanted(device), hot_plug=hot_plug)
         else:
             for item in device:
-                self._fleet.take(item)
+                if not self._fleet.take(item) and self._fleet.members[item.id].device is not item:
+                    raise UsageError(f"two different devices are both called {item.id}")
         self._planner.check()
         if len(self._fleet.devices) == 1 and weights:  # where else they go is not known yet
             self._fleet.devices[0].buffers.expect([tensor.data.data for tensor in weights.values()])
@@ -276,6 +279,8 @@ class Session(Watchable):
         Raises:
             Exception: as for `run`; nothing is told of runs that were done before.
         """
+        if rows is not None and len(rows) != len(batch):
+            raise UsageError(f"{len(batch)} runs write {len(rows)} ranges of rows")
         done: list[dict[str, Any]] = []
         with self._lock if control is None else held(self._lock, control):
             form = self._watch.form(graph)

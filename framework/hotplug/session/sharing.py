@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from hotplug.backend import Device
+from hotplug.errors import UsageError
 from hotplug.graph import Graph
 from hotplug.node import Node
 from hotplug.placement import Rates
@@ -48,6 +49,17 @@ class Sharing:
     mode: Mode
     host_experts: bool
 
+    def __post_init__(self) -> None:
+        """Refuse what is no mode.
+
+        Raises:
+            UsageError: as said; or experts of a mode that leaves them nowhere alone.
+        """
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"mode {self.mode!r} is none of {', '.join(get_args(Mode))}")
+        if self.host_experts and self.mode == "tensor":
+            raise UsageError("mode tensor cuts experts for all devices: none stay on the host")
+
     def of(
         self,
         graph: Graph,
@@ -80,7 +92,7 @@ class Sharing:
             return Shared(parallel.graph, parallel.devices, parallel.cuts)
         near = [device.id for device in devices if device.buffers.is_host]
         far = [device.id for device in devices if not device.buffers.is_host]
-        if self.mode != "tensor" and self.host_experts and near and far:
+        if self.host_experts and near and far:
             experts = send_experts(graph, near[0], far[0], speeds)
             return Shared(experts.graph, experts.devices)
         return Shared(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from hotplug.amounts import parse_size
@@ -50,10 +51,10 @@ def placement_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     return {
         "split": _shares(arguments.split),
-        "pins": dict(_pair("--place", text) for text in arguments.place),
+        "pins": _pairs("--place", arguments.place),
         "budgets": {
             device: parse_size(size)
-            for device, size in (_pair("--budget", text) for text in arguments.budget)
+            for device, size in _pairs("--budget", arguments.budget).items()
         },
         "fit": arguments.fit,
     }
@@ -66,6 +67,15 @@ def _shares(text: str) -> tuple[float, ...] | None:
         return tuple(float(share) for share in text.split(","))
     except ValueError:
         raise UsageError(f'--split takes "auto" or shares such as "3,1", not {text!r}') from None
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        left, right = _pair(option, text)
+        if found.setdefault(left, right) != right:
+            raise UsageError(f"{option} says both {left}={found[left]} and {left}={right}")
+    return found
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:

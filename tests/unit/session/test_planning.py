@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from hotplug.placement import Link, Plan, Rates
 from hotplug.session import Session
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeDevice, Fault
-from hotplug.testing.graphs import layers
+from hotplug.testing.graphs import DecoderShape, decoder, layers
 
 WIDTH, COUNT = 16, 4
 BYTES = 4 * WIDTH * WIDTH
@@ -78,11 +79,41 @@ def test_a_budget_is_kept_and_told() -> None:
         ({"pins": {"blk": "c:0"}}, DeviceNotFoundError, "the pin 'blk' names c:0"),
         ({"budgets": {"c:0": 1}}, DeviceNotFoundError, "a budget names c:0"),
         ({"split": (1, 2, 3)}, UsageError, "for each of the 2 devices"),
+        ({"mode": "sideways"}, UsageError, "mode 'sideways' is none of layer, pipeline, tensor"),
+        ({"mode": "tensor", "host_experts": True}, UsageError, "none stay on the host"),
+        ({"device_timeout": 0}, UsageError, "seconds above 0, not 0"),
+        ({"device_timeout": float("nan")}, UsageError, "seconds above 0, not nan"),
+        ({"budgets": {"a:0": "8GiB"}}, UsageError, "a number of bytes, not '8GiB' of a:0"),
+        ({"budgets": {"a:0": -1}}, UsageError, "a number of bytes, not -1 of a:0"),
+        ({"fallback": "never"}, UsageError, "fallback 'never' is none of error, warn, allow"),
     ],
 )
-def test_wishes_about_other_devices_are_refused_at_once(wishes, error, says) -> None:
+def test_what_makes_no_sense_is_refused_at_once(wishes, error, says) -> None:
     with pytest.raises(error, match=says):
         Session([device("a:0"), device("b:0")], WEIGHTS, **wishes)
+
+
+def test_two_devices_of_one_name_are_refused_and_one_device_twice_is_one() -> None:
+    card = device("a:0")
+    assert len(Session([card, card], WEIGHTS).devices) == 1
+    with pytest.raises(UsageError, match="two different devices are both called a:0"):
+        Session([card, device("a:0")], WEIGHTS)
+
+
+@pytest.mark.parametrize("often", [[], [-1], [0], [float("nan")], [float("inf")]])
+def test_a_workload_that_is_none_is_refused(often: list[float]) -> None:
+    with (
+        Session([device("a:0"), device("b:0")], WEIGHTS) as session,
+        pytest.raises(UsageError, match="workload"),
+    ):
+        session.settle({chain(rows): times for rows, times in enumerate(often, 1)})
+
+
+def test_each_run_has_its_rows() -> None:
+    with Session([device("a:0")], WEIGHTS) as session:
+        with pytest.raises(UsageError, match="2 runs write 1 ranges of rows"):
+            session.run_all(chain(), [ones(), ones()], rows=[(0, 1)])
+        assert session.run_all(chain(), []) == []
 
 
 def test_a_plan_for_some_of_the_devices_changes_nothing() -> None:
@@ -168,6 +199,36 @@ def test_a_workload_is_settled_before_anything_is_stored() -> None:
         program = session.compile(many)
         program.run(ones(64))
         assert home == set(homes(session.compile(one).plan))
+
+
+@pytest.mark.parametrize("speeds", [False, True])
+def test_what_is_shown_after_settling_is_what_runs_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, speeds: bool
+) -> None:
+    """The embedding, which is the last weight as well, is on both devices: two parts, not three."""
+    if speeds:
+        rate = Rates(1e9, 1e9, Link(1e-3, 1e8), Link(1e-3, 1e8), launch=1e-3, source="measured")
+        monkeypatch.setattr("hotplug.session.planning.known_rates", lambda info, threads: rate)
+    graphs = [decoder(replace(SMALL, tokens=width)) for width in (1, 4, 3)]
+    weights = {
+        name: HostTensor(node.type, np.zeros(node.type.nbytes, np.uint8))
+        for name, node in graphs[0].weights.items()
+    }
+    with Session([device("a:0"), device("b:0")], weights, split=(1, 1)) as session:
+        shown = session.settle({graphs[0]: 10.0, graphs[1]: 1.0})
+        assert [part.device for part in shown.parts] == ["a:0", "b:0"]
+        assert all("embedding" in part.graph.weights for part in shown.parts)
+        for graph in (graphs[2], *graphs):
+            plan = session.compile(graph).plan
+            assert [part.device for part in plan.parts] == ["a:0", "b:0"]
+            assert [choice.device for choice in plan.choices.values()] == [
+                choice.device for choice in shown.choices.values()
+            ]
+
+
+SMALL = DecoderShape(
+    layers=2, width=32, hidden=64, heads=2, kv_heads=1, head=16, vocabulary=64, context=8, tokens=1
+)
 
 
 @pytest.mark.usefixtures("known")
