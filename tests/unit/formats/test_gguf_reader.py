@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hotplug import dtypes
 from hotplug.errors import FormatError, ModelError, UsageError
-from hotplug.formats.gguf import GGUFFile, NestedArray, StringArray, Typed, write
+from hotplug.formats.gguf import GGUFFile, NestedArray, StringArray, Typed, strings, write
 from hotplug.tensor import HostTensor, TensorType
 
 WEIGHTS = np.arange(12, dtype="<f4").reshape(3, 4)
@@ -103,6 +103,25 @@ def test_any_strings(words):
     assert array.raws() == words
     assert list(array) == [word.decode("utf-8", "replace") for word in words]
     assert [array.raw(index) for index in range(len(words))] == words
+
+
+@given(
+    st.lists(st.integers(0, 20) | st.sampled_from([255, 256, 2**16, 2**63])), st.integers(0, 400)
+)
+def test_where_strings_lie(sizes, cut):
+    """Few at once here, so that there are several steps, and ends that the data does not reach."""
+    data = b"".join(size.to_bytes(8, "little") + bytes(min(size, 300)) for size in sizes)
+    data = memoryview(b"head" + data[: len(data) - cut] if cut < len(data) else b"head")
+    bounds = [4]
+    for size in sizes:
+        bounds.append(bounds[-1] + 8 + size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strings, "_AT_ONCE", 3)
+        if bounds[-1] <= len(data):
+            assert strings.string_bounds(data, 4, len(sizes)).tolist() == bounds
+        else:
+            with pytest.raises(ValueError, match="beyond"):
+                strings.string_bounds(data, 4, len(sizes))
 
 
 def test_strings_that_are_no_utf8_stay_readable(tmp_path):

@@ -8,11 +8,12 @@ broken or hostile file can take.
 from __future__ import annotations
 
 import struct
-from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 
 from hotplug.errors import FormatError
+from hotplug.formats.gguf.strings import string_bounds
 from hotplug.formats.gguf.values import (
     ARRAY,
     BOOL,
@@ -40,11 +41,13 @@ class Cursor:
     Attributes:
         position: where the next byte is taken from.
         context: what is being read, for messages.
+        strings: where those of the array that was skipped last begin, and its end.
     """
 
     def __init__(self, data: memoryview, path: str) -> None:
         self.position = 0
         self.context = "the header"
+        self.strings: npt.NDArray[np.int64] | None = None
         self._view = data
         self._size = data.nbytes
         self._path = path
@@ -143,18 +146,13 @@ class Cursor:
         if count > self._strings_left or 8 * count > self.remaining:
             raise self.error(f"{self.context} cannot hold {count} strings", start)
         self._strings_left -= count
-        # The hot loop of opening a file: vocabularies have hundreds of thousands of strings.
-        view = self._view
-        unpack = U64.unpack_from
-        position = start
         try:
-            for _ in repeat(None, count):
-                position += unpack(view, position)[0] + 8
-        except (struct.error, OverflowError):
-            position = self._size + 1
-        if position > self._size:
-            raise self.error(f"the file ends inside a string of {self.context}", start, CUT_SHORT)
-        self.position = position
+            bounds = string_bounds(self._view, start, count)
+        except ValueError:
+            message = f"the file ends inside a string of {self.context}"
+            raise self.error(message, start, CUT_SHORT) from None
+        self.strings = bounds
+        self.position = int(bounds[-1])
 
     def _skip_arrays(self, count: int, depth: int) -> None:
         if count > self._nested_left:

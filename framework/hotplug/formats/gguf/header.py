@@ -148,8 +148,9 @@ def _read_entries(cursor: Cursor, count: int) -> dict[str, Entry]:
         cursor.context = f"the value of metadata key {key!r}"
         value_type = cursor.value_type()
         begin = cursor.position
+        cursor.strings = None
         cursor.skip_value(value_type)
-        entries[key] = Entry(value_type, begin, cursor.position)
+        entries[key] = Entry(value_type, begin, cursor.position, cursor.strings)
     return entries
 
 

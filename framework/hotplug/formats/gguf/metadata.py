@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from hotplug.formats.gguf.strings import string_bounds
 from hotplug.formats.gguf.values import (
     ARRAY,
     BOOL,
@@ -39,10 +40,16 @@ class StringArray(Sequence[str]):
     Bytes that are no UTF-8 become U+FFFD in strings; `raw` gives them as they are.
     """
 
-    def __init__(self, data: memoryview, count: int) -> None:
-        """View `count` strings that fill `data`, each a length of eight bytes and its bytes."""
+    def __init__(
+        self, data: memoryview, count: int, found: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """View `count` strings that fill `data`, each a length of eight bytes and its bytes.
+
+        `found` may say where they begin and end, from any byte on.
+        """
         self._data = data
         self._count = count
+        self._found = found
 
     def __len__(self) -> int:
         return self._count
@@ -79,8 +86,7 @@ class StringArray(Sequence[str]):
     def raws(self) -> list[bytes]:
         """Bytes of every string, in one pass."""
         data = self._data.tobytes()  # slices of bytes are cheaper than those of an array
-        starts = self._starts.tolist()
-        return [data[a + 8 : b] for a, b in pairwise([*starts, len(data)])]
+        return [data[a + 8 : b] for a, b in pairwise(self._bounds.tolist())]
 
     @property
     def encoded(self) -> bytes:
@@ -104,32 +110,16 @@ class StringArray(Sequence[str]):
         return body.tobytes() if np.count_nonzero(body == 0) == self._count else None
 
     @cached_property
+    def _bounds(self) -> npt.NDArray[np.int64]:
+        """Where each string's length lies, and the end of the last string."""
+        if self._found is None:
+            return string_bounds(self._data, 0, self._count)
+        bounds: npt.NDArray[np.int64] = self._found - self._found[0]
+        return bounds
+
+    @property
     def _starts(self) -> npt.NDArray[np.int64]:
-        """Where each string's length lies."""
-        data = self._data.tobytes()
-        short = _starts_of_short(data, self._count)
-        if short is not None:
-            return short
-        starts = np.empty(self._count, np.int64)
-        position = 0
-        for index in range(self._count):
-            starts[index] = position
-            position += U64.unpack_from(data, position)[0] + 8
-        return starts
-
-
-def _starts_of_short(data: bytes, count: int) -> npt.NDArray[np.int64] | None:
-    """Where lengths lie, several times as fast; None unless every length fits in a byte."""
-    position = 0
-    try:
-        ends = [position := position + 8 + data[position] for _ in repeat(None, count)]
-    except IndexError:
-        return None
-    starts = np.array([0, *ends[:-1]] if count else [], np.int64)
-    octets = np.frombuffer(data, np.uint8)
-    if any(octets[starts + place].any() for place in range(1, 8)):
-        return None
-    return starts
+        return self._bounds[:-1]
 
 
 class NestedArray(Sequence[Any]):
@@ -167,11 +157,15 @@ Value = Scalar | StringArray | NestedArray | npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a value lies: its type, its first byte after the type number, and its end."""
+    """Where a value lies: its type, its first byte after the type number, and its end.
+
+    Of an array of strings, `strings` says where they begin, and their end.
+    """
 
     type: ValueType
     start: int
     end: int
+    strings: npt.NDArray[np.int64] | None = None
 
 
 class Metadata(Mapping[str, Value]):
@@ -228,18 +222,20 @@ class Metadata(Mapping[str, Value]):
     def _decode(self, entry: Entry) -> Value:
         data = self._data[entry.start : entry.end]
         if entry.type is ARRAY:
-            return _decode_array(data)
+            return _decode_array(data, entry.strings)
         if entry.type is STRING:
             return data[8:].tobytes().decode("utf-8", "replace")
         number: int | float = struct.unpack(entry.type.code, data)[0]
         return bool(number) if entry.type is BOOL else number
 
 
-def _decode_array(data: memoryview) -> StringArray | NestedArray | npt.NDArray[Any]:
+def _decode_array(
+    data: memoryview, strings: npt.NDArray[np.int64] | None = None
+) -> StringArray | NestedArray | npt.NDArray[Any]:
     item_type, count = _array_head(data, 0)
     elements = data[_ARRAY_HEAD:]
     if item_type is STRING:
-        return StringArray(elements, count)
+        return StringArray(elements, count, strings)
     if item_type is ARRAY:
         return NestedArray(elements, count)
     return np.frombuffer(elements, item_type.numpy)
