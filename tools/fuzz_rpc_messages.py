@@ -301,6 +301,7 @@ class Fuzzer:
 
 
 _MAKERS: tuple[Callable[[Fuzzer], tuple[rq.Request, list[bytes]]], ...] = (
+    lambda f: (rq.AllocateAll(0, [(f.handle(), 64), (f.handle(), f.handle() << 16)]), []),
     lambda f: (rq.Allocate(0, f.handle(), f.random.choice((0, 32, 64, 128, 256, 1 << 19))), []),
     lambda f: (rq.Write(0, f.handle(), f.random.randrange(64)), [bytes(f.random.randrange(64))]),
     lambda f: (rq.Read(0, f.handle(), f.random.randrange(64), f.random.randrange(64)), []),

@@ -8,6 +8,7 @@ from tests.rpc.servers import in_thread
 
 from hotplug import ops
 from hotplug.backend import Partition
+from hotplug.errors import OutOfDeviceMemoryError
 from hotplug.graph import Graph
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.errors import ProtocolError
@@ -15,9 +16,37 @@ from hotplug_rpc.requests import MAX_FRAMES, Bind, Ping
 
 
 @pytest.fixture
-def remote(connect):
-    with in_thread([FakeDevice("fake:0", memory_bytes=1 << 24)]) as server:
-        yield connect(f"{server.address.server}/fake:0")
+def server():
+    with in_thread([FakeDevice("fake:0", memory_bytes=1 << 24)]) as made:
+        yield made
+
+
+@pytest.fixture
+def remote(server, connect):
+    return connect(f"{server.address.server}/fake:0")
+
+
+@pytest.mark.parametrize(("minor", "asked"), [(3, (0, 2)), (2, (300, 0))])
+def test_buffers_are_made_with_the_next_request(server, connect, monkeypatch, minor, asked):
+    """Of which an older server wants one for each."""
+    monkeypatch.setattr("hotplug_rpc.server.service.VERSION", (1, minor))
+    remote = connect(f"{server.address.server}/fake:0")
+    buffers = [remote.buffers.allocate(8) for _ in range(300)]
+    buffers[0].write(0, memoryview(b"12345678"))
+    back = bytearray(8)
+    for buffer, content in ((buffers[0], b"12345678"), (buffers[299], bytes(8))):
+        buffer.read(0, memoryview(back))
+        assert back == content
+    kinds = ("allocate", "allocate_all")
+    got = [server.service.metrics.get("requests_total", f'kind="{kind}"') for kind in kinds]
+    assert tuple(got) == asked
+
+
+def test_buffers_that_are_not_made_are_an_error_of_what_comes_next(remote):
+    for _ in range(20):
+        held = remote.buffers.allocate(1 << 20)
+    with pytest.raises(OutOfDeviceMemoryError):
+        held.read(0, memoryview(bytearray(4)))
 
 
 def test_more_results_than_come_along(remote):

@@ -56,6 +56,22 @@ def test_a_run_writes_computes_and_reads(bench):
     assert np.frombuffer(frames[0], np.float32).tolist() == [0, 2, 4, 6]
 
 
+def test_several_buffers_are_made_or_none(bench, device):
+    free = device.memory().free
+    bench.does(rq.Allocate(0, 3, 4))
+    for buffers, error in (
+        ([(1, 8), (2, 8), (3, 8)], "ProtocolError"),
+        ([(1, 8), (2, 1 << 40)], "OutOfDeviceMemoryError"),
+        ([(1, 8), (1, 8)], "ProtocolError"),
+    ):
+        assert bench.fails(rq.AllocateAll(0, buffers))[0] == error
+        assert bench.shared.offers[0].taken == 4
+    bench.does(rq.AllocateAll(0, [(1, 8), (2, 0), (7, 16)]))
+    assert bench.does(rq.Read(0, 7, 0, 16))[1] == [bytes(16)]
+    bench.does(rq.Free(0, [1, 2, 3, 7], []))
+    assert device.memory().free == free
+
+
 def test_ping_sends_back(bench):
     assert bench.does(rq.Ping(), [b"abc"])[1] == [b"abc"]
 

@@ -23,6 +23,7 @@ EXAMPLES = [
     (rq.Memory(0), 0),
     (rq.Supports(0, KEY), 1),
     (rq.Allocate(0, 1, 64), 0),
+    (rq.AllocateAll(0, [(1, 64), (2, 0)]), 0),
     (rq.Free(0, [1, 2], [3]), 0),
     (rq.Write(0, 1, 0), 1),
     (rq.Read(0, 1, 0, 64), 0),

@@ -15,32 +15,9 @@ from hotplug_rpc.errors import ProtocolError
 from hotplug_rpc.wire import Fields, Head, Kind, check_count, check_hex
 
 __all__ = [
-    "MAX_FRAMES",
-    "Allocate",
-    "Bind",
-    "Bye",
-    "Cancel",
-    "Compile",
-    "Content",
-    "Copy",
-    "Explain",
-    "Fetch",
-    "Free",
-    "Hello",
-    "Lend",
-    "Memory",
-    "Ping",
-    "Profile",
-    "Read",
-    "Redeem",
-    "Request",
-    "Run",
-    "Supports",
-    "Ticket",
-    "Want",
-    "Weights",
-    "Write",
-    "parse",
+    "MAX_FRAMES", "Allocate", "AllocateAll", "Bind", "Bye", "Cancel", "Compile", "Content", "Copy",
+    "Explain", "Fetch", "Free", "Hello", "Lend", "Memory", "Ping", "Profile", "Read", "Redeem",
+    "Request", "Run", "Supports", "Ticket", "Want", "Weights", "Write", "parse",
 ]  # fmt: skip
 
 MAX_FRAMES = 1024
@@ -153,6 +130,15 @@ class Allocate(Request):
     device: int = _device()
     buffer: int = _count()
     nbytes: int = _count()
+
+
+@dataclass(frozen=True, slots=True)
+class AllocateAll(Request):
+    """Makes several buffers of zeros, or none: (buffer, bytes) each."""
+
+    kind = Kind.ALLOCATE_ALL
+    device: int = _device()
+    buffers: list[tuple[int, int]] = _read_by(lambda body, name: body.pairs(name, MAX_NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +336,7 @@ class Lend(Request):
 
 CLASSES: tuple[type[Request], ...] = (
     Hello, Bye, Ping, Memory, Supports, Allocate, Free, Write, Read, Copy, Compile, Bind, Run,
-    Explain, Profile, Cancel, Weights, Content, Ticket, Fetch, Redeem, Lend, Want,
+    Explain, Profile, Cancel, Weights, Content, Ticket, Fetch, Redeem, Lend, Want, AllocateAll,
 )  # fmt: skip
 """All that there are."""
 

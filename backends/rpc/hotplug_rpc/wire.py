@@ -17,7 +17,7 @@ from hotplug_rpc.errors import ProtocolError
 
 __all__ = ["MAX_HEAD", "VERSION", "Fields", "Head", "Kind", "id_of", "make_head", "parse_head"]
 
-VERSION = (1, 2)
+VERSION = (1, 3)
 """Major: ends with different ones cannot talk. Minor: kinds and fields were added."""
 
 MAX_HEAD = 1 << 20
@@ -55,6 +55,7 @@ class Kind(enum.IntEnum):
     REDEEM = 21
     LEND = 22
     WANT = 23
+    ALLOCATE_ALL = 24
     DONE = 128
     FAILED = 129
     NUDGE = 130

@@ -74,11 +74,10 @@ class RemoteBufferType(BufferType):
                 f"{nbytes} bytes are more than there can be", device=device.id, requested=nbytes
             )
         buffer = RemoteBuffer(device, device.connection.new_handle(), nbytes)
-        request = Allocate(device.position, buffer.handle, nbytes)
         if nbytes > _UNASKED:
-            device.ask(request)
+            device.ask(Allocate(device.position, buffer.handle, nbytes))
         else:
-            device.send(request)
+            device.defer_allocation(buffer.handle, nbytes)
         return buffer
 
     def wrap(self, data: memoryview) -> Buffer | None:

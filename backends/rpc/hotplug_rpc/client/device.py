@@ -20,12 +20,24 @@ from hotplug_rpc.client.exchange import Frames
 from hotplug_rpc.client.executable import RemoteExecutable
 from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import ServerLostError
-from hotplug_rpc.requests import Compile, Free, Memory, Request, Supports, Write
+from hotplug_rpc.requests import (
+    Allocate,
+    AllocateAll,
+    Compile,
+    Free,
+    Memory,
+    Request,
+    Supports,
+    Write,
+)
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.buffers import RemoteBuffer
 
 __all__ = ["RemoteDevice"]
+
+_ALLOCATE_ALL_SINCE = 3
+"""Minor version of the protocol."""
 
 _MOST_DEFERRED = 256
 _MOST_DEFERRED_BYTES = 1 << 20
@@ -64,6 +76,7 @@ class RemoteDevice(Device):
         self.lock = threading.RLock()
         described = connection.offered[position]
         self._buffers = RemoteBufferType(self, described.alignment, described.max_bytes)
+        self._allocations: list[tuple[int, int]] = []
         self._deferred: list[_Deferred] = []
         self._deferred_bytes = 0
         self._unchecked: deque[Pending] = deque()
@@ -85,7 +98,7 @@ class RemoteDevice(Device):
         Raises:
             HotplugError: the server does not answer.
         """
-        body = self.connection.request(Memory(self.position)).body
+        body = self.ask(Memory(self.position)).body
         return MemoryInfo(_amount(body.get("total")), _amount(body.get("free")))
 
     def supports(self, node: Node) -> Support:
@@ -195,6 +208,21 @@ class RemoteDevice(Device):
         if last is not None:
             self.settle(last)
 
+    def defer_allocation(self, handle: int, nbytes: int) -> None:
+        """Have a buffer made with the next request; a model's states are many."""
+        with self.lock:
+            self._allocations.append((handle, nbytes))
+            if len(self._allocations) >= _MOST_DEFERRED:
+                self._send_allocations()
+
+    def _send_allocations(self) -> None:
+        made, self._allocations = self._allocations, []
+        if self.connection.minor < _ALLOCATE_ALL_SINCE:
+            for handle, nbytes in made:
+                self.send(Allocate(self.position, handle, nbytes))
+        elif made:
+            self.send(AllocateAll(self.position, made))
+
     def defer(self, buffer: RemoteBuffer, offset: int, data: bytes) -> None:
         """Keep a small write for the next request."""
         with self.lock:
@@ -205,12 +233,13 @@ class RemoteDevice(Device):
             self._deferred_bytes += len(data)
 
     def take_deferred(self) -> tuple[list[tuple[int, int]], list[bytes]]:
-        """The small writes, as RUN takes them; the lock is held."""
+        """The small writes, as RUN takes them; the lock is held. What they go to is made before."""
+        self._send_allocations()
         deferred, self._deferred, self._deferred_bytes = self._deferred, [], 0
         return [(d.buffer.handle, d.offset) for d in deferred], [d.data for d in deferred]
 
     def flush(self) -> None:
-        """Send what was deferred."""
+        """Send what was deferred: allocations, then writes."""
         with self.lock:
             where, frames = self.take_deferred()
             for (handle, offset), data in zip(where, frames, strict=True):
@@ -225,7 +254,8 @@ class RemoteDevice(Device):
 
     def free_handles(self, buffers: Sequence[int] = (), executables: Sequence[int] = ()) -> None:
         """Give things back, if there is still somebody to give them to."""
-        with contextlib.suppress(ServerLostError):
+        with contextlib.suppress(ServerLostError), self.lock:
+            self._send_allocations()
             self.send(Free(self.position, list(buffers), list(executables)))
 
 

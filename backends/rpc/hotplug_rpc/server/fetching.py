@@ -17,14 +17,15 @@ from hotplug_rpc.keys import Identity
 from hotplug_rpc.requests import Redeem
 from hotplug_rpc.server.peers import seconds_for
 
-__all__ = ["fetch_from"]
+__all__ = ["IN_FLIGHT", "fetch_from"]
 
 _SECONDS = 30.0
 _BESIDES = 4 << 20
 """Bytes that a server may send beside what is fetched and its encryption, a 64th of it at most."""
 
 _PIECE = 1 << 20
-_IN_FLIGHT = 4
+IN_FLIGHT = 32
+"""Pieces on their way: what a link of a gigabit holds at a round trip of a quarter of a second."""
 _MINOR = 2
 """Of the protocol's first version in which tickets are redeemed piece by piece."""
 
@@ -103,7 +104,7 @@ def _pieces(connection: Connection, ticket: str, nbytes: int) -> Iterator[memory
         return piece
 
     for at in range(0, nbytes, _PIECE):
-        if len(flight) == _IN_FLIGHT:
+        if len(flight) == IN_FLIGHT:
             yield landed()
         count = min(_PIECE, nbytes - at)
         flight.append((count, connection.submit(Redeem(ticket, count))))

@@ -126,12 +126,28 @@ class Session:
 
     def allocate(self, request: rq.Allocate, _: Frames) -> Answer:
         """A buffer of zeros."""
+        self._allocate(self.offer(request.device), request.buffer, request.nbytes)
+        return _NOTHING
+
+    def allocate_all(self, request: rq.AllocateAll, _: Frames) -> Answer:
+        """Several at once."""
         offer = self.offer(request.device)
-        self.holdings.check_new_buffer(request.buffer)
-        self.holdings.take(offer, request.nbytes)
-        give_back = partial(self.holdings.give_back, offer, request.nbytes)
+        made: list[int] = []
         try:
-            buffer = offer.device.buffers.allocate(request.nbytes)
+            for handle, nbytes in request.buffers:
+                self._allocate(offer, handle, nbytes)
+                made.append(handle)
+        except BaseException:
+            self.holdings.free(offer, made, [])
+            raise
+        return _NOTHING
+
+    def _allocate(self, offer: Offer, handle: int, nbytes: int) -> None:
+        self.holdings.check_new_buffer(handle)
+        self.holdings.take(offer, nbytes)
+        give_back = partial(self.holdings.give_back, offer, nbytes)
+        try:
+            buffer = offer.device.buffers.allocate(nbytes)
         except BaseException:
             give_back()
             raise
@@ -140,8 +156,7 @@ class Session:
             buffer.free()
             give_back()
 
-        self.holdings.add_buffer(request.buffer, HeldBuffer(offer, buffer, release))
-        return _NOTHING
+        self.holdings.add_buffer(handle, HeldBuffer(offer, buffer, release))
 
     def free(self, request: rq.Free, _: Frames) -> Answer:
         """Handles given back."""
@@ -377,6 +392,7 @@ class Session:
 _HANDLERS: dict[type[rq.Request], Callable[..., Answer]] = {
     rq.Memory: Session.memory,
     rq.Allocate: Session.allocate,
+    rq.AllocateAll: Session.allocate_all,
     rq.Free: Session.free,
     rq.Write: Session.write,
     rq.Read: Session.read,
