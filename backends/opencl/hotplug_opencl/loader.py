@@ -83,20 +83,28 @@ def _pyopencl() -> Any:
 
 
 def _no_driver() -> BackendLoadError:
-    """Whether drivers are named that do not load, or none is named at all."""
-    refusals = []
-    for file, library in drivers_named():
-        try:
-            ctypes.CDLL(library)
-        except OSError as error:
-            refusals.append(f"{file}: {error}")
+    """Whether drivers are named that do not load or find nothing, or none is named at all."""
+    refusals = [f"{file}: {_refusal(library)}" for file, library in drivers_named()]
     if refusals:
-        text = f"no OpenCL driver loads: {'; '.join(refusals)}"
+        text = f"no OpenCL driver serves: {'; '.join(refusals)}"
         return BackendLoadError(text, backend="opencl", remedy=f"repair the driver, or {REMEDY}")
     where = next((f"{name}={os.environ[name]}" for name in FOLDER_VARIABLES if _set(name)), "")
     where = where or (str(VENDORS) if sys.platform == "linux" else "")
     text = "no OpenCL driver (ICD) is installed" + (f"; {where} names none" if where else "")
     return BackendLoadError(text, backend="opencl", remedy=REMEDY)
+
+
+def _refusal(library: str) -> str:
+    """Why a driver's library shows no platform."""
+    if not library or not library.isprintable():
+        return "it names no library"
+    try:
+        driver = ctypes.CDLL(library)
+    except OSError as error:
+        return str(error)
+    if not hasattr(driver, "clGetExtensionFunctionAddress"):  # by which loaders get at all others
+        return f"{library} is no OpenCL driver"
+    return f"{library} finds no device of its own"
 
 
 def _set(variable: str) -> bool:
@@ -110,8 +118,8 @@ def drivers_named() -> Iterator[tuple[Path, str]]:
         return
     for file in sorted(folder.glob("*.icd")):
         try:
-            yield file, file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            yield file, file.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
             continue
 
 

@@ -95,6 +95,29 @@ def test_a_driver_that_does_not_load_is_named(vendors, no_platform):
     assert "repair" in (caught.value.remedy or "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it has other libraries")
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        (b"libc.so.6", "libc.so.6 is no OpenCL driver"),
+        (b"\x00\xff\x1b[2J", "it names no library"),
+        (b"", "it names no library"),
+    ],
+)
+def test_what_is_no_driver_is_told_as_such(vendors, no_platform, named, why):
+    (vendors / "odd.icd").write_bytes(named)
+    with pytest.raises(BackendLoadError, match=rf"odd\.icd: {why}"):
+        backend.probe()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are looked into in other ways")
+def test_a_driver_without_a_device_is_not_called_missing(cl, vendors, no_platform):
+    """As a GPU's driver does on a machine, or in a container, without that GPU."""
+    (vendors / "idle.icd").write_text(cl._cl.__file__)  # the loader itself has what drivers have
+    with pytest.raises(BackendLoadError, match=r"idle\.icd: .* finds no device of its own"):
+        backend.probe()
+
+
 def test_a_folder_that_the_user_chose_is_named(no_platform, monkeypatch, tmp_path):
     monkeypatch.setenv("OCL_ICD_VENDORS", str(tmp_path))
     with pytest.raises(BackendLoadError, match="OCL_ICD_VENDORS=") as caught:
