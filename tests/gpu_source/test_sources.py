@@ -81,6 +81,19 @@ def test_kernels_use_the_vocabulary_alone():
         assert not re.search(words, code), path.name
 
 
+DOUBLE = r"\bdouble|(?<![\w.])\d+\.\d*(e[-+]?\d+)?(?![\w.])"
+"""The type, or a number that has it for lack of a suffix."""
+
+
+def test_no_kernel_needs_f64_or_sub_groups():
+    """Types are chosen by macros, of which those of f64 alone may know it, and numbers by K()."""
+    pages = [HERE / f"dialects/{name}.h" for name in ("opencl", "processor", "series", "step")]
+    for path in [*pages, *(HERE / "kernels").iterdir()]:
+        code = re.sub(r"//.*|^#define \w+_f64\b.*|\bK\([^)]*\)", "", path.read_text(), flags=re.M)
+        assert not re.search(DOUBLE, code), path.name
+        assert "sub_group" not in code, path.name
+
+
 def test_every_pointer_of_a_kernel_has_an_address_space():
     for path in (HERE / "kernels").glob("*.cl"):
         code = re.sub(r"//.*", "", path.read_text())
