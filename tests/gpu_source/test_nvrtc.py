@@ -12,7 +12,7 @@ import pytest
 from hotplug.errors import BackendLoadError, KernelCompileError
 from hotplug.gpu.driver import Capabilities
 from hotplug.gpu.sources import kernel_names, source_of
-from hotplug.testing.kernels import variants
+from hotplug.testing.kernels import alternatives, variants
 from hotplug_cuda.nvrtc import open_compiler
 from hotplug_cuda.usage import ARCHITECTURES, Usage, measure, occupancy
 
@@ -58,6 +58,18 @@ def test_all_variants_compile_on_all_architectures(compiler, kernel, capability)
     taken = {variant: usage(compiler, variant, capability) for variant in of(kernel)}
     spilling = [str(variant) for variant, used in taken.items() if used.spills]
     assert kernel not in HOT or not spilling, spilling
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_geometries_that_a_device_may_choose_compile(compiler, capability):
+    """Others of them on each architecture; those of mat-vec spill nothing."""
+    found = alternatives(CUDA)[ARCHITECTURES.index(capability) :: 16]
+    assert {variant.file for variant in found} > {"matvec", "matvec_int8"}
+    taken = {variant: usage(compiler, variant, capability) for variant in found}
+    spilling = [variant for variant, used in taken.items() if used.spills]
+    assert [str(variant) for variant in spilling if variant.file in HOT] == []
 
 
 def test_views_are_walked_without_local_memory(compiler):

@@ -46,6 +46,13 @@ def _simulated():
             pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def gpu():
+    """A device with the geometry of a GPU."""
+    with _opencl(is_cpu=False) as device:
+        yield device
+
+
 @pytest.fixture(scope="module", params=["processor", "GPU", "CUDA"])
 def each(request):
     """A device with the geometry of a processor, one with that of a GPU, and a simulated GPU."""
