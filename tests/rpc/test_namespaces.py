@@ -145,6 +145,7 @@ def test_a_client_of_another_host_reaches_nothing_behind_the_server(host, tmp_pa
     with serving(name, there.folder):
         connection = Connection(parse_address(f"{THERE}:5640"), there.identity().public, me, 20)
         connection.request(Allocate(0, 1, 8))
+        assert connection.door == ""  # nothing that lies there is named
         with socket.create_server((HERE, 0)) as listener:
             listener.settimeout(20)
             port = listener.getsockname()[1]

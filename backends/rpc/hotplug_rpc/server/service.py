@@ -199,7 +199,9 @@ class Service:
             "protocol": [VERSION[0], min(VERSION[1], request.protocol[1])],
             "library": hotplug.__version__,
             "devices": devices,
-            "door": "" if ticket_only or self.shared.lent is None else self.shared.lent.door,
+            "door": self.shared.lent.door
+            if self.shared.lent and nearby and not ticket_only
+            else "",
             "limits": {
                 "frame_bytes": limits.frame_bytes,
                 "waiting": limits.waiting,
