@@ -164,8 +164,8 @@ def open_model(arguments: argparse.Namespace) -> Iterator[Model]:
         model = stack.enter_context(_loaded(arguments))
         if model.fitted:
             print(f"hotplug: {model.fitted}", file=sys.stderr)
+        stack.callback(model.session.subscribe(_tell))
         if arguments.hot_plug:
-            stack.callback(model.session.subscribe(_tell))
             stack.callback(watch(_LOOK_EVERY))
         yield model
 
