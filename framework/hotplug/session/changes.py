@@ -18,6 +18,7 @@ from hotplug.errors import (
     UsageError,
 )
 from hotplug.registry import Event, EventKind
+from hotplug.session.control import Control
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
@@ -56,12 +57,20 @@ class Changes:
         """Have something done before the next run."""
         self._pending.append(change)
 
-    def attend(self) -> None:
+    def attend(self, control: Control | None = None) -> None:
         """Do what has come up. What states are lost by it, `Recovery.untold` says.
+
+        A device that is still at work for a run that was ended is waited for.
+
+        Args:
+            control: ends the waiting.
 
         Raises:
             HotplugError: a device failed, and no other may take over.
+            RunCancelledError: see `control`.
         """
+        for device in self._fleet.hung():
+            self._fleet.await_return(device, control)
         self._leave_leaving()
         while self._pending:
             with contextlib.suppress(StatesLostError):

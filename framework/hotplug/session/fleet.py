@@ -274,13 +274,20 @@ class Fleet:
         """Ids of devices with a call that was given up."""
         return [device for device, member in self.members.items() if member.worker.abandoned]
 
-    def has_returned(self, device: str) -> bool:
-        """Whether a call that was given up has come back, so that the device can be used again.
+    def await_return(self, device: str, control: Control | None) -> None:
+        """Wait for a call that was given up, for as long as it might have taken had it not been.
 
-        The processor is waited for, as it is where nobody watches.
+        Raises:
+            RunCancelledError: whoever waits is to do so no longer.
         """
         member = self.members[device]
-        if not member.worker.returned(self.timeout if member.near else 0):
+        patience = self.timeout if member.near else member.worker.patience
+        member.worker.returned(patience, control)
+
+    def has_returned(self, device: str) -> bool:
+        """Whether a call that was given up has come back, so that the device can be used again."""
+        member = self.members[device]
+        if not member.worker.returned():
             return False
         member.worker = Worker(device)
         return True

@@ -11,6 +11,7 @@ from hotplug.backend import Device
 from hotplug.errors import HotplugError, UsageError
 from hotplug.registry import Event, EventKind
 from hotplug.session.changes import Changes
+from hotplug.session.control import Control
 from hotplug.session.fleet import Fleet, Quarantine
 from hotplug.session.kept import Kept
 from hotplug.session.recovery import Recovery
@@ -132,10 +133,10 @@ class Membership:
         if self._changes.computing:
             raise UsageError("this cannot be done within a run of the session, but when it is over")
 
-    def _attend(self) -> None:
+    def _attend(self, control: Control | None = None) -> None:
         self._require_open()
         self._require_idle()
-        self._changes.attend()
+        self._changes.attend(control)
 
     def _forget(self) -> None:
         """Start anew in a forked child, where a thread of the parent's may have been in a run."""

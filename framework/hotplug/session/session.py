@@ -227,7 +227,7 @@ class Session(Watchable):
     ) -> Compiled:
         """The executables of a graph, with their buffers; made if they are not there."""
         with self._lock if control is None else held(self._lock, control):
-            self._attend()
+            self._attend(control)
             compiled = self._kept.get(graph)
             if compiled is None:
                 self._storage.check(graph)

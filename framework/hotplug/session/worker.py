@@ -82,6 +82,7 @@ class Worker:
         self._line.begin.acquire()
         self._line.end.acquire()
         self._thread: threading.Thread | None = None
+        self._until: float | None = None  # when the present call has taken too long
         self._end: Callable[[], object] = lambda: None
 
     @property
@@ -119,6 +120,7 @@ class Worker:
             self._start()
         line = self._line
         line.work, line.busy = work, True
+        self._until = None if limit is None else time.monotonic() + limit
         try:
             line.begin.release()
             self._wait(limit, control)
@@ -178,10 +180,23 @@ class Worker:
                 del error  # it would be held by its own traceback
         return result
 
-    def returned(self, patience: float | None) -> bool:
-        """Whether a call that was given up has come back, by and by; None waits for ever."""
-        if self._thread is not None:
-            self._thread.join(patience)
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the present call may still take; None for any number."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    def returned(self, patience: float | None = 0.0, control: Control | None = None) -> bool:
+        """Whether a call that was given up has come back, in so many seconds; None waits for ever.
+
+        Raises:
+            RunCancelledError: whoever waits is to do so no longer.
+        """
+        until = None if patience is None else time.monotonic() + patience
+        while self.stuck and (until is None or time.monotonic() < until):
+            assert self._thread is not None
+            self._thread.join(_pause(until, control))
+            if control is not None:
+                control.check()
         return not self.stuck
 
     def leave_to(self, frees: Iterable[Callable[[], object]]) -> bool:

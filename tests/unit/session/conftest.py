@@ -54,4 +54,4 @@ def hasty(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hotplug.session.worker.time", Clock)
     monkeypatch.setattr("hotplug.session.worker._pause", lambda until, control: 0.01)
     monkeypatch.setattr("hotplug.session.worker._GRACE", 0.1)
-    monkeypatch.setattr(Worker, "returned", lambda worker, patience: returned(worker, 0.1))
+    monkeypatch.setattr(Worker, "returned", lambda worker, *_: returned(worker, 0.1))

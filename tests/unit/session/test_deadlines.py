@@ -27,11 +27,13 @@ from hotplug.errors import (
 )
 from hotplug.graph import Graph
 from hotplug.session import CancelToken, Session
+from hotplug.session.worker import Worker
 from hotplug.tensor import HostTensor, TensorType
 from hotplug.testing.fakes import FakeDevice, FakeExecutable, Fault
 from hotplug.testing.faults import FaultyDevice
 
 FOR_EVER = 1e9
+RETURNED = Worker.returned
 
 X = np.arange(8, dtype=np.float32)
 
@@ -190,6 +192,22 @@ def test_a_device_that_comes_back_before_the_next_run_is_kept(gate, make) -> Non
             program.run({"x": X}, timeout=0.05)
         gate.open()
         assert eventually(lambda: not any(m.worker.stuck for m in session._fleet.members.values()))
+        assert list(program.run({"x": X})["y"]) == list(-X)
+        assert not session.failed
+
+
+@pytest.mark.parametrize("make", [cpu, gpu])
+def test_the_next_run_waits_for_a_device_that_is_slow_to_end_the_last(
+    gate, monkeypatch, make
+) -> None:
+    monkeypatch.setattr(Worker, "returned", RETURNED)
+    device = make(Fault("run", gate.wait, times=1))
+    with Session([device], WEIGHTS, fallback="error", device_timeout=FOR_EVER) as session:
+        program = session.compile(negation())
+        for _ in range(2):  # the second for waiting
+            with pytest.raises(DeadlineExceededError):
+                program.run({"x": X}, timeout=0.05)
+        threading.Timer(0.1, gate.open).start()
         assert list(program.run({"x": X})["y"]) == list(-X)
         assert not session.failed
 
