@@ -42,6 +42,20 @@ def test_buffers_are_made_with_the_next_request(server, connect, monkeypatch, mi
     assert tuple(got) == asked
 
 
+def test_large_buffers_are_asked_for_where_memory_may_be_short(server, remote):
+    """Else a model's states would be a round trip each."""
+    asked = lambda: server.service.metrics.get("requests_total", 'kind="allocate"')  # noqa: E731
+    assert remote.memory().free == 1 << 24
+    held = [remote.buffers.allocate(2 << 20) for _ in range(3)]
+    assert asked() == 0
+    held += [remote.buffers.allocate(4 << 20) for _ in range(2)]  # more than a quarter of the rest
+    assert asked() == 2
+    with pytest.raises(OutOfDeviceMemoryError):
+        remote.buffers.allocate(4 << 20)
+    assert remote.memory().free == 2 << 20
+    assert len(held) == 5
+
+
 def test_buffers_that_are_not_made_are_an_error_of_what_comes_next(remote):
     for _ in range(20):
         held = remote.buffers.allocate(1 << 20)

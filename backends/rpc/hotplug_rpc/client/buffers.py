@@ -74,10 +74,10 @@ class RemoteBufferType(BufferType):
                 f"{nbytes} bytes are more than there can be", device=device.id, requested=nbytes
             )
         buffer = RemoteBuffer(device, device.connection.new_handle(), nbytes)
-        if nbytes > _UNASKED:
-            device.ask(Allocate(device.position, buffer.handle, nbytes))
-        else:
+        if nbytes <= _UNASKED or device.has_plenty_beside(nbytes):
             device.defer_allocation(buffer.handle, nbytes)
+        else:
+            device.ask(Allocate(device.position, buffer.handle, nbytes))
         return buffer
 
     def wrap(self, data: memoryview) -> Buffer | None:

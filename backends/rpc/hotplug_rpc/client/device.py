@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteDevice"]
 
+_PLENTY = 4
+
 _ALLOCATE_ALL_SINCE = 3
 """Minor version of the protocol."""
 
@@ -76,6 +78,7 @@ class RemoteDevice(Device):
         self.lock = threading.RLock()
         described = connection.offered[position]
         self._buffers = RemoteBufferType(self, described.alignment, described.max_bytes)
+        self._free: int | None = None  # when it was asked for, less what was allocated since
         self._allocations: list[tuple[int, int]] = []
         self._deferred: list[_Deferred] = []
         self._deferred_bytes = 0
@@ -99,7 +102,8 @@ class RemoteDevice(Device):
             HotplugError: the server does not answer.
         """
         body = self.ask(Memory(self.position)).body
-        return MemoryInfo(_amount(body.get("total")), _amount(body.get("free")))
+        self._free = _amount(body.get("free"))
+        return MemoryInfo(_amount(body.get("total")), self._free)
 
     def supports(self, node: Node) -> Support:
         """The remote device's own answer, asked for once."""
@@ -208,9 +212,14 @@ class RemoteDevice(Device):
         if last is not None:
             self.settle(last)
 
+    def has_plenty_beside(self, nbytes: int) -> bool:
+        """Whether so many bytes are so few of those that are free that nobody need be asked."""
+        return self._free is not None and nbytes <= self._free // _PLENTY
+
     def defer_allocation(self, handle: int, nbytes: int) -> None:
         """Have a buffer made with the next request; a model's states are many."""
         with self.lock:
+            self._free = None if self._free is None else self._free - nbytes
             self._allocations.append((handle, nbytes))
             if len(self._allocations) >= _MOST_DEFERRED:
                 self._send_allocations()
