@@ -150,3 +150,19 @@ def test_what_is_fetched_into_is_freed_afterwards(fetching):
     eventually(lambda: bench.shared.offers[0].taken == 8)  # of the session that fetches just now
     gate.open.set()
     eventually(lambda: bench.shared.offers[0].taken == 0)
+
+
+def test_a_device_that_hangs_keeps_no_client_out():
+    """One thread waits for it; others are told what is known of it, and use other devices."""
+    gate = Gate()
+    hanging = FakeDevice("fake:0", memory_bytes=64, faults=[Fault("memory", gate)])
+    bench = Bench(hanging, FakeDevice("fake:1", memory_bytes=1 << 20))
+    first = bench.send(HELLO, peer=b"a")
+    assert gate.entered.wait(20)
+    for peer in (b"b", b"e"):
+        body, _ = bench.does(HELLO, peer=peer)
+        assert [device["total"] for device in body["devices"]] == [None, 1 << 20]
+        bench.does(rq.Allocate(1, 1, 8), peer=peer)
+    gate.open.set()
+    assert bench.answer(first)[0].body["devices"][0]["total"] == 64
+    bench.service.close()

@@ -11,17 +11,15 @@ import sys
 import numpy as np
 import psutil
 import pytest
-from tests.rpc.models import write_model
 from tests.rpc.servers import in_thread
 
 from hotplug.errors import OutOfDeviceMemoryError, UsageError
-from hotplug.formats.gguf import GGUFFile
 from hotplug.testing.fakes import FakeDevice
 from hotplug_rpc.addresses import Address
 from hotplug_rpc.contents import digest_of
 from hotplug_rpc.errors import ContentError, KeyFileError, LimitError
 from hotplug_rpc.keys import KeyRing
-from hotplug_rpc.server import model_files, transfers, unfinished
+from hotplug_rpc.server import transfers, unfinished
 from hotplug_rpc.server.build import Options, build
 from hotplug_rpc.server.offers import Offer
 from hotplug_rpc.server.weights import WeightStore
@@ -397,58 +395,3 @@ def _read_of(device, buffer):
     from hotplug_rpc.requests import Read
 
     return Read(device.position, buffer.handle, 0, 8)
-
-
-def test_model_files_of_the_server_need_not_be_sent(tmp_path, offer, connect):
-    model = write_model(tmp_path / "models" / "small.gguf") if _folder(tmp_path) else None
-    from hotplug.formats.gguf import GGUFFile
-
-    for _ in range(2):  # the second time the index is there
-        store = WeightStore(tmp_path / "cache", models=[tmp_path / "models"])
-        with GGUFFile.open(model) as file:
-            for name in file.tensors:
-                data = file.tensor(name).data.data
-                shared = store.acquire(offer, digest_of(data), data.nbytes)
-                assert read(shared) == bytes(data)
-                store.release(shared)
-    with pytest.raises(UsageError, match="neither"):
-        WeightStore(models=[tmp_path / "nothing"])
-
-
-def test_a_model_file_that_is_changed_later_is_hashed_again(tmp_path, offer):
-    from hotplug.formats.gguf import GGUFFile
-
-    path = write_model(tmp_path / "small.gguf")
-    store = WeightStore(models=[path])
-    with GGUFFile.open(path) as file:
-        name = max(file.tensors, key=lambda name: file.tensors[name].nbytes)
-        info, digest = file.tensors[name], digest_of(file.tensor(name).data.data)
-    store.release(store.acquire(offer, digest, info.nbytes))
-    with path.open("r+b") as file:
-        file.seek(info.offset)
-        file.write(bytes(info.nbytes))
-    os.utime(path, (1, 1))
-    assert store.acquire(offer, digest, info.nbytes) is None
-
-
-def _folder(tmp_path):
-    (tmp_path / "models").mkdir()
-    return True
-
-
-def test_files_of_one_name_are_hashed_once_each(tmp_path, monkeypatch):
-    models, hashed = [], []
-    for number in (1, 2):
-        (tmp_path / str(number)).mkdir()
-        models.append(write_model(tmp_path / str(number) / "model.gguf", seed=number))
-    monkeypatch.setattr(model_files, "digest_of", lambda d: hashed.append(d) or digest_of(d))
-    for _ in range(2):
-        places = model_files.index_models(models, tmp_path / "cache")
-        assert {place.path for place in places.values()} == set(models)
-    assert len(hashed) == 2 * len(GGUFFile.open(models[0]).tensors)
-
-
-def test_a_broken_model_file_is_passed_over(tmp_path, offer):
-    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
-    store = WeightStore(models=[tmp_path])
-    assert store.acquire(offer, "a" * 64, 5) is None

@@ -10,9 +10,12 @@ import zmq
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.variables import seconds_of
 
-__all__ = ["HANDSHAKE_MS", "Unsent", "heartbeat_ms", "prepare", "send_frames"]
+__all__ = ["HANDSHAKE_MS", "Unsent", "dealer", "heartbeat_ms", "prepare", "send_frames"]
 
 HANDSHAKE_MS = 5000
+
+_MOST_FRAME = 64 << 20
+"""Bytes of a frame that a client takes."""
 
 _LARGE = 1 << 16
 """Bytes from which handing a frame to ZeroMQ without a copy is faster."""
@@ -50,6 +53,26 @@ def prepare(socket: zmq.Socket[bytes], identity: Identity, silence: int, *, ipv6
     }
     for option, value in options.items():
         socket.set(option, value)
+
+
+def dealer(server_key: bytes, identity: Identity, *, ipv6: bool) -> zmq.Socket[bytes]:
+    """A client's socket, which is for one connection to the server with that key."""
+    silence = heartbeat_ms()
+    made: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    prepare(made, identity, silence, ipv6=ipv6)
+    options: dict[int, int | bytes] = {
+        zmq.CURVE_SERVERKEY: server_key,
+        zmq.LINGER: 0,
+        zmq.SNDHWM: 0,  # bounded by what may be pending
+        zmq.RCVHWM: 0,
+        zmq.IMMEDIATE: 1,
+        zmq.RECONNECT_IVL: -1,  # a new connection would be a new session
+        zmq.CONNECT_TIMEOUT: HANDSHAKE_MS,
+        zmq.MAXMSGSIZE: _MOST_FRAME,
+    }
+    for option, value in options.items():
+        made.set(option, value)
+    return made
 
 
 def send_frames(

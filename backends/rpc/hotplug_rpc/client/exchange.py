@@ -29,7 +29,7 @@ from hotplug_rpc.errors import DeadlineError, ProtocolError, ServerLostError
 from hotplug_rpc.faults import from_body
 from hotplug_rpc.keys import Identity
 from hotplug_rpc.requests import Cancel, Request
-from hotplug_rpc.sockets import HANDSHAKE_MS, heartbeat_ms, prepare, send_frames
+from hotplug_rpc.sockets import HANDSHAKE_MS, dealer, send_frames
 from hotplug_rpc.wire import Kind, make_head, parse_head
 
 __all__ = ["Exchange", "Frames"]
@@ -38,7 +38,6 @@ Frames: TypeAlias = "Sequence[bytes | bytearray | memoryview]"
 
 _MOST_PENDING = 128
 _MOST_PENDING_BYTES = 32 << 20
-_MOST_FRAME = 64 << 20
 _MOST_MS = (1 << 32) - 1
 _ABOUT_NOW = 0.2
 _LOOK_SECONDS = 0.1
@@ -99,7 +98,7 @@ class Exchange:
         self._turn = threading.Condition()
         self._leading = False
         self._closed = False
-        self._socket = _dealer(server_key, identity, ipv6=":" in address.host)
+        self._socket = dealer(server_key, identity, ipv6=":" in address.host)
         self._wake_read, self._wake_write = socket.socketpair()
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
@@ -401,22 +400,3 @@ class Exchange:
             self._socket.close(linger=100)
             self._wake_read.close()
             self._wake_write.close()
-
-
-def _dealer(server_key: bytes, identity: Identity, *, ipv6: bool) -> zmq.Socket[bytes]:
-    silence = heartbeat_ms()
-    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    prepare(dealer, identity, silence, ipv6=ipv6)
-    options: dict[int, int | bytes] = {
-        zmq.CURVE_SERVERKEY: server_key,
-        zmq.LINGER: 0,
-        zmq.SNDHWM: 0,  # bounded by what may be pending
-        zmq.RCVHWM: 0,
-        zmq.IMMEDIATE: 1,
-        zmq.RECONNECT_IVL: -1,  # a new connection would be a new session
-        zmq.CONNECT_TIMEOUT: HANDSHAKE_MS,
-        zmq.MAXMSGSIZE: _MOST_FRAME,
-    }
-    for option, value in options.items():
-        dealer.set(option, value)
-    return dealer

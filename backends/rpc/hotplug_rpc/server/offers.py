@@ -20,6 +20,9 @@ Others: TypeAlias = "Callable[[int], int]"
 
 _ASK_SECONDS = 0.1
 
+_PATIENCE = 1.0
+"""Seconds for which a thread waits for another one that asks a device just now, which may hang."""
+
 
 class Offer:
     """One device.
@@ -45,6 +48,7 @@ class Offer:
         self._free: int | None = None
         self._held_then = 0
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -53,13 +57,22 @@ class Offer:
 
     def memory(self) -> MemoryInfo:
         """The device's memory, as far as it is offered; what is idle counts as free."""
-        memory = self.device.memory()
+        memory = self._device_memory()
         if memory.free is not None:
             memory = MemoryInfo(memory.total, memory.free + self.idle.nbytes)
         if self._budget is None:
             return memory
         left = max(0, self._budget - self.taken - self.others(self.taken))
         return MemoryInfo(_least(memory.total, self._budget), _least(memory.free, left))
+
+    def _device_memory(self) -> MemoryInfo:
+        """What the device says; nothing is known while it does not answer somebody else."""
+        if not self._asking.acquire(timeout=_PATIENCE):
+            return MemoryInfo(None, None)
+        try:
+            return self.device.memory()
+        finally:
+            self._asking.release()
 
     def take(self, nbytes: int) -> None:
         """Give so many bytes away.
@@ -87,7 +100,7 @@ class Offer:
         """Bytes left; the device is asked now and then, since asking may take long."""
         now = time.monotonic()
         if now - self._asked > _ASK_SECONDS:
-            self._asked, self._free, self._held_then = now, self.device.memory().free, self._held
+            self._asked, self._free, self._held_then = now, self._device_memory().free, self._held
         left = None if self._budget is None else self._budget - self._held - elsewhere
         free = None if self._free is None else self._free - (self._held - self._held_then)
         room = free if left is None else _least(free, left)

@@ -190,25 +190,32 @@ class Service:
         _check_versions(request)
         clients = [session.client for session in self._sessions.values()]
         self.shared.limits.check_sessions(client, clients)
-        self._sessions[peer] = Session(self.shared, client, ticket_only, nearby)
+        session = self._sessions[peer] = Session(self.shared, client, ticket_only, nearby)
         self.metrics.add("sessions_total")
         _log.info("session opened", extra={"client": client[:16], "sessions": len(self._sessions)})
-        limits = self.shared.limits
-        devices = [] if ticket_only else [offer.describe() for offer in self.shared.offers]
-        body = {
-            "protocol": [VERSION[0], min(VERSION[1], request.protocol[1])],
-            "library": hotplug.__version__,
-            "devices": devices,
-            "door": self.shared.lent.door
-            if self.shared.lent and nearby and not ticket_only
-            else "",
-            "limits": {
-                "frame_bytes": limits.frame_bytes,
-                "waiting": limits.waiting,
-                "waiting_bytes": limits.waiting_bytes,
-            },
-        }
-        self._answer(peer, number, (body, []))
+        # Not here, as a device may take long to tell of its memory, and one that hangs for ever.
+        work = partial(self._greet, peer, number, request, session)
+        self._aside.submit(session, Job(number, work), client)
+
+    def _greet(self, peer: bytes, number: int, request: rq.Hello, session: Session) -> None:
+        shared = self.shared
+        full = not session.ticket_only
+        try:
+            body = {
+                "protocol": [VERSION[0], min(VERSION[1], request.protocol[1])],
+                "library": hotplug.__version__,
+                "devices": [offer.describe() for offer in shared.offers] if full else [],
+                "door": shared.lent.door if shared.lent and session.nearby and full else "",
+                "limits": {
+                    "frame_bytes": shared.limits.frame_bytes,
+                    "waiting": shared.limits.waiting,
+                    "waiting_bytes": shared.limits.waiting_bytes,
+                },
+            }
+        except BaseException as error:  # noqa: BLE001 - its client is told, whatever it is
+            self._fail(peer, number, error)
+        else:
+            self._answer(peer, number, (body, []))
 
     def end_unknown(self, knows: Callable[[bytes], bool]) -> None:
         """End the sessions of clients whose keys are not allowed any more."""
