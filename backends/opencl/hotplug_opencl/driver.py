@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import warnings
@@ -48,6 +49,7 @@ class OpenCLDriver(Driver):
         self._options = [_standard(found.device), "-w"]
         self._lost_codes = _LOST.union(*(quirk.lost for quirk in found.quirks))
         self._lost = ""
+        self._process = os.getpid()
         try:
             self._context = cl.Context([self._device])
             self._queue = cl.CommandQueue(self._context)
@@ -83,6 +85,7 @@ class OpenCLDriver(Driver):
         self, kernel: str, source: str, program: cl.Program | None = None
     ) -> Iterator[None]:
         """Errors as hotplug names them; a program's log is asked for where PyOpenCL does not."""
+        self._check()
         try:
             with _building, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -226,12 +229,23 @@ class OpenCLDriver(Driver):
 
     @contextmanager
     def _errors(self, requested: int = 0) -> Iterator[None]:
-        if self._lost:
-            raise DeviceLostError(self._lost, device=self._id)
+        self._check()
         try:
             yield
         except (cl.Error, MemoryError) as error:
             raise self._typed(error, requested) from error
+
+    def _check(self) -> None:
+        """Raise where nothing can be asked of the device any more, or would never be done."""
+        if os.getpid() != self._process:
+            raise ExecutionError(
+                f"{self._id} was opened before this process was forked off; its driver's threads "
+                "are not here",
+                device=self._id,
+                remedy="start processes by 'spawn', or open devices in the child alone",
+            )
+        if self._lost:
+            raise DeviceLostError(self._lost, device=self._id)
 
     def _typed(self, error: Exception, requested: int) -> HotplugError:
         """An error as hotplug names it.

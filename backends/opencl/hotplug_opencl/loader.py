@@ -39,15 +39,25 @@ if sys.platform == "linux" and platform.machine() == "x86_64":
 
 _NO_PLATFORM = -1001  # CL_PLATFORM_NOT_FOUND_KHR: the loader has no driver
 _beginning = threading.Lock()
+_asked: list[int] = []  # the process that has asked for platforms
 
 
 def platforms() -> list[Any]:
     """PyOpenCL's platforms, one or more.
 
     Raises:
-        BackendLoadError: PyOpenCL, its loader or every driver is missing or broken.
+        BackendLoadError: PyOpenCL, its loader or every driver is missing or broken; or the process
+            was forked off one that has asked, whose drivers' threads are not here.
     """
+    if _asked and _asked[0] != os.getpid():
+        raise BackendLoadError(
+            "this process was forked off one that had asked for OpenCL devices; drivers do not "
+            "survive that",
+            backend="opencl",
+            remedy="start processes by 'spawn', or set HOTPLUG_PROBE=process before the fork",
+        )
     cl = _pyopencl()
+    _asked[:] = [os.getpid()]
     try:
         with _beginning, _intel_shown():
             found: list[Any] = cl.get_platforms()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -216,6 +219,46 @@ def test_a_device_that_is_gone_stays_gone(driver, breaks):
         driver.zero(memory, 64)
     driver.free(memory)
     driver.close()
+
+
+FORKED = """
+import os, warnings
+warnings.simplefilter("ignore")
+from hotplug.errors import BackendLoadError, ExecutionError
+from hotplug_opencl import backend, discovery
+from hotplug_opencl.driver import OpenCLDriver
+
+driver = OpenCLDriver(discovery.find()[0])
+memory = driver.allocate(4)
+if os.fork() == 0:
+    try:
+        driver.zero(memory, 4)
+    except ExecutionError as error:
+        print(error, flush=True)
+    try:
+        backend.probe()
+    except BackendLoadError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+driver.zero(memory, 4)
+driver.synchronise()
+print("the parent goes on")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_is_noticed(found):
+    """A child that uses a driver without its threads would wait for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=60
+    )
+    child, probe, parent = done.stdout.splitlines()
+    assert "opencl:0 was opened before this process was forked off" in child
+    assert "forked off one that had asked for OpenCL devices" in probe
+    assert "'spawn'" in child
+    assert "HOTPLUG_PROBE=process" in probe
+    assert parent == "the parent goes on"
 
 
 def test_a_driver_that_gives_no_context_is_unavailable(cl, found, monkeypatch, failing):
