@@ -15,7 +15,7 @@ from hotplug.errors import OutOfDeviceMemoryError, RemoteError, UsageError
 from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.client.weights import Ahead, upload
 from hotplug_rpc.errors import ServerLostError
-from hotplug_rpc.requests import Allocate, Copy, Fetch, Read, Ticket, Write
+from hotplug_rpc.requests import Copy, Fetch, Read, Ticket, Write
 
 if TYPE_CHECKING:
     from hotplug_rpc.client.device import RemoteDevice
@@ -74,10 +74,7 @@ class RemoteBufferType(BufferType):
                 f"{nbytes} bytes are more than there can be", device=device.id, requested=nbytes
             )
         buffer = RemoteBuffer(device, device.connection.new_handle(), nbytes)
-        if nbytes <= _UNASKED or device.has_plenty_beside(nbytes):
-            device.defer_allocation(buffer.handle, nbytes)
-        else:
-            device.ask(Allocate(device.position, buffer.handle, nbytes))
+        device.allocate(buffer.handle, nbytes, small=nbytes <= _UNASKED)
         return buffer
 
     def wrap(self, data: memoryview) -> Buffer | None:

@@ -212,14 +212,19 @@ class RemoteDevice(Device):
         if last is not None:
             self.settle(last)
 
-    def has_plenty_beside(self, nbytes: int) -> bool:
-        """Whether so many bytes are so few of those that are free that nobody need be asked."""
-        return self._free is not None and nbytes <= self._free // _PLENTY
+    def allocate(self, handle: int, nbytes: int, *, small: bool) -> None:
+        """Have a buffer made: with the next request, as a model's states are many.
 
-    def defer_allocation(self, handle: int, nbytes: int) -> None:
-        """Have a buffer made with the next request; a model's states are many."""
+        Raises:
+            OutOfDeviceMemoryError: at once, if it is neither small nor little of what is free.
+        """
         with self.lock:
+            little = self._free is not None and nbytes <= self._free // _PLENTY
             self._free = None if self._free is None else self._free - nbytes
+        if not (small or little):
+            self.ask(Allocate(self.position, handle, nbytes))
+            return
+        with self.lock:
             self._allocations.append((handle, nbytes))
             if len(self._allocations) >= _MOST_DEFERRED:
                 self._send_allocations()
