@@ -205,6 +205,21 @@ def test_states_keep_their_users_together() -> None:
     assert set(device_of(plan, "matmul")) == {"gpu:0"}
 
 
+@pytest.mark.parametrize("shares", [None, (1, 0), (1, 1), (1, 0, 0), (3, 1, 1)])
+@pytest.mark.parametrize("refused", ["scatter_rows", "scaled_dot_product_attention"])
+def test_states_go_to_a_device_that_runs_all_that_is_done_with_them(
+    refused: str, shares: tuple[float, ...] | None
+) -> None:
+    count = len(shares or "any")
+    devices = [gpu(unsupported={refused}), gpu(1), cpu()][:count]
+    plan = place(decoder(SMALL), devices, wishes=Wishes(shares=shares))
+    (home,) = set(device_of(plan, "scatter_rows"))
+    assert home != "gpu:0"
+    for op in ("state", "scaled_dot_product_attention"):
+        assert set(device_of(plan, op)) == {home}
+    assert "gpu:0" in device_of(plan, "matmul")
+
+
 def test_a_faster_device_wins_what_nothing_ties_down() -> None:
     slow = DeviceInfo("a", 0, "slow", DeviceType.CPU, properties={"flops": 1e6, "bandwidth": 1e6})
     fast = DeviceInfo("b", 0, "fast", DeviceType.CPU, properties={"flops": 1e9, "bandwidth": 1e9})

@@ -87,6 +87,7 @@ class _Filler:
         self._full: set[int] = set()
         self._shared: set[tuple[int, int]] = set()  # weight, device
         self._tied: dict[int, int] = {}  # tie -> device
+        self._able = _able(problem)
 
     def reserve(self) -> None:
         """Keep room for steps that can be on one device only, as those are that are pinned."""
@@ -136,8 +137,9 @@ class _Filler:
 
     def _runs(self, number: int, device: int) -> bool:
         step = self._problem.steps[number]
-        tied = self._tied.get(step.tie, device) if step.tie >= 0 else device
-        return step.seconds[device] < math.inf and tied == device
+        if step.tie < 0:
+            return step.seconds[device] < math.inf
+        return device in self._able[step.tie] and self._tied.get(step.tie, device) == device
 
     def _refuses(self, numbers: Sequence[int], device: int) -> str:
         needed = self._needed(numbers, device)
@@ -169,6 +171,16 @@ class _Filler:
             self.homes[number] = device, reason
 
 
+def _able(problem: Problem) -> dict[int, set[int]]:
+    """Tie -> devices that run all of its steps."""
+    found: dict[int, set[int]] = {}
+    for step in problem.steps:
+        if step.tie >= 0:
+            able = {device for device, seconds in enumerate(step.seconds) if seconds < math.inf}
+            found[step.tie] = found.get(step.tie, able) & able
+    return found
+
+
 def _amount(most: float) -> str:
     return "all" if most == math.inf else str(max(0, int(most)))
 
@@ -191,6 +203,7 @@ def in_shares(problem: Problem, shares: Sequence[float]) -> Homes:
     ends = [sum(shares[: d + 1]) / total * whole for d in range(len(shares))]
     homes: dict[int, tuple[int, str]] = {}
     tied: dict[int, int] = {}
+    able = _able(problem)
     device, before = 0, 0
     last = max(d for d, share in enumerate(shares) if share > 0)
     for piece in pieces:
@@ -199,7 +212,10 @@ def in_shares(problem: Problem, shares: Sequence[float]) -> Homes:
         before += piece.nbytes
         for number in piece.numbers:
             step = problem.steps[number]
-            home = tied.setdefault(step.tie, device) if step.tie >= 0 else device
+            home = device
+            if step.tie >= 0:  # the nearest device that runs all that has to stay together
+                near = sorted(able[step.tie], key=lambda d, at=device: abs(d - at))  # type: ignore[misc]
+                home = tied.setdefault(step.tie, near[0])
             if holds_memory(step) and step.seconds[home] < math.inf:
                 homes[number] = home, f"its share is {shares[home] / total:.0%} of the bytes"
     return homes
