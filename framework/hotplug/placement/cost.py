@@ -255,7 +255,7 @@ def worthwhile(direct: Link, source: Rates, target: Rates) -> Link | None:
     late = direct.latency - by_host.latency
     gain = 1 / by_host.bandwidth - 1 / direct.bandwidth  # seconds a byte
     if gain <= 0:
-        return direct if late <= gain == 0 else None
+        return direct if gain == 0 and late <= 0 else None
     return replace(direct, least=max(direct.least, math.ceil(late / gain)))
 
 

@@ -82,7 +82,7 @@ def find_rules(
         if settled.get(name) in ids:
             rules.leaves[name] = Rule(settled[name], "it lives there already")
         elif chosen.get(name) in ids:
-            rules.leaves[name] = Rule(chosen[name], CHOSEN)
+            rules.leaves[name] = Rule(chosen[name], _CHOSEN)
     for pattern, device in pins.items():
         if device not in ids:
             raise _not_in_use(pattern, device, ids)
@@ -98,7 +98,7 @@ def _is_pinned_elsewhere(rules: Rules, name: str, device: str) -> bool:
     return rule is not None and rule.firm and rule.device != device
 
 
-CHOSEN = "chosen for the workload"
+_CHOSEN = "chosen for the workload"
 
 
 def _homes(plan: Plan) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _run_as(like: Plan, rules: Rules, outline: Outline, ids: Sequence[str]) -> N
         pinned = any(rules.leaves[leaf.name].firm for leaf in leaves if leaf.name in rules.leaves)
         device = like.choices[twin].device
         if device in ids and not pinned and several & {leaf.name for leaf in leaves}:
-            rules.steps.setdefault(number, Rule(device, CHOSEN))
+            rules.steps.setdefault(number, Rule(device, _CHOSEN))
 
 
 def compiled_pin(pattern: str) -> re.Pattern[str]:
