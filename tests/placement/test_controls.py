@@ -219,6 +219,23 @@ def test_what_was_chosen_before_is_kept_and_takes_memory() -> None:
         place(chain(2), devices, like=before, budgets={"b:0": 10})
 
 
+@pytest.mark.parametrize("speeds", [None, {"a:0": Rates(1e9, 1e9)}])
+def test_where_computing_takes_too_much_that_is_what_is_said(speeds) -> None:
+    with pytest.raises(
+        PlacementError, match=r"of them to compute .* more than allowed: a:0: 20000"
+    ):
+        place(
+            layers(2, 8, 1000), [device("a:0")], wishes=Wishes(limits={"a:0": 20000}), speeds=speeds
+        )
+
+
+def test_shares_that_do_not_fit_are_said_to_be_the_reason() -> None:
+    wishes = Wishes(shares=(1, 0))
+    with pytest.raises(PlacementError, match="do not fit in given shares") as caught:
+        place(chain(2), [device("a:0"), device("b:0")], wishes=wishes, budgets={"a:0": 10})
+    assert caught.value.remedy == "use other shares, or none"
+
+
 def test_pins_that_others_leave_nothing_to_are_refused() -> None:
     devices = [device("a:0"), device("b:0")]
     with pytest.raises(PinError, match=r"all that it fits to a:0 before: blk\.1\.w") as caught:

@@ -143,7 +143,7 @@ class _Teller:
         return Choice(device, why)
 
 
-def no_room(built: Built, outline: Outline) -> PlacementError:
+def no_room(built: Built, outline: Outline, *, shared_out: bool) -> PlacementError:
     """What to raise where no assignment was found, with the numbers."""
     problem = built.problem
     needed = sum(step.need for step in problem.steps) + sum(problem.shared)
@@ -155,8 +155,11 @@ def no_room(built: Built, outline: Outline) -> PlacementError:
     largest = max(range(len(needs)), key=needs.__getitem__)
     told = ", ".join(f"{name}: {room}" for name, room in rooms.items())
     return PlacementError(
-        f"weights and states of {needed} bytes do not fit ({told}); the largest step, "
+        f"weights and states of {needed} bytes do not fit{' in given shares' * shared_out} "
+        f"({told}); the largest step, "
         f"{outline.steps[largest].label}, needs {needs[largest]}",
         reasons=rooms,
-        remedy="use more devices, or a smaller model or context",
+        remedy="use other shares, or none"
+        if shared_out
+        else "use more devices, or a smaller model or context",
     )

@@ -16,7 +16,7 @@ from hotplug.placement.assign import assign, no_room
 from hotplug.placement.build import Built, build
 from hotplug.placement.cost import Peers, Rates, rates
 from hotplug.placement.outline import Outline, alike, outline
-from hotplug.placement.plan import Plan, Stats
+from hotplug.placement.plan import MemoryUse, Plan, Stats
 from hotplug.placement.residence import Homes, in_one, in_order, in_shares, restricted
 from hotplug.placement.rules import find_rules
 from hotplug.placement.search import Solution, alone, solve
@@ -131,8 +131,15 @@ class _Placer:
             name: limits.get(name, room) if room is None else min(room, limits.get(name, room))
             for name, room in budgets.items()
         }
+        plan: Plan | None = None
+        over: dict[str, int] = {}
         for _ in range(_TRIES):
-            plan = self.placed(rooms, began)
+            try:
+                plan = self.placed(rooms, began)
+            except PlacementError:
+                if plan is None:
+                    raise
+                break  # what it takes to compute leaves too little for weights
             over = {
                 name: plan.memory[name].total - limits[name]
                 for name in plan.devices
@@ -143,8 +150,9 @@ class _Placer:
             for name, excess in over.items():
                 use = plan.memory[name]
                 rooms[name] = max(0, use.weights + use.states - excess)
+        assert plan is not None
         raise PlacementError(
-            "; ".join(f"{name}: {plan.memory[name].total} bytes" for name in over)
+            "; ".join(f"{name}: {_needed(plan.memory[name])}" for name in over)
             + " needed, which is more than allowed: "
             + ", ".join(f"{name}: {limits[name]}" for name in over),
             reasons={name: f"{excess} bytes too many" for name, excess in over.items()},
@@ -219,8 +227,13 @@ class _Placer:
             problem = restricted(problem, homes)
         found = solve(problem, _TOLERANCE)
         if found is None:
-            raise no_room(built, lines)
+            raise no_room(built, lines, shared_out=self.wishes.shares is not None)
         return found
+
+
+def _needed(use: MemoryUse) -> str:
+    computing = use.values + use.arena
+    return f"{use.total} bytes, {computing} of them to compute and for what crosses,"
 
 
 Counts = Counter[tuple[str, str]]
