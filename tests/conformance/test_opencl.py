@@ -43,7 +43,7 @@ class TestOpenCL(BackendTests):
         with backend.open(opencl_devices(intel=cls.intel)) as device:
             yield device
 
-    @pytest.mark.timeout(600)
+    @pytest.mark.timeout(1800)
     @pytest.mark.parametrize("group", groups())
     def test_op(self, device, group, record_property):
         _check_group(device, group, record_property, slow=False)
@@ -74,7 +74,7 @@ class TestGeometryOfGPUs(BackendTests):
         with GPUDevice(found.info, driver, backend.memory(found.info)) as device:
             yield device
 
-    @pytest.mark.timeout(900)
+    @pytest.mark.timeout(3600)
     @pytest.mark.parametrize("group", case_groups(slow=False))
     def test_op(self, device, group, record_property):
         _check_group(device, group, record_property, slow=False)

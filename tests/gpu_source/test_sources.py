@@ -47,7 +47,7 @@ def test_every_kernel_compiles(driver, name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("is_cpu", [False, True])
 def test_all_variants_compile(driver, is_cpu):
     capabilities = dataclasses.replace(driver.capabilities, is_cpu=is_cpu, int8=not is_cpu)
