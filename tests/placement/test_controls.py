@@ -241,6 +241,8 @@ def test_pins_that_others_leave_nothing_to_are_refused() -> None:
     with pytest.raises(PinError, match=r"all that it fits to a:0 before: blk\.1\.w") as caught:
         place(chain(2), devices, wishes=Wishes({"blk": "a:0", r"blk\.1": "b:0"}))
     assert caught.value.remedy == "name the more special pin first"
+    with pytest.raises(PinError, match="all that it fits to a:0 before: relu, pinned by"):
+        place(chain(2), devices, wishes=Wishes({"relu|matmul": "a:0", "relu": "b:0"}))
     plan = place(chain(2), devices, wishes=Wishes({r"blk\.1": "b:0", "blk": "a:0"}))
     assert homes(plan) == {"blk.0.w": "a:0", "blk.1.w": "b:0"}
     plan = place(chain(2), devices, wishes=Wishes({"blk": "a:0", r"blk\.1": "a:0"}))

@@ -93,11 +93,6 @@ def find_rules(
     return rules
 
 
-def _is_pinned_elsewhere(rules: Rules, name: str, device: str) -> bool:
-    rule = rules.leaves.get(name)
-    return rule is not None and rule.firm and rule.device != device
-
-
 _CHOSEN = "chosen for the workload"
 
 
@@ -140,27 +135,36 @@ def compiled_pin(pattern: str) -> re.Pattern[str]:
 def _pin(rules: Rules, outline: Outline, pattern: re.Pattern[str], device: str) -> None:
     rule = Rule(device, f"pinned by {pattern.pattern!r}", firm=True)
     names = [name for name in outline.leaves if pattern.search(name)]
-    if names and all(_is_pinned_elsewhere(rules, name, device) for name in names):
-        raise PinError(
-            f"{pattern.pattern!r} is pinned to {device}, and all that it fits to "
-            f"{rules.leaves[names[0]].device} before: {names[0]}, {rules.leaves[names[0]].reason}",
-            remedy="name the more special pin first",
-        )
-    for name in names:
-        held = rules.leaves.get(name)
-        moves = held is None or (not held.firm and outline.leaves[name].op == "weight")
-        if moves:  # a state would lose what it holds
-            rules.leaves[name] = rule
-    if names:
-        return
-    numbers = [n for n, node in enumerate(outline.steps) if pattern.fullmatch(node.op)]
-    if not numbers:
+    fits = pattern.fullmatch
+    numbers = [] if names else [n for n, node in enumerate(outline.steps) if fits(node.op)]
+    if not names and not numbers:
         raise PinError(
             f"{pattern.pattern!r} is pinned to {device}, and fits no weight, state or op",
             remedy="`hotplug plan --json` names them all",
         )
+    held = [(name, rules.leaves.get(name)) for name in names]
+    held += [(outline.steps[number].op, rules.steps.get(number)) for number in numbers]
+    _refuse_if_passed_over(pattern.pattern, device, held)
+    for name in names:
+        before = rules.leaves.get(name)
+        moves = before is None or (not before.firm and outline.leaves[name].op == "weight")
+        if moves:  # a state would lose what it holds
+            rules.leaves[name] = rule
     for number in numbers:
         rules.steps.setdefault(number, rule)
+
+
+def _refuse_if_passed_over(
+    pattern: str, device: str, held: Sequence[tuple[str, Rule | None]]
+) -> None:
+    """Refuse a pin if earlier ones have all that it fits elsewhere."""
+    name, first = held[0]
+    if first is not None and all(rule and rule.firm and rule.device != device for _, rule in held):
+        raise PinError(
+            f"{pattern!r} is pinned to {device}, and all that it fits to {first.device} before: "
+            f"{name}, {first.reason}",
+            remedy="name the more special pin first",
+        )
 
 
 def pins_for(pins: Mapping[str, str], graph: Graph) -> dict[str, str]:
@@ -169,14 +173,14 @@ def pins_for(pins: Mapping[str, str], graph: Graph) -> dict[str, str]:
     Raises:
         PinError: one is no regular expression.
     """
+    ops = {node.op for node in graph.nodes if not node.is_leaf}
     found: dict[str, str] = {}
     taken: set[str] = set()
     for pattern, device in pins.items():
-        names = pinned_leaves([pattern], graph)
-        fits = compiled_pin(pattern)
-        if names - taken or (not names and any(fits.fullmatch(node.op) for node in graph.nodes)):
+        fitting = pinned_leaves([pattern], graph) or set(filter(re.compile(pattern).fullmatch, ops))
+        if fitting - taken:
             found[pattern] = device
-        taken |= names
+        taken |= fitting
     return found
 
 
