@@ -14,11 +14,12 @@ from hotplug.errors import (
     DeviceHungError,
     DeviceLostError,
     HotplugError,
+    RunCancelledError,
     StatesLostError,
     UsageError,
 )
 from hotplug.registry import Event, EventKind
-from hotplug.session.control import Control
+from hotplug.session.control import Control, control_of
 from hotplug.session.faults import DeviceFault
 from hotplug.session.fleet import Fleet
 from hotplug.session.recovery import Recovery
@@ -69,12 +70,15 @@ class Changes:
             HotplugError: a device failed, and no other may take over.
             RunCancelledError: see `control`.
         """
-        for device in self._fleet.hung():
-            self._fleet.await_return(device, control)
+        self._await(self._fleet.hung(), control)
         self._leave_leaving()
         while self._pending:
             with contextlib.suppress(StatesLostError):
                 self._pending.popleft()()
+
+    def _await(self, devices: Sequence[str], control: Control | None) -> None:
+        for device in devices:
+            self._fleet.await_return(device, control)
 
     def _leave_leaving(self) -> None:
         """Leave devices that will soon be gone, and have nobody choose them until then."""
@@ -102,7 +106,7 @@ class Changes:
             self.add(partial(self._leave_hung, device, error, changed=changed))
 
     def _leave_hung(self, device: str, error: HotplugError, *, changed: bool) -> None:
-        if device in self._fleet.members and not self._fleet.has_returned(device):
+        if device in self._fleet.hung():
             self._leave_faulty(device, error, changed=changed)
 
     def _leave_faulty(self, device: str, error: HotplugError, *, changed: bool) -> None:
@@ -175,6 +179,8 @@ class Changes:
                 return
             mine = [name for name in self._fleet.members if name.partition(":")[0] == backend]
             if mine:
+                with contextlib.suppress(RunCancelledError):  # a run that was ended may be on them
+                    self._await(mine, control_of(_DRAIN_SECONDS, None))
                 self.drain(mine)
         except UsageError as error:
             _log.info("%s", error)

@@ -277,20 +277,15 @@ class Fleet:
     def await_return(self, device: str, control: Control | None) -> None:
         """Wait for a call that was given up, for as long as it might have taken had it not been.
 
+        If it comes back, the device can be used again.
+
         Raises:
             RunCancelledError: whoever waits is to do so no longer.
         """
         member = self.members[device]
         patience = self.timeout if member.near else member.worker.patience
-        member.worker.returned(patience, control)
-
-    def has_returned(self, device: str) -> bool:
-        """Whether a call that was given up has come back, so that the device can be used again."""
-        member = self.members[device]
-        if not member.worker.returned():
-            return False
-        member.worker = Worker(device)
-        return True
+        if member.worker.abandoned and member.worker.returned(patience, control):
+            member.worker = Worker(device)
 
     def blame(self, caller: str, culprit: str) -> None:
         """A call by one device's worker hangs at another device, from which it copies."""

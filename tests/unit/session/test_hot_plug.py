@@ -12,6 +12,7 @@ from hotplug.backend import DeviceType
 from hotplug.dtypes import get
 from hotplug.errors import (
     BackendInUseError,
+    DeadlineExceededError,
     DeviceLostError,
     DeviceNotFoundError,
     DeviceUnavailableError,
@@ -237,6 +238,24 @@ def test_a_device_that_is_leaving_stays_in_use_while_there_is_no_other(caplog) -
         session.add_device(cpu())
         assert total(session) == 4
         assert where(session) == ("cpu:0",)
+
+
+@pytest.mark.parametrize("unload", [True, False])
+def test_a_device_that_was_slow_to_end_a_run_is_drained_like_any_other(
+    registry, card, gate, unload
+) -> None:
+    with Session("card,cpu", WEIGHTS, registry=registry, fallback="error") as session:
+        assert total(session) == 1
+        card.add_fault(Fault("run", gate.wait, call=2, times=1))
+        with pytest.raises(DeadlineExceededError):
+            session.compile(counter()).run({"x": ONES}, timeout=0.05)
+        threading.Timer(0.1, gate.open).start()
+        if unload:
+            registry.unload("card")
+        card.leaving = True
+        assert total(session) == 3  # the run that was ended has come to its end, too
+        assert where(session) == ("cpu:0",)
+        assert (session.failed, card.open_count) == ({}, 0)
 
 
 def test_unloading_waits_for_the_run_that_is_on_its_way(registry, card, gate) -> None:
