@@ -63,6 +63,17 @@ def test_buffers_that_are_not_made_are_an_error_of_what_comes_next(remote):
         held.read(0, memoryview(bytearray(4)))
 
 
+def test_a_buffer_that_is_not_made_takes_no_other_along(server, remote):
+    held = [remote.buffers.allocate(1 << 20) for _ in range(17)]
+    back = bytearray(4)
+    with pytest.raises(OutOfDeviceMemoryError):
+        held[0].read(0, memoryview(back))
+    held[0].write(0, memoryview(b"1234"))
+    held[0].read(0, memoryview(back))
+    assert back == b"1234"
+    assert server.service.metrics.get("requests_total", 'kind="allocate_all"') == 1
+
+
 def test_more_results_than_come_along(remote):
     count = MAX_FRAMES + 10
     value = ops.input(name="x", dtype="f32", shape=(2,))

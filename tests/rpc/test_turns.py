@@ -6,10 +6,12 @@ import threading
 import time
 
 import pytest
-from tests.rpc.services import HELLO, Bench, eventually, ready
+from tests.rpc.services import HELLO, Bench, doubled, eventually, ready
 
+from hotplug import serialize
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug_rpc import requests as rq
+from hotplug_rpc.server.desk import Job
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.wire import Kind
 
@@ -165,4 +167,32 @@ def test_a_device_that_hangs_keeps_no_client_out():
         bench.does(rq.Allocate(1, 1, 8), peer=peer)
     gate.open.set()
     assert bench.answer(first)[0].body["devices"][0]["total"] == 64
+    bench.service.close()
+
+
+def test_a_device_that_hangs_where_memory_is_taken_keeps_nobody_waiting():
+    gate = Gate()
+    hanging = FakeDevice("fake:0", memory_bytes=64, faults=[Fault("memory", gate)])
+    bench = Bench(hanging)
+    offer = bench.shared.offers[0]
+    offer.desk.submit("lane", Job(1, lambda: offer.take(8)))
+    assert gate.entered.wait(20)
+    body, _ = bench.does(HELLO)
+    assert body["devices"][0]["free"] is None
+    assert bench.does(rq.Want(0, [("a" * 64, 8)]))[0] == {"missing": [[0, 0]]}
+    gate.open.set()
+    eventually(lambda: offer.taken == 8)
+    bench.service.close()
+
+
+def test_who_compiles_keeps_no_client_out():
+    gate = Gate()
+    bench = Bench(FakeDevice("fake:0", memory_bytes=1 << 20, faults=[Fault("compile", gate)]))
+    for number, key in enumerate("cdef" * 2):
+        graph, options = doubled(4 + number), {"peer": bytes([number]), "client": key * 64}
+        bench.ask(HELLO, **options)
+        bench.send(rq.Compile(0, 1, graph.key, 0, None), [serialize.dump(graph)], **options)
+    assert gate.entered.wait(20)
+    bench.does(HELLO, peer=b"late")
+    gate.open.set()
     bench.service.close()

@@ -134,7 +134,7 @@ class Allocate(Request):
 
 @dataclass(frozen=True, slots=True)
 class AllocateAll(Request):
-    """Makes several buffers of zeros, or none: (buffer, bytes) each."""
+    """Makes several buffers of zeros: (buffer, bytes) each."""
 
     kind = Kind.ALLOCATE_ALL
     device: int = _device()

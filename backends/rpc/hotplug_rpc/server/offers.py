@@ -45,10 +45,10 @@ class Offer:
         self.taken = 0
         self._budget = budget
         self._asked = -_ASK_SECONDS
-        self._free: int | None = None
-        self._held_then = 0
+        self._seen: tuple[int | None, int] = (None, 0)  # bytes that were free, and held then
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self._silent = False  # somebody has asked the device and waited in vain for its answer
 
     @property
     def id(self) -> str:
@@ -67,11 +67,13 @@ class Offer:
 
     def _device_memory(self) -> MemoryInfo:
         """What the device says; nothing is known while it does not answer somebody else."""
-        if not self._asking.acquire(timeout=_PATIENCE):
+        if not self._asking.acquire(timeout=0.0 if self._silent else _PATIENCE):
+            self._silent = True
             return MemoryInfo(None, None)
         try:
             return self.device.memory()
         finally:
+            self._silent = False
             self._asking.release()
 
     def take(self, nbytes: int) -> None:
@@ -80,11 +82,13 @@ class Offer:
         Raises:
             OutOfDeviceMemoryError: the device has no room for them, or its budget does not.
         """
+        self._look()  # before the lock is taken, as a device that hangs would hold it for ever
         with self._lock:
             elsewhere = self.others(self.taken + nbytes)
             room = self._room(elsewhere)
             while room is not None and nbytes > room and self.idle.drop_oldest():
                 self._asked = -_ASK_SECONDS
+                self._look()
                 room = self._room(elsewhere)
             if room is not None and nbytes > room:
                 self.others(self.taken)
@@ -96,13 +100,19 @@ class Offer:
                 )
             self.taken += nbytes
 
-    def _room(self, elsewhere: int) -> int | None:
-        """Bytes left; the device is asked now and then, since asking may take long."""
+    def _look(self) -> None:
+        """Ask the device, but only now and then, since asking may take long."""
         now = time.monotonic()
         if now - self._asked > _ASK_SECONDS:
-            self._asked, self._free, self._held_then = now, self._device_memory().free, self._held
+            before, free = self._held, self._device_memory().free
+            # What others take or give back meanwhile, the device may have told of or not.
+            self._asked, self._seen = now, (free, min(before, self._held))
+
+    def _room(self, elsewhere: int) -> int | None:
+        """Bytes left, by what the device said last."""
         left = None if self._budget is None else self._budget - self._held - elsewhere
-        free = None if self._free is None else self._free - (self._held - self._held_then)
+        free, held = self._seen
+        free = None if free is None else free - (self._held - held)
         room = free if left is None else _least(free, left)
         return room if room is None else max(0, room)
 

@@ -81,6 +81,7 @@ class Service:
         self._sessions: dict[bytes, Session] = {}
         self._aside = Desk("hotplug-rpc-aside", _SIDE_THREADS, _SIDE_THREADS_OF_ONE)
         self._fetching = Desk("hotplug-rpc-fetching", _FETCHING, 1)
+        self._greeting = Desk("hotplug-rpc-greeting", len(shared.offers) + 1)
         self._lock = threading.Lock()
         self._noted = -1.0
 
@@ -193,9 +194,10 @@ class Service:
         session = self._sessions[peer] = Session(self.shared, client, ticket_only, nearby)
         self.metrics.add("sessions_total")
         _log.info("session opened", extra={"client": client[:16], "sessions": len(self._sessions)})
-        # Not here, as a device may take long to tell of its memory, and one that hangs for ever.
+        # Not here, as a device may take long to tell of its memory, and one that hangs keeps a
+        # thread for ever; nor behind what others have compiled.
         work = partial(self._greet, peer, number, request, session)
-        self._aside.submit(session, Job(number, work), client)
+        self._greeting.submit(session, Job(number, work), client)
 
     def _greet(self, peer: bytes, number: int, request: rq.Hello, session: Session) -> None:
         shared = self.shared
@@ -242,7 +244,8 @@ class Service:
         )  # fmt: skip
 
     def _lanes_of(self, session: Session) -> list[tuple[Desk, Hashable]]:
-        desks = [self._aside, self._fetching, *(offer.desk for offer in self.shared.offers)]
+        desks = [self._greeting, self._aside, self._fetching]
+        desks += [offer.desk for offer in self.shared.offers]
         return [*((desk, session) for desk in desks), (self._aside, session.coming)]
 
     def _after_fetching(self, session: Session) -> None:
@@ -367,8 +370,8 @@ class Service:
         """End all sessions, and the threads."""
         for peer in self.peers:
             self.end(peer, "the server ends")
-        for desk in (self._aside, self._fetching):  # what they free, the devices' own threads free
-            desk.close()
+        for desk in (self._greeting, self._aside, self._fetching):
+            desk.close()  # what they free, the devices' own threads free
         for offer in self.shared.offers:
             offer.desk.close()
             offer.idle.clear()

@@ -130,16 +130,16 @@ class Session:
         return _NOTHING
 
     def allocate_all(self, request: rq.AllocateAll, _: Frames) -> Answer:
-        """Several at once."""
+        """Several, each as if it were alone: who made one counts on it, whatever fails beside."""
         offer = self.offer(request.device)
-        made: list[int] = []
-        try:
-            for handle, nbytes in request.buffers:
+        errors: list[Exception] = []
+        for handle, nbytes in request.buffers:
+            try:
                 self._allocate(offer, handle, nbytes)
-                made.append(handle)
-        except BaseException:
-            self.holdings.free(offer, made, [])
-            raise
+            except Exception as error:  # noqa: BLE001 - the first is raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]
         return _NOTHING
 
     def _allocate(self, offer: Offer, handle: int, nbytes: int) -> None:
