@@ -154,6 +154,30 @@ def test_what_is_fetched_into_is_freed_afterwards(fetching):
     eventually(lambda: bench.shared.offers[0].taken == 0)
 
 
+def test_what_is_freed_while_bytes_come_into_it_is_released_afterwards(monkeypatch):
+    """By the device's lane, while the one beside it writes: else to memory that is gone."""
+    gate, order = Gate(), []
+    bench = Bench(FakeDevice("fake:0", memory_bytes=64), fetch=lambda *_: [memoryview(bytes(8))])
+    bench.does(HELLO)
+    bench.does(rq.Allocate(0, 1, 8))
+    buffer = bench.service._sessions[b"a"].holdings.buffer(1).buffer
+    write, free = buffer.write, buffer.free
+    monkeypatch.setattr(
+        buffer, "write", lambda *given: (gate(), write(*given), order.append("written"))
+    )
+    monkeypatch.setattr(buffer, "free", lambda: (order.append("freed"), free()))
+    number = bench.send(rq.Fetch(0, 1, "127.0.0.1:9", "a" * 64, "b" * 64))
+    assert gate.entered.wait(20)
+    bench.does(rq.Free(0, [1], []))
+    assert bench.fails(rq.Read(0, 1, 0, 8))[0] == "UsageError"
+    assert bench.shared.offers[0].taken == 8
+    gate.open.set()
+    assert bench.answer(number)[0].kind is Kind.DONE
+    assert order == ["written", "freed"]
+    assert bench.shared.offers[0].taken == 0
+    bench.service.close()
+
+
 def test_a_device_that_hangs_keeps_no_client_out():
     """One thread waits for it; others are told what is known of it, and use other devices."""
     gate = Gate()

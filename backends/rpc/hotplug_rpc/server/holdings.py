@@ -5,8 +5,9 @@ Every handle and range is checked here before a device is asked to touch anythin
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +22,9 @@ from hotplug_rpc.server.offers import Offer
 __all__ = ["HeldBuffer", "HeldExecutable", "Holdings", "needs_of"]
 
 T = TypeVar("T")
+
+_KEEPING = threading.Lock()
+"""Of all buffers, since one of each would cost memory."""
 
 _NODES = 256
 """Of an executable that cost as much of the host's memory as a weight."""
@@ -39,6 +43,40 @@ class HeldBuffer:
     buffer: Buffer
     release: Callable[[], None]
     weight: bool = False
+    _keepers: int = 0
+    _over: bool = False
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What another lane frees meanwhile is released afterwards.
+
+        Raises:
+            UsageError: it was freed before.
+        """
+        with _KEEPING:
+            if self._over:
+                raise UsageError("the buffer was freed")
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with _KEEPING:
+                self._keepers -= 1
+                due = self._is_due
+            if due:
+                self.release()
+
+    def let_go(self) -> None:
+        """Release it, once nobody keeps it."""
+        with _KEEPING:
+            self._over = True
+            due = self._is_due
+        if due:
+            self.release()
+
+    @property
+    def _is_due(self) -> bool:
+        return self._over and not self._keepers
 
     @property
     def nbytes(self) -> int:
@@ -264,7 +302,7 @@ class Holdings:
         for held in finished:
             self._end(held)
         for item in released:
-            item.release()
+            item.let_go()
 
     def _end(self, held: HeldExecutable) -> None:
         self.give_back(held.offer, held.nbytes)

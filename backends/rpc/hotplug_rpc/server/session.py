@@ -190,7 +190,8 @@ class Session:
             held.check_range(0, 0)
         if source.nbytes != target.nbytes:
             raise UsageError(f"a buffer of {source.nbytes} bytes and one of {target.nbytes}")
-        target.buffer.copy_from(source.buffer)
+        with source.kept():  # it may be another device's, in whose lane it may be freed
+            target.buffer.copy_from(source.buffer)
         return _NOTHING
 
     # Graphs
@@ -369,7 +370,8 @@ class Session:
         held, at, count = self.shared.peers.redeem(
             request.ticket, self.client, request.nbytes, most
         )
-        return {}, [held.read(at, count)]
+        with held.kept():
+            return {}, [held.read(at, count)]
 
     def fetch(self, request: rq.Fetch, _: Frames) -> Answer:
         """A buffer filled from another server, piece by piece as they come."""
@@ -377,9 +379,8 @@ class Session:
         held.check_range(0, held.nbytes)
         where = request.endpoint, request.key, request.ticket
         came = 0
-        with contextlib.closing(
-            self.shared.peers.fetch(*where, held.nbytes, nearby=self.nearby)
-        ) as pieces:
+        fetched = self.shared.peers.fetch(*where, held.nbytes, nearby=self.nearby)
+        with held.kept(), contextlib.closing(fetched) as pieces:
             for piece in pieces:
                 held.check_range(came, piece.nbytes)
                 held.buffer.write(came, piece)
