@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hotplug.backend import Device
@@ -193,7 +193,7 @@ class _Placer:
             1 - found.least / found.seconds if known and found.seconds else 0.0,
             found.labels,
             self.wishes.shares is not None and len(self.devices) > 1,
-            *_refusals(lines, built, found),
+            *_refusals(lines, built, found, self._idle()),
         )
         return Plan(
             self.graph,
@@ -230,6 +230,13 @@ class _Placer:
             raise no_room(built, lines, shared_out=self.wishes.shares is not None)
         return found
 
+    def _idle(self) -> set[str]:
+        """Devices that are to get nothing, by their share or by their budget."""
+        shares = self.wishes.shares or [1] * len(self.devices)
+        limits = self.wishes.limits
+        given = zip(self.devices, shares, strict=True)
+        return {device.id for device, share in given if not share or limits.get(device.id) == 0}
+
 
 def _needed(use: MemoryUse) -> str:
     computing = use.values + use.arena
@@ -240,11 +247,12 @@ Counts = Counter[tuple[str, str]]
 
 
 def _refusals(
-    lines: Outline, built: Built, found: Solution
+    lines: Outline, built: Built, found: Solution, idle: Collection[str]
 ) -> tuple[Counts, Counts, dict[tuple[str, str], str]]:
     """(device, op) -> nodes that it does not run; those that run on a later one for that; why.
 
-    What is pinned to the later one would not have run on the earlier.
+    What is pinned to the later one would not have run on the earlier, and nothing on those that are
+    to be idle.
     """
     refused, passed = Counts(), Counts()
     why: dict[tuple[str, str], str] = {}
@@ -257,7 +265,7 @@ def _refusals(
             if reason.startswith(PIECE):
                 continue
             refused[key] += 1
-            if place[name] < at and not (rule and rule.firm):
+            if place[name] < at and name not in idle and not (rule and rule.firm):
                 passed[key] += 1
                 why.setdefault(key, reason)
     return refused, passed, why

@@ -284,6 +284,16 @@ def test_a_later_device_does_not_take_over_where_that_is_an_error() -> None:
             session.settle({chain(): 1.0})
 
 
+@pytest.mark.parametrize("wish", [{"split": (0, 1)}, {"budgets": {"gpu:0": 0}}])
+def test_what_a_device_that_is_to_be_idle_does_not_run_is_no_fallback(wish) -> None:
+    devices = [device("gpu:0", unsupported={"relu"}), device("cpu:0")]
+    with Session(devices, WEIGHTS, fallback="error", **wish) as session:
+        plan = session.compile(chain()).plan
+    assert plan.devices == ("cpu:0",)
+    assert plan.stats.refused == {("gpu:0", "relu"): COUNT}
+    assert not plan.stats.fallbacks
+
+
 def test_what_is_pinned_to_a_later_device_is_no_fallback() -> None:
     devices = [device("gpu:0", unsupported={"relu"}), device("cpu:0")]
     with Session(devices, WEIGHTS, pins={"relu": "cpu:0"}, fallback="error") as session:
