@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from hotplug.backend import Device
 from hotplug.errors import (
     DeviceHungError,
     DeviceLostError,
@@ -83,8 +84,7 @@ class Changes:
     def _leave_leaving(self) -> None:
         """Leave devices that will soon be gone, and have nobody choose them until then."""
         for device, member in tuple(self._fleet.members.items()):
-            # A backend need not derive from the contract.
-            if not getattr(member.device, "leaving", False) or device in self._staying:
+            if not self._is_leaving(member.device) or device in self._staying:
                 continue
             try:
                 self.drain([device])
@@ -94,6 +94,15 @@ class Changes:
             else:
                 if member.handle is not None:
                     self._fleet.registry.set_aside(device, "it will soon be gone")
+
+    def _is_leaving(self, device: Device) -> bool:
+        """What it says; one that fails at it is left in another way."""
+        try:  # a backend need not derive from the contract
+            return bool(getattr(device, "leaving", False))
+        except Exception as error:  # noqa: BLE001 - it becomes one of ours
+            fault = DeviceFault(device.id, error)
+            self.add(partial(self._leave_faulty, fault.device, fault.error, changed=False))
+            return False
 
     def note_hung(self, *, changed: bool) -> None:
         """A run was ended from outside; a device that does not let go of it is to be left.

@@ -227,6 +227,21 @@ def test_a_device_that_says_it_is_leaving_is_drained_before_the_next_run(registr
         assert where(two) == ("card:0",)
 
 
+def test_a_device_that_fails_when_asked_whether_it_leaves_is_set_aside() -> None:
+    class Failing(FakeDevice):
+        @property
+        def leaving(self) -> bool:  # type: ignore[override]
+            if self.calls["run"]:
+                raise ZeroDivisionError("oops")
+            return False
+
+    with Session([Failing("gpu:0"), cpu()], WEIGHTS, fallback="allow") as session:
+        assert total(session) == 1
+        assert total(session) == 2
+        assert isinstance(session.failed["gpu:0"], ExecutionError)
+        assert where(session) == ("cpu:0",)
+
+
 def test_a_device_that_is_leaving_stays_in_use_while_there_is_no_other(caplog) -> None:
     card = gpu()
     with Session([card], WEIGHTS, fallback="error") as session:
