@@ -11,7 +11,9 @@ from tests.rpc.services import HELLO, Bench, doubled, eventually, ready
 from hotplug import serialize
 from hotplug.testing.fakes import FakeDevice, Fault
 from hotplug_rpc import requests as rq
+from hotplug_rpc.contents import digest_of
 from hotplug_rpc.server.desk import Job
+from hotplug_rpc.server.idle import Idle
 from hotplug_rpc.server.limits import Limits
 from hotplug_rpc.wire import Kind
 
@@ -22,10 +24,12 @@ class Gate:
     def __init__(self):
         self.open = threading.Event()
         self.entered = threading.Event()
+        self.passed = False
 
     def __call__(self):
         self.entered.set()
-        assert self.open.wait(20)
+        self.passed = self.open.wait(20) or "nobody opened it"
+        assert self.passed is True
 
 
 @pytest.fixture
@@ -218,5 +222,32 @@ def test_who_compiles_keeps_no_client_out():
         bench.send(rq.Compile(0, 1, graph.key, 0, None), [serialize.dump(graph)], **options)
     assert gate.entered.wait(20)
     bench.does(HELLO, peer=b"late")
+    gate.open.set()
+    bench.service.close()
+
+
+@pytest.mark.parametrize("ends", ["a session", "what is idle"])
+def test_a_device_that_hangs_does_not_hold_the_thread_with_the_sockets(ends):
+    """Neither where weights are brought to it, whose lock is held, nor where something is freed."""
+    gate, data = Gate(), b"weight"
+    device = FakeDevice("fake:0", memory_bytes=64, faults=[Fault("allocate", gate)])
+    bench, digest = Bench(device), digest_of(memoryview(data))
+    for peer in (b"a", b"b"):
+        bench.ask(HELLO, peer=peer, client=peer.hex() * 32)
+    if ends == "a session":
+        bench.ask(rq.Weights(0, [(1, digest, len(data))]))
+        bench.ask(rq.Content(digest, len(data), 0), [data])
+        bench.send(rq.Weights(0, [(1, digest, len(data))]))
+        assert gate.entered.wait(20)
+        bench.service.end(b"b", "gone")
+    else:
+        offer = bench.shared.offers[0]
+        offer.idle = Idle(1e-9)
+        offer.idle.put("key", "thing", 8, gate)
+        for _ in range(3):
+            offer.expire_idle()
+            assert gate.entered.wait(20)
+        assert offer.desk.waiting == 0
+    assert not gate.passed
     gate.open.set()
     bench.service.close()

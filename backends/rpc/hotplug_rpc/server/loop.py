@@ -270,7 +270,7 @@ class Server:
         self._outgoing.forget_sent()
         self.service.shared.weights.write_behind()
         for offer in self.service.shared.offers:
-            offer.idle.expire()
+            offer.expire_idle()
 
     def _close(self) -> None:
         self.service.close()

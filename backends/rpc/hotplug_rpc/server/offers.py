@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from hotplug.backend import Device, MemoryInfo
 from hotplug.errors import OutOfDeviceMemoryError
 from hotplug.registry.guard import info_to_json
-from hotplug_rpc.server.desk import Desk
+from hotplug_rpc.server.desk import Desk, Job
 from hotplug_rpc.server.idle import Idle
 
 __all__ = ["Offer", "Others"]
@@ -125,6 +125,11 @@ class Offer:
         with self._lock:
             self.taken -= nbytes
             self.others(self.taken)
+
+    def expire_idle(self) -> None:
+        """Have what was idle for too long freed, by the device's thread: its driver may hang."""
+        if not self.desk.serves(self.idle):
+            self.desk.submit(self.idle, Job(0, self.idle.expire))
 
     def describe(self) -> dict[str, Any]:
         """What HELLO tells of it."""

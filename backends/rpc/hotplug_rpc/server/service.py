@@ -236,8 +236,6 @@ class Service:
             desk.clear(lane)
         # In the session's own lanes, so that it comes after what runs there.
         self._aside.submit(session, Job(0, partial(self._after_fetching, session)), session.client)
-        if all(other.client != session.client for other in self._sessions.values()):
-            self.shared.weights.forget_client(session.client)
         _log.info(
             "session ended: %s", why,
             extra={"client": session.client[:16], "sessions": len(self._sessions)},
@@ -249,6 +247,8 @@ class Service:
         return [*((desk, session) for desk in desks), (self._aside, session.coming)]
 
     def _after_fetching(self, session: Session) -> None:
+        if all(other.client != session.client for other in tuple(self._sessions.values())):
+            self.shared.weights.forget_client(session.client)
         job = Job(0, partial(self._release, session))
         if self._fetching.serves(session):
             self._fetching.submit(session, job, session.client)
