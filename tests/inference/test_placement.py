@@ -202,6 +202,14 @@ def test_it_is_told_where_order_decides_for_want_of_speeds(
     assert ("hotplug: the order of the devices decided, since" in said) == told
 
 
+def test_an_order_that_the_environment_names_is_told_of_as_well(
+    devices, tiny_model, capsys, monkeypatch
+):
+    monkeypatch.setenv("HOTPLUG_DEVICE", "fake:0,cpu")
+    assert main(["generate", "-m", str(tiny_model), "-n", "2", "--raw", "Hi"]) == 0
+    assert "hotplug: the order of the devices decided, since" in capsys.readouterr().err
+
+
 def test_fitting_shortens_the_context_and_says_so(devices, deep_model):
     # Weights take 1.25 MB, each token of context 1 kB.
     limit = 2500 * KB

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from hotplug.backend import DeviceInfo
-from hotplug.devices import watch
+from hotplug.devices import wanted, watch
 from hotplug.errors import UsageError
 from hotplug.registry import Event, EventKind
 from hotplug.session import Mode
@@ -172,7 +172,8 @@ def open_model(arguments: argparse.Namespace) -> Iterator[Model]:
 
 def tell_order(arguments: argparse.Namespace, model: Model) -> None:
     """Say that the order in which devices were named decides, where it does for want of speeds."""
-    if arguments.device and len(model.devices) > 1 and arguments.mode == "layer":
+    named = wanted(arguments.device) != "auto"
+    if named and len(model.devices) > 1 and arguments.mode == "layer":
         plan = model.plan()
         if plan.doubt and not plan.stats.shares:
             print(f"hotplug: {plan.doubt}", file=sys.stderr)
