@@ -77,6 +77,27 @@ def test_a_request_is_taken_back(gated):
     assert bench.answer(running)[0].kind is Kind.DONE
 
 
+def test_who_stops_a_run_does_not_stop_the_next(gated, monkeypatch):
+    """The first is over only when it has been stopped."""
+    bench, gate = gated
+    session, order = bench.service._sessions[b"a"], []
+
+    def stop():
+        gate.open.set()
+        time.sleep(0.05)  # long enough for the run to end
+        order.append("stopped")
+
+    executable = session.holdings.executable(1, bench.shared.offers[0]).executable
+    monkeypatch.setattr(executable, "stop", stop)
+    post = bench.service._post
+    bench.service._post = lambda peer, frames: (order.append("answered"), post(peer, frames))
+    running = bench.send(rq.Run(0, 1, [], []))
+    assert gate.entered.wait(20)
+    bench.send(rq.Cancel(running))
+    bench.answer(running)
+    assert order == ["stopped", "answered"]
+
+
 def test_what_a_run_writes_is_written_although_it_is_taken_back(gated):
     bench, gate = gated
     bench.send(rq.Run(0, 1, [], []))

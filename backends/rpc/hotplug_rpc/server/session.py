@@ -7,6 +7,7 @@ returns fields and frames of the answer, or raises what the client shall be told
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -77,6 +78,7 @@ class Session:
         self.holdings = Holdings(self.shared.limits, self.shared.accounts.of(self.client))
         self.coming: Hashable = object()
         self._running: dict[int, Executable] = {}
+        self._stopping = threading.Lock()  # else `stop` might end an executable's next run
 
     @contextlib.contextmanager
     def _stoppable(self, number: int, executable: Executable) -> Iterator[None]:
@@ -84,16 +86,18 @@ class Session:
         try:
             yield
         finally:
-            self._running.pop(number, None)  # a client may have given two runs one number
+            with self._stopping:
+                self._running.pop(number, None)  # a client may have given two runs one number
 
     def _in_time(self, executable: Executable, offer: Offer) -> AbstractContextManager[None]:
         return ended_after(executable, self.shared.limits.run_seconds, offer.id)
 
     def stop(self, number: int | None = None) -> None:
         """Have a run end as soon as its device can, or all of them."""
-        for request, executable in tuple(self._running.items()):
-            if number in {None, request}:
-                executable.stop()
+        with self._stopping:
+            for request, executable in tuple(self._running.items()):
+                if number in {None, request}:
+                    executable.stop()
 
     def offer(self, device: int) -> Offer:
         """A device by its position.
