@@ -99,9 +99,10 @@ class RemoteDevice(Device):
         """Of the device, as far as this client may have it.
 
         Raises:
-            HotplugError: the server does not answer.
+            HotplugError: the server does not answer, or something failed that was sent before.
         """
-        body = self.ask(Memory(self.position)).body
+        self.settle_all()  # it is answered beside the device's other requests
+        body = self.connection.request(Memory(self.position)).body
         self._free = _amount(body.get("free"))
         return MemoryInfo(_amount(body.get("total")), self._free)
 
