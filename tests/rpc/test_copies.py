@@ -116,29 +116,28 @@ def test_from_local_memory(two):
     assert content(target) == b"\x05" * 200_000
 
 
+def assert_brought_through_here(devices, servers):
+    """One server is asked to fetch, and the other sends it nothing."""
+    one, other = devices
+    source, data = filled(one, 1 << 21)
+    target = other.buffers.allocate(1 << 21)
+    target.copy_from(source)
+    assert content(target) == data
+    assert asked(servers[1], "fetch") == 1
+    assert asked(servers[0], "redeem") == 0
+
+
 def test_through_here_where_servers_do_not_reach_each_other(two, monkeypatch):
     def nowhere(*_):
         raise ServerLostError("no route to that server")
 
     monkeypatch.setattr(build, "fetch_from", nowhere)
-    (one, other), servers = two
-    source, data = filled(one, 1 << 21)
-    target = other.buffers.allocate(1 << 21)
-    target.copy_from(source)
-    assert content(target) == data
-    assert asked(servers[1], "fetch") == 1
-    assert asked(servers[0], "redeem") == 0
+    assert_brought_through_here(*two)
 
 
 def test_a_server_that_would_send_all_at_once_is_not_fetched_from(two, monkeypatch):
     monkeypatch.setattr("hotplug_rpc.server.service.VERSION", (1, 1))
-    (one, other), servers = two
-    source, data = filled(one, 1 << 21)
-    target = other.buffers.allocate(1 << 21)
-    target.copy_from(source)
-    assert content(target) == data
-    assert asked(servers[1], "fetch") == 1
-    assert asked(servers[0], "redeem") == 0
+    assert_brought_through_here(*two)
 
 
 @pytest.mark.parametrize(

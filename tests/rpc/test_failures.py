@@ -277,54 +277,50 @@ def test_a_server_that_is_back_is_used_again(device, monkeypatch):
         registry.unload("rpc")
 
 
-def test_a_server_that_is_about_to_end_is_drained(device, monkeypatch):
+@contextlib.contextmanager
+def beside_one_that_ends(device, monkeypatch):
+    """A session on a server that is about to end, and on a processor; and what runs it once more.
+
+    It adds to a state, which has been done once.
+    """
     monkeypatch.setattr("hotplug_rpc.server.loop._NUDGE_SECONDS", 0.0)
     monkeypatch.setattr("hotplug_rpc.server.loop._LOOK_MS", 10)
     registry = Registry(list)
     registry.register(RPCBackend())
     registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
-    x, total = (make(name=name, dtype="f32", shape=(4,)) for make, name in _LEAVES)
-    total = ops.add(total, x)
+    x = ops.input(name="x", dtype="f32", shape=(4,))
+    total = ops.add(ops.state(name="total", dtype="f32", shape=(4,)), x)
     graph, inputs = Graph.build({"y": total}, {"total": total}), {"x": np.ones(4, np.float32)}
     with in_thread([device]) as server:
         selector = f"rpc://{server.address.server}/fake:0,cpu"
         with Session(selector, registry=registry, fallback="error") as session:
-            assert session.run(graph, inputs)["y"].tolist() == [1] * 4
+
+            def run():
+                return session.run(graph, inputs)["y"].tolist()
+
+            assert run() == [1] * 4
             server.drain(60)
-            while not registry.refresh():  # it takes a moment to hear of it
-                time.sleep(0.01)
-            assert session.run(graph, inputs)["y"].tolist() == [2] * 4
+            yield session, registry, run
             assert [item.id for item in session.devices] == ["cpu:0"]
             assert not session.failed
-    assert device.calls["run"] == 1
     registry.unload("rpc")
+
+
+def test_a_server_that_is_about_to_end_is_drained(device, monkeypatch):
+    with beside_one_that_ends(device, monkeypatch) as (_, registry, run):
+        while not registry.refresh():  # it takes a moment to hear of it
+            time.sleep(0.01)
+        assert run() == [2] * 4
+    assert device.calls["run"] == 1
 
 
 def test_sessions_leave_a_server_that_is_about_to_end_without_being_told(device, monkeypatch):
-    monkeypatch.setattr("hotplug_rpc.server.loop._NUDGE_SECONDS", 0.0)
-    monkeypatch.setattr("hotplug_rpc.server.loop._LOOK_MS", 10)
-    registry = Registry(list)
-    registry.register(RPCBackend())
-    registry.register(fake_backend("cpu", FakeDevice("cpu:0", type=DeviceType.CPU, is_host=True)))
-    x, total = (make(name=name, dtype="f32", shape=(4,)) for make, name in _LEAVES)
-    total = ops.add(total, x)
-    graph, inputs = Graph.build({"y": total}, {"total": total}), {"x": np.ones(4, np.float32)}
-    with in_thread([device]) as server:
-        selector = f"rpc://{server.address.server}/fake:0,cpu"
-        with Session(selector, registry=registry, fallback="error") as session:
-            assert session.run(graph, inputs)["y"].tolist() == [1] * 4
-            server.drain(60)
-            runs = 1
-            while len(session.devices) > 1:  # a run's answer brings the news
-                runs += 1
-                assert session.run(graph, inputs)["y"].tolist() == [runs] * 4
-            assert [item.id for item in session.devices] == ["cpu:0"]
-            assert not session.failed
-        assert 1 <= device.calls["run"] < runs
-    registry.unload("rpc")
-
-
-_LEAVES = ((ops.input, "x"), (ops.state, "total"))
+    with beside_one_that_ends(device, monkeypatch) as (session, _, run):
+        runs = 1
+        while len(session.devices) > 1:  # a run's answer brings the news
+            runs += 1
+            assert run() == [runs] * 4
+    assert 1 <= device.calls["run"] < runs
 
 
 def test_a_server_that_does_not_answer_is_told_of_once(device, monkeypatch, caplog, backend):

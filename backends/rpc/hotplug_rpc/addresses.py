@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hotplug.errors import UsageError
 
-__all__ = ["DEFAULT_PORT", "Address", "is_loopback", "parse_address", "parse_bind"]
+__all__ = ["DEFAULT_PORT", "Address", "by_number", "is_loopback", "parse_address", "parse_bind"]
 
 DEFAULT_PORT = 5640
 
@@ -82,7 +82,16 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     try:
-        ip = ipaddress.ip_address(host)
-        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+        return by_number(host).is_loopback
     except ValueError:  # a name, which may lead anywhere
         return False
+
+
+def by_number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address that is given by number; of IPv4 also where it is written as one of IPv6.
+
+    Raises:
+        ValueError: it is a name.
+    """
+    ip = ipaddress.ip_address(host)
+    return getattr(ip, "ipv4_mapped", None) or ip

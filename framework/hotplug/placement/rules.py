@@ -177,7 +177,8 @@ def pins_for(pins: Mapping[str, str], graph: Graph) -> dict[str, str]:
     found: dict[str, str] = {}
     taken: set[str] = set()
     for pattern, device in pins.items():
-        fitting = pinned_leaves([pattern], graph) or set(filter(re.compile(pattern).fullmatch, ops))
+        fits = compiled_pin(pattern).fullmatch
+        fitting = pinned_leaves([pattern], graph) or set(filter(fits, ops))
         if fitting - taken:
             found[pattern] = device
         taken |= fitting

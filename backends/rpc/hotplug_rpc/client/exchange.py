@@ -198,12 +198,17 @@ class Exchange:
             self._check_lost()
             seconds = self._timeout if timeout is None else timeout
             timeout_ms = min(int(seconds * 1000), _MOST_MS)
-            head = make_head(request.kind, self._last + 1, request.body(), timeout_ms)
-            self._last += 1
-            pending = self._pending[self._last] = Pending(self._last, nbytes)
+            number = self._put(request, frames, timeout_ms)
+            pending = self._pending[number] = Pending(number, nbytes)
             self._pending_bytes += nbytes
-            self._outbox.append([head, *frames])
         return pending
+
+    def _put(self, request: Request, frames: Frames = (), timeout_ms: int = 0) -> int:
+        """Queue a message and return its number; the turn is held. A head may be too long."""
+        head = make_head(request.kind, self._last + 1, request.body(), timeout_ms)
+        self._last += 1
+        self._outbox.append([head, *frames])
+        return self._last
 
     def _wait_for_room(self, nbytes: int) -> None:
         """The server refuses more than it said it would keep; so some answers must come first."""
@@ -258,8 +263,7 @@ class Exchange:
         """
         with self._turn:
             self._check_lost()
-            self._last += 1
-            self._outbox.append([make_head(request.kind, self._last, request.body())])
+            self._put(request)
         self._lead(lambda: True)
 
     def _check_lost(self) -> None:

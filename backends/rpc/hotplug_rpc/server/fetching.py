@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from hotplug.errors import UsageError
-from hotplug_rpc.addresses import Address, parse_address
+from hotplug_rpc.addresses import Address, by_number, parse_address
 from hotplug_rpc.client.connection import Connection
 from hotplug_rpc.client.pending import Pending
 from hotplug_rpc.errors import ProtocolError, ServerLostError, VersionError
@@ -88,8 +87,7 @@ def _elsewhere(address: Address) -> Address:
 
 
 def _is_own(number: str) -> bool:
-    ip = ipaddress.ip_address(number.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    ip = by_number(number.partition("%")[0])
     return ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast
 
 
